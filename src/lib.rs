@@ -1,1 +1,4 @@
-//! x
+//! The walk.
+
+pub mod git;
+pub mod model;

@@ -1,0 +1,1 @@
+//! Git on this machine and on the wire.

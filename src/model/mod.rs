@@ -1,0 +1,3 @@
+//! The words of the project as types. Pure: no clock, no files, no network.
+
+pub mod refs;
