@@ -2,3 +2,5 @@
 
 pub mod git;
 pub mod model;
+pub mod plan;
+pub mod store;
