@@ -2,7 +2,11 @@
 
 use std::{fmt, str::FromStr};
 
-use nostr::{FromBech32, PublicKey, RelayUrl, ToBech32};
+use nostr::{
+    key::PublicKey,
+    nips::nip19::{FromBech32, ToBech32},
+    types::RelayUrl,
+};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::Url;
