@@ -151,7 +151,7 @@ impl<'de> Deserialize<'de> for ServerUrl {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use nostr::Keys;
+    use nostr::key::Keys;
     use proptest::prelude::*;
 
     use super::*;
