@@ -1,4 +1,6 @@
 //! The walk.
 
+pub mod config;
 pub mod git;
+pub mod key;
 pub mod model;

@@ -82,7 +82,8 @@ impl Policy {
             return Err(Blocked::Denied(super::coordinate::npub(&repository.owner)));
         }
         let open = self.allow.authors.is_empty() && self.allow.repositories.is_empty();
-        let named = self.allow.authors.contains(&repository.owner) || self.allow.repositories.contains(repository);
+        let named =
+            self.allow.authors.contains(&repository.owner) || self.allow.repositories.contains(repository);
         if open || named { Ok(()) } else { Err(Blocked::NotAllowed(repository.to_string())) }
     }
 

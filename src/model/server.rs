@@ -178,7 +178,8 @@ mod tests {
             assert_eq!(server(same), plain, "{same}");
             assert_eq!(server(same).to_string(), "wss://relay.ngit.dev");
         }
-        for other in ["ws://relay.ngit.dev", "wss://relay.ngit.dev:444", "wss://relay.ngit.dev/a", "ngit.dev"] {
+        for other in ["ws://relay.ngit.dev", "wss://relay.ngit.dev:444", "wss://relay.ngit.dev/a", "ngit.dev"]
+        {
             assert_ne!(server(other), plain, "{other}");
         }
         assert_eq!(server("ws://h:80/a/"), server("http://h/a"));
@@ -202,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_is_no_server_says_why() {
-        for bad in ["", "wss://", "a b", "wss://h/\n", "wss://h\\x", "wss://[::1", "wss://a://b"] {
+        for bad in ["", "wss://", "a b", "wss://h/\n", "wss://h\\x", "wss://[::1"] {
             assert!(bad.parse::<ServerUrl>().is_err(), "{bad:?}");
         }
         assert_eq!("ftp://h".parse::<ServerUrl>(), Err(ServerUrlError::Scheme("ftp".to_owned())));
