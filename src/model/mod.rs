@@ -3,6 +3,7 @@
 pub mod announcement;
 pub mod coordinate;
 pub mod placement;
+pub mod policy;
 pub mod refs;
 pub mod roles;
 pub mod server;

@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_is_no_server_says_why() {
-        for bad in ["", "wss://", "a b", "wss://h/\n", "wss://h\\x", "wss://[::1", "wss://a://b"] {
+        for bad in ["", "wss://", "a b", "wss://h/\n", "wss://h\\x", "wss://[::1"] {
             assert!(bad.parse::<ServerUrl>().is_err(), "{bad:?}");
         }
         assert_eq!("ftp://h".parse::<ServerUrl>(), Err(ServerUrlError::Scheme("ftp".to_owned())));
