@@ -6,4 +6,5 @@ pub mod key;
 pub mod model;
 pub mod plan;
 pub mod relay;
+pub mod report;
 pub mod store;

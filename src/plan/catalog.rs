@@ -41,10 +41,29 @@ pub struct Repository {
     pub authority: Option<Authority>,
     /// The authoritative state; `None` while nobody has signed one.
     pub state: Option<State>,
-    /// Why it cannot be mirrored although it should be: told to people, per repository.
-    pub obstacle: Option<String>,
+    /// Why it cannot be mirrored although it should be.
+    pub obstacle: Option<Obstacle>,
     /// The folder of its local copy, below the owner's.
     pub folder: String,
+}
+
+/// Why a repository cannot be mirrored although it is wanted, in words for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// This mirror's own limits.
+    Limit(String),
+    /// What its maintainers signed cannot be followed.
+    Signed(String),
+}
+
+impl Obstacle {
+    /// The reason, for people.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Limit(reason) | Self::Signed(reason) => reason,
+        }
+    }
 }
 
 /// Everything wanted, and what is left alone on purpose.
@@ -263,9 +282,10 @@ fn repository(
     states: &[&Event],
     limits: Limits,
 ) -> Repository {
-    let mut obstacle = authority.err().map(|error| format!("nobody may sign its state: {error}"));
+    let mut obstacle =
+        authority.err().map(|error| Obstacle::Signed(format!("nobody may sign its state: {error}")));
     let folder = folder_name(&coordinate.identifier).unwrap_or_else(|error| {
-        obstacle = Some(error.to_string());
+        obstacle = Some(Obstacle::Limit(error.to_string()));
         String::new()
     });
     let newest = authority.ok().and_then(|authority| {
@@ -280,16 +300,16 @@ fn repository(
     // A newest state that cannot be followed is not replaced by an older one: no server would take it.
     let state = match newest.map(|event| State::read(event.clone())) {
         Some(Ok(state)) if state.refs.len() > limits.max_refs => {
-            obstacle = Some(format!(
+            obstacle = Some(Obstacle::Limit(format!(
                 "its state has {} refs, more than limits.max_refs = {}",
                 state.refs.len(),
                 limits.max_refs
-            ));
+            )));
             None
         }
         Some(Ok(state)) => Some(state),
         Some(Err(error)) => {
-            obstacle = Some(error.to_string());
+            obstacle = Some(Obstacle::Signed(error.to_string()));
             None
         }
         None => None,

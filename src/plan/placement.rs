@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nostr::prelude::PublicKey;
 
 use super::catalog::Repository;
-use crate::model::{coordinate::Coordinate, placement::Placement, server::ServerUrl};
+use crate::model::{coordinate::Coordinate, placement::Placement, policy::Reach, server::ServerUrl};
 
 /// What a server has said about itself (NIP-11 `supported_grasps`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,15 +18,6 @@ pub enum Grasp {
     ArchiveOnly,
     /// Something else, with what it said.
     NotGrasp(String),
-}
-
-/// How far repositories are spread (`[mirror] placement`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spread {
-    /// To every known server.
-    Everywhere,
-    /// Only to servers the maintainers list.
-    Listed,
 }
 
 /// One mirror's place.
@@ -47,7 +38,7 @@ pub struct Place {
 pub fn places(
     repository: &Repository,
     servers: &BTreeMap<ServerUrl, Grasp>,
-    spread: Spread,
+    reach: Reach,
     bot: &PublicKey,
     copy: &str,
 ) -> BTreeMap<ServerUrl, Place> {
@@ -59,7 +50,7 @@ pub fn places(
         if let Some(path) = repository.listed_by(server) {
             return Some(Place { placement: Placement::Listed, path: path.clone(), takes_pushes });
         }
-        if spread == Spread::Listed {
+        if reach == Reach::Listed {
             return None;
         }
         Some(if takes_pushes {

@@ -53,23 +53,30 @@ pub enum Ending {
     Failed(String),
     /// The server could not be reached.
     Unreachable(String),
+    /// The operator's own policy or limits keep it away.
+    Blocked(String),
 }
 
-/// The record after a run: `seen` is what was read and answered, `conversation` its fingerprint when the
-/// server was seen to hold all of it.
+/// The record after a run: `seen` is what was read and answered, `governing` the events without which there is
+/// no mirror, `conversation` its fingerprint when the server was seen to hold all of it.
 #[must_use]
 pub fn after(
     before: Option<&MirrorRecord>,
     placement: Placement,
     ending: Ending,
     seen: &Seen,
+    governing: &[EventId],
     conversation: Option<String>,
     now: Timestamp,
 ) -> MirrorRecord {
     let (status, reason) = match ending {
         Ending::Settled(Outcome::InSync) => (MirrorStatus::InSync, None),
         Ending::Settled(Outcome::Pending(reason)) => (MirrorStatus::Pending, Some(reason)),
-        Ending::Settled(Outcome::Refused(reason)) => (MirrorStatus::Refused, Some(reason)),
+        Ending::Settled(Outcome::Refused(reason)) if is_for_good(&reason) || is_restricted(&reason) => {
+            (MirrorStatus::Refused, Some(reason))
+        }
+        Ending::Settled(Outcome::Refused(reason)) => (MirrorStatus::Failing, Some(reason)),
+        Ending::Blocked(reason) => (MirrorStatus::Blocked, Some(reason)),
         Ending::Failed(reason) => (MirrorStatus::Failing, Some(reason)),
         Ending::Unreachable(reason) => (MirrorStatus::Unreachable, Some(reason)),
     };
@@ -83,7 +90,11 @@ pub fn after(
     let mut refused = before.map(|record| record.refused.clone()).unwrap_or_default();
     for (id, answer) in &seen.answers {
         match answer {
-            Answer::Refused(reason) if is_for_good(reason) => {
+            // A reply is also "restricted" while what it answers is missing, so only the events that make the
+            // repository are given up for that.
+            Answer::Refused(reason)
+                if is_for_good(reason) || is_restricted(reason) && governing.contains(id) =>
+            {
                 refused.insert(*id, reason.clone());
             }
             _ => {
@@ -114,4 +125,8 @@ pub fn after(
 #[must_use]
 pub fn is_for_good(reason: &str) -> bool {
     ["blocked:", "invalid:", "pow:"].iter().any(|prefix| reason.starts_with(prefix))
+}
+
+fn is_restricted(reason: &str) -> bool {
+    reason.starts_with("restricted:")
 }

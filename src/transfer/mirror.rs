@@ -18,7 +18,7 @@ use crate::{
     model::refs::ObjectId,
     plan::{
         conversation::PullRequest,
-        converge::{LOOKS, Outcome, Seen, Step, Wanted, next_step},
+        converge::{Answer, LOOKS, Outcome, Seen, Step, Wanted, next_step},
         record::Ending,
     },
     relay::RelayError,
@@ -124,7 +124,12 @@ impl Run<'_> {
             };
             let answer = self.transfer.relays.send(&relay, event).await?;
             tracing::debug!(server = %self.job.wanted.server, event = %id, kind = event.kind.as_u16(), ?answer, "sent");
+            let refused = matches!(answer, Answer::Refused(_));
             self.job.seen.answers.insert(*id, answer);
+            // What follows a refused announcement would be refused for want of it, not on its own account.
+            if refused && self.job.wanted.governing.contains(id) {
+                break;
+            }
         }
         self.job.seen.fresh = false;
         // What was sent is only there when the server says so itself.

@@ -1,0 +1,91 @@
+//! The slow, deep check: do the servers list exactly the refs the maintainers signed?
+
+use std::collections::BTreeMap;
+
+use futures::{StreamExt, stream};
+use nostr::prelude::Timestamp;
+use serde::Serialize;
+
+use super::{CycleError, survey::Survey, world::World};
+use crate::{
+    model::{coordinate::Coordinate, refs::ObjectId, server::ServerUrl},
+    plan::converge::Wanted,
+};
+
+/// Mirrors compared at the same time.
+const AT_ONCE: usize = 8;
+
+/// What was found at one mirror.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The repository.
+    pub repo: Coordinate,
+    /// The server.
+    pub server: ServerUrl,
+    /// Whether the server lists exactly the signed refs.
+    pub ok: bool,
+    /// What differs, or why it could not be compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl World {
+    /// Asks every server who it is, and every mirror for its refs.
+    ///
+    /// # Errors
+    ///
+    /// [`CycleError`] when the store fails.
+    pub async fn verify(&self) -> Result<(Survey, Vec<Finding>), CycleError> {
+        let survey = self.survey(Timestamp::now()).await?;
+        let mut checks: Vec<(&Wanted, Option<String>)> = Vec::new();
+        for wanted in survey.subjects.iter().flat_map(|subject| subject.wanted.values()) {
+            let down = survey.servers.get(&wanted.server).and_then(|server| server.down.clone());
+            checks.push((wanted, down));
+        }
+        let mut findings: Vec<Finding> = stream::iter(checks)
+            .map(|(wanted, down)| async move {
+                let reason = match down {
+                    Some(reason) => Some(format!("the server is down: {reason}")),
+                    None => self.compare(wanted).await.err(),
+                };
+                Finding {
+                    repo: wanted.repository.clone(),
+                    server: wanted.server.clone(),
+                    ok: reason.is_none(),
+                    reason,
+                }
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        for subject in &survey.subjects {
+            let Some(obstacle) = &subject.obstacle else { continue };
+            findings.extend(subject.places.keys().map(|server| Finding {
+                repo: subject.repository.coordinate.clone(),
+                server: server.clone(),
+                ok: false,
+                reason: Some(obstacle.reason().to_owned()),
+            }));
+        }
+        findings.sort_by(|a, b| (&a.repo, &a.server).cmp(&(&b.repo, &b.server)));
+        Ok((survey, findings))
+    }
+
+    async fn compare(&self, wanted: &Wanted) -> Result<(), String> {
+        let path = &wanted.place.path;
+        let url = wanted.server.clone_url(&path.owner, &path.identifier);
+        let listed = self.git.ls_refs(&url).await.map_err(|error| error.to_string())?;
+        let listed: BTreeMap<&str, ObjectId> = listed.heads_and_tags().collect();
+        for (name, id) in &wanted.refs {
+            match listed.get(name.as_str()) {
+                Some(there) if there == id => {}
+                Some(there) => return Err(format!("{name} is {there}, signed is {id}")),
+                None => return Err(format!("{name} is missing")),
+            }
+        }
+        match listed.keys().find(|name| !wanted.refs.contains_key(**name)) {
+            Some(extra) => Err(format!("{extra} is there, but nobody signed it")),
+            None => Ok(()),
+        }
+    }
+}
