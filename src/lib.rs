@@ -1,6 +1,7 @@
 //! The walk.
 
 pub mod config;
+pub mod cycle;
 pub mod git;
 pub mod key;
 pub mod model;
@@ -8,3 +9,4 @@ pub mod plan;
 pub mod relay;
 pub mod report;
 pub mod store;
+pub mod transfer;

@@ -75,7 +75,12 @@ impl World {
         let path = &wanted.place.path;
         let url = wanted.server.clone_url(&path.owner, &path.identifier);
         let listed = self.git.ls_refs(&url).await.map_err(|error| error.to_string())?;
-        let listed: BTreeMap<&str, ObjectId> = listed.heads_and_tags().collect();
+        let listed: BTreeMap<&str, ObjectId> = listed
+            .refs
+            .iter()
+            .filter(|(name, _)| name.starts_with("refs/heads/") || name.starts_with("refs/tags/"))
+            .map(|(name, id)| (name.as_str(), *id))
+            .collect();
         for (name, id) in &wanted.refs {
             match listed.get(name.as_str()) {
                 Some(there) if there == id => {}

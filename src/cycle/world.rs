@@ -46,7 +46,7 @@ impl World {
         );
         let guard = Guard::new(config.network.allow_private_addresses, own);
         let limits = &config.limits;
-        let http = transfer::http_client(limits.connect_timeout, guard.clone())?;
+        let http = wire::http_client(limits.connect_timeout, Some(Arc::new(guard.clone())))?;
         let git = GitHttp::new(
             http.clone(),
             wire::Limits {

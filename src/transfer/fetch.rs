@@ -95,7 +95,7 @@ impl Transfer {
             let mut wanted: Vec<ObjectId> = missing.values().copied().collect();
             wanted.sort_unstable();
             wanted.dedup();
-            wanted.into_iter().partition(|id| advertised.contains(id))
+            wanted.into_iter().partition(|id| advertised.refs.values().any(|shown| shown == id))
         };
         // What a source does not advertise it may still have, but one unknown object spoils a whole request.
         for wants in [shown, hidden] {

@@ -13,7 +13,7 @@ use super::{Transfer, blocking};
 use crate::{
     git::{
         Pack, Repository,
-        wire::{PushError, RefUpdate, commands_to},
+        wire::{Advertisement, RefUpdate, WireError, commands_to},
     },
     model::refs::ObjectId,
     plan::{
@@ -186,8 +186,7 @@ impl Run<'_> {
             self.transfer.git.receive_pack_refs(&url).await.map_err(|e| Stopped::Failed(e.to_string()))?;
         let commands = commands_to(&advertised.refs, &self.job.wanted.refs);
         if !commands.is_empty() {
-            let haves: Vec<ObjectId> = advertised.refs.values().copied().collect();
-            self.push_pack(&local, &url, &commands, haves).await?;
+            self.push_pack(&local, &advertised, &commands).await?;
         }
         self.job.seen.pushed = true;
         self.job.seen.fresh = false;
@@ -198,23 +197,24 @@ impl Run<'_> {
     async fn push_pack(
         &mut self,
         local: &Repository,
-        url: &Url,
+        server: &Advertisement,
         commands: &[RefUpdate],
-        haves: Vec<ObjectId>,
     ) -> Result<(), Stopped> {
+        let haves = server.haves();
+        let url = &server.url;
         let wants: Vec<ObjectId> =
             commands.iter().map(|command| command.new).filter(|id| !id.is_null()).collect();
         let partial = !haves.is_empty();
         let pack = pack_for(local, &wants, haves).await?;
-        match self.transfer.git.push(url, commands, &pack).await {
+        match self.transfer.git.push(server, commands, &pack).await {
             Ok(pushed) => self.pushed_bytes += pushed.bytes_sent,
-            Err(PushError::Refused { reason, .. }) if partial && reason.contains("unpack") => {
+            Err(WireError::Refused { reason, .. }) if partial && reason.contains("unpack") => {
                 tracing::info!(%url, reason, "the server lacks more than its refs tell; sending everything");
                 let pack = pack_for(local, &wants, Vec::new()).await?;
                 let pushed = self
                     .transfer
                     .git
-                    .push(url, commands, &pack)
+                    .push(server, commands, &pack)
                     .await
                     .map_err(|error| Stopped::Failed(error.to_string()))?;
                 self.pushed_bytes += pushed.bytes_sent;
@@ -245,8 +245,7 @@ impl Run<'_> {
                 old: old.unwrap_or_else(|| ObjectId::null(request.tip.kind())),
                 new: request.tip,
             };
-            let haves: Vec<ObjectId> = advertised.refs.values().copied().collect();
-            match self.push_pack(&local, &url, &[command], haves).await {
+            match self.push_pack(&local, &advertised, &[command]).await {
                 Ok(()) => {
                     advertised.refs.insert(name, request.tip);
                 }
