@@ -1,6 +1,6 @@
 //! The repository announcement (NIP-34, kind 30617).
 
-use nostr::{Event, EventId, Kind, PublicKey, Timestamp};
+use nostr::prelude::{Event, EventId, Kind, PublicKey, Timestamp};
 
 use super::{coordinate::Coordinate, roles::Roles, server::ServerUrl};
 

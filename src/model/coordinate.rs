@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use nostr::{Kind, PublicKey, nips::nip19::ToBech32};
+use nostr::prelude::{Kind, PublicKey, ToBech32};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_coordinate_survives_colons_in_the_identifier() {
-        let owner = nostr::Keys::generate().public_key();
+        let owner = nostr::prelude::Keys::generate().public_key();
         let coordinate = Coordinate::new(owner, "a:b c/ü");
         assert_eq!(coordinate.to_string().parse(), Ok(coordinate));
         assert!("30617:nokey:d".parse::<Coordinate>().is_err());

@@ -8,3 +8,4 @@ pub mod refs;
 pub mod roles;
 pub mod server;
 pub mod state;
+pub mod status;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use nostr::{Event, PublicKey};
+use nostr::prelude::{Event, PublicKey};
 
 /// What one announcement says about maintainers, as of now; ended and malformed entries are gone.
 #[derive(Clone, Debug, PartialEq, Eq)]

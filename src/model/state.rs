@@ -1,6 +1,6 @@
 //! The signed state of a repository (NIP-34, kind 30618): the only truth about its refs.
 
-use nostr::{Event, Kind};
+use nostr::prelude::{Event, Kind};
 
 use super::{
     coordinate::Coordinate,
@@ -66,11 +66,8 @@ impl State {
                 if name.ends_with("^{}") {
                     continue;
                 }
-                let bad = |reason: String| StateError::BadRef {
-                    name: name.clone(),
-                    value: value.clone(),
-                    reason,
-                };
+                let bad =
+                    |reason: String| StateError::BadRef { name: name.clone(), value: value.clone(), reason };
                 let parsed: RefName = name.parse().map_err(|error| bad(format!("{error}")))?;
                 let target = ObjectId::from_hex(value.as_bytes())
                     .map_err(|_| bad("not a SHA-1 object name in hex".to_owned()))?;
