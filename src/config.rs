@@ -248,7 +248,8 @@ impl Config {
         config.environment = Environment::load(&folder.join(".env"), env)?;
         config.bot.data_dir = match &overrides.data_dir {
             Some(data_dir) => data_dir.clone(),
-            None => folder.join(&config.bot.data_dir),
+            // "./data" beside "./config.toml" is "./data", not "././data".
+            None => folder.join(config.bot.data_dir.strip_prefix(".").unwrap_or(&config.bot.data_dir)),
         };
         Ok(config)
     }

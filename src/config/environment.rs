@@ -181,16 +181,17 @@ fn line_of(text: &str, name: &str) -> usize {
 
 /// dotenvy's own error text quotes the line, and with it the secret; this one does not.
 fn syntax(dotenv: &Path, text: &str, error: &dotenvy::Error) -> ConfigError {
+    // The rest of the line from where it stopped making sense.
     let bad = match error {
-        dotenvy::Error::LineParse(line, _) => line.lines().next().unwrap_or_default(),
+        dotenvy::Error::LineParse(rest, _) => rest.lines().next().unwrap_or_default().trim_end(),
         _ => "",
     };
-    let line = text.lines().position(|line| line.trim_end() == bad.trim_end()).map_or(1, |index| index + 1);
-    let name = bad.split('=').next().unwrap_or_default().trim();
-    let name = VARIABLES
-        .into_iter()
-        .find(|known| name.ends_with(known))
-        .map_or(String::new(), |name| format!("{name}: "));
+    let mut lines = text.lines().enumerate();
+    let found = lines.find(|(_, line)| !line.trim_start().starts_with('#') && line.trim_end().ends_with(bad));
+    let (index, line) = found.unwrap_or_default();
+    let name = line.split('=').next().unwrap_or_default().trim().trim_start_matches("export ").trim();
+    let name =
+        VARIABLES.into_iter().find(|known| *known == name).map_or(String::new(), |name| format!("{name}: "));
     let problem = format!("{name}expected NAME=value, with quotes around a value that holds spaces or #");
-    ConfigError::Syntax { file: dotenv.to_owned(), line, problem }
+    ConfigError::Syntax { file: dotenv.to_owned(), line: index + 1, problem }
 }

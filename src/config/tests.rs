@@ -183,6 +183,8 @@ fn variables_are_checked_by_name_and_line() {
     );
     let entry = env_wrong(&format!("# people\nexport MIRROR_NPUBS={NPUB},bob"), &[]);
     assert!(entry.contains("line 2: MIRROR_NPUBS: entry 2 is no npub"), "{entry}");
+    let spaced = env_wrong(&format!("# people\n\nexport MIRROR_NPUBS={NPUB} {NPUB}\n"), &[]);
+    assert!(spaced.contains("line 3: MIRROR_NPUBS: expected NAME=value"), "{spaced}");
     let both = env_wrong(&format!("MIRROR_NSEC_FILE=key\nMIRROR_NSEC={nsec}"), &[]);
     assert!(both.contains("line 1: MIRROR_NSEC_FILE: MIRROR_NSEC is set too"), "{both}");
     let real = env_wrong("", &[("MIRROR_NSEC", "nope")]);
@@ -206,6 +208,7 @@ fn no_secret_is_shown() {
         format!("MIRROR_NSEC={broken}"),
         format!("MIRROR_NSEC={nsec} {nsec}"),
         format!("MIRROR_NSEC='{nsec}"),
+        format!("MIRROR_NSEC='{nsec}\nMIRROR_NPUBS={NPUB}\n"),
         nsec.clone(),
         format!("MIRROR_NPUBS={nsec}"),
         format!("MIRROR_SIGNER={broken}"),
@@ -254,5 +257,7 @@ proptest::proptest! {
     fn no_text_panics(text: String) {
         let _ = toml(&text);
         let _ = toml(&format!("[policy]\n{text}"));
+        let _ = with_env(&text, &[]);
+        let _ = with_env(&format!("MIRROR_NPUBS={text}"), &[]);
     }
 }

@@ -1,0 +1,131 @@
+//! What each command of the binary does; one function a command.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, absolute},
+};
+
+use anyhow::{Context as _, bail};
+use grasp_mirror::{
+    config::{Config, Overrides, folder_of},
+    key::{self, BotKey, KeySource},
+};
+use nostr::nips::nip19::ToBech32;
+
+use crate::{Context, Outcome};
+
+const CONFIG_EXAMPLE: &str = include_str!("../config.example.toml");
+const ENV_EXAMPLE: &str = include_str!("../.env.example");
+
+/// The configuration as the command line, the environment and the files have it.
+pub(crate) fn load(overrides: &Overrides) -> anyhow::Result<Config> {
+    Ok(Config::load(overrides, &|name| std::env::var(name).ok())?)
+}
+
+/// `init`: writes what is missing, keeps what is there.
+pub(crate) fn init(context: &Context) -> anyhow::Result<Outcome> {
+    let config_path = &context.overrides.config_path;
+    let env_path = folder_of(config_path).join(".env");
+    fs::create_dir_all(folder_of(config_path))
+        .with_context(|| format!("cannot make {}", folder_of(config_path).display()))?;
+    let config_text = match &context.overrides.data_dir {
+        // So that the next command finds the key without the flag.
+        Some(data_dir) => with_data_dir(&absolute(data_dir)?)?,
+        None => CONFIG_EXAMPLE.to_owned(),
+    };
+    let config_written = write_new(config_path, &config_text, 0o644)?;
+    let env_written = write_new(&env_path, ENV_EXAMPLE, 0o600)?;
+
+    let config = load(&context.overrides)?;
+    let bot = key::find_or_make(&config.environment.key, &config.bot.data_dir)?;
+    let npub = npub(&bot);
+    let mut out = io::stdout().lock();
+    if context.json {
+        let made = matches!(bot.source, KeySource::Made(_));
+        let report = serde_json::json!({
+            "npub": npub, "key_made": made,
+            "config": config_path, "config_written": config_written,
+            "env": env_path, "env_written": env_written,
+            "data_dir": config.bot.data_dir,
+        });
+        writeln!(out, "{report}")?;
+        return Ok(Outcome::Good);
+    }
+    for (path, written) in [(config_path, config_written), (&env_path, env_written)] {
+        let what = if written { "wrote" } else { "kept (it was there)" };
+        writeln!(out, "{what} {}", path.display())?;
+    }
+    match &bot.source {
+        KeySource::Made(file) => writeln!(out, "made the bot's key: {} (back it up)", file.display())?,
+        KeySource::File(file) => writeln!(out, "found the bot's key: {}", file.display())?,
+        KeySource::Variable => writeln!(out, "the bot's key is in MIRROR_NSEC")?,
+    }
+    writeln!(
+        out,
+        "\nThe bot is {npub}\n\nNext:\n  1. In {}, set MIRROR_NPUBS (whose repositories to mirror) and\n     \
+         MIRROR_ALLOWED_NPUBS (who may command the bot; your npub).\n  \
+         2. grasp-mirror verify       checks the settings, relays and servers\n     \
+         grasp-mirror mirror-once  brings everything into sync once\n     \
+         grasp-mirror daemon       keeps it so; then send the bot the message: help",
+        env_path.display()
+    )?;
+    Ok(Outcome::Good)
+}
+
+/// `daemon`
+pub(crate) fn daemon(context: &Context) -> anyhow::Result<Outcome> {
+    not_built(context, "daemon")
+}
+
+/// `mirror-once`
+pub(crate) fn mirror_once(context: &Context) -> anyhow::Result<Outcome> {
+    not_built(context, "mirror-once")
+}
+
+/// `status`
+pub(crate) fn status(context: &Context) -> anyhow::Result<Outcome> {
+    not_built(context, "status")
+}
+
+/// `verify`
+pub(crate) fn verify(context: &Context) -> anyhow::Result<Outcome> {
+    not_built(context, "verify")
+}
+
+/// `plan`
+pub(crate) fn plan(context: &Context) -> anyhow::Result<Outcome> {
+    not_built(context, "plan")
+}
+
+fn not_built(context: &Context, command: &str) -> anyhow::Result<Outcome> {
+    load(&context.overrides)?;
+    bail!("{command} is not built yet")
+}
+
+fn npub(bot: &BotKey) -> String {
+    let Ok(npub) = bot.keys.public_key().to_bech32();
+    npub
+}
+
+/// The example with another `data_dir`.
+fn with_data_dir(data_dir: &Path) -> anyhow::Result<String> {
+    let data_dir = data_dir.to_str().context("--data-dir is not UTF-8, which config.toml cannot hold")?;
+    let quoted = toml::Value::from(data_dir).to_string();
+    Ok(CONFIG_EXAMPLE.replacen("data_dir = \"./data\"", &format!("data_dir = {quoted}"), 1))
+}
+
+/// Writes `text` to `path` unless something is there; whether it wrote.
+fn write_new(path: &Path, text: &str, mode: u32) -> anyhow::Result<bool> {
+    let failed = || format!("cannot write {}", path.display());
+    match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
+        Ok(mut file) => {
+            file.write_all(text.as_bytes()).with_context(failed)?;
+            file.sync_all().with_context(failed)?;
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error).with_context(failed),
+    }
+}
