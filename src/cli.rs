@@ -5,13 +5,19 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, absolute},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, bail};
 use grasp_mirror::{
     config::{Config, Overrides, folder_of},
+    cycle::{self, Trigger, World},
+    daemon,
     key::{self, BotKey, KeySource},
+    report::{Report, tables},
+    store::{Store, lock::Lock},
 };
+use indicatif::{ProgressBar, ProgressStyle};
 use nostr::nips::nip19::ToBech32;
 
 use crate::{Context, Outcome};
@@ -74,34 +80,120 @@ pub(crate) fn init(context: &Context) -> anyhow::Result<Outcome> {
     Ok(Outcome::Good)
 }
 
-/// `daemon`
+/// `daemon`: cycles until it is told to stop.
 pub(crate) fn daemon(context: &Context) -> anyhow::Result<Outcome> {
-    not_built(context, "daemon")
+    let ready = ready_to_work(context)?;
+    runtime()?.block_on(daemon::run(&ready.config, &ready.bot.keys))?;
+    Ok(Outcome::Good)
 }
 
-/// `mirror-once`
+/// `mirror-once`: one cycle, and the report.
 pub(crate) fn mirror_once(context: &Context) -> anyhow::Result<Outcome> {
-    not_built(context, "mirror-once")
+    let ready = ready_to_work(context)?;
+    let progress = if context.progress { spinner()? } else { ProgressBar::hidden() };
+    let report = runtime()?.block_on(async {
+        let _lock = Lock::take(&ready.config.bot.data_dir)?;
+        let store = Store::open(&ready.config.bot.data_dir).await?;
+        let world = World::new(&ready.config, &ready.bot.keys, &store)?;
+        anyhow::Ok(Box::pin(world.run(Trigger::Once, None, &progress)).await?)
+    })?;
+    progress.finish_and_clear();
+    print_report(context, &report)
 }
 
-/// `status`
+/// `status`: the last report, also beside a running daemon.
 pub(crate) fn status(context: &Context) -> anyhow::Result<Outcome> {
-    not_built(context, "status")
+    let config = load(&context.overrides)?;
+    let data_dir = &config.bot.data_dir;
+    let Some(bot) = key::find(&config.environment.key, data_dir)? else {
+        bail!("there is no bot in {} yet; `grasp-mirror init` makes one", data_dir.display());
+    };
+    let report = runtime()?.block_on(async {
+        let store = Store::open(data_dir).await?;
+        anyhow::Ok(cycle::last_report(&config, &store, &bot.keys).await?)
+    })?;
+    print_report(context, &report)
 }
 
-/// `verify`
+/// `verify`: are the servers GRASP servers, and do they list exactly the signed refs?
 pub(crate) fn verify(context: &Context) -> anyhow::Result<Outcome> {
-    not_built(context, "verify")
+    let ready = ready_to_work(context)?;
+    let (servers, findings) = runtime()?.block_on(async {
+        let store = Store::open(&ready.config.bot.data_dir).await?;
+        let world = World::new(&ready.config, &ready.bot.keys, &store)?;
+        let (survey, findings) = Box::pin(world.verify()).await?;
+        anyhow::Ok((survey.server_outcomes(), findings))
+    })?;
+    let good = findings.iter().all(|finding| finding.ok) && servers.iter().all(|server| server.reachable);
+    let mut out = io::stdout().lock();
+    if context.json {
+        let document = serde_json::json!({ "ok": good, "servers": servers, "mirrors": findings });
+        writeln!(out, "{document}")?;
+    } else {
+        writeln!(out, "{}", tables::verify(&servers, &findings))?;
+    }
+    Ok(if good { Outcome::Good } else { Outcome::NotInSync })
 }
 
-/// `plan`
+/// `plan`: what a cycle would do.
 pub(crate) fn plan(context: &Context) -> anyhow::Result<Outcome> {
-    not_built(context, "plan")
+    let ready = ready_to_work(context)?;
+    let (steps, notes) = runtime()?.block_on(async {
+        let store = Store::open(&ready.config.bot.data_dir).await?;
+        let world = World::new(&ready.config, &ready.bot.keys, &store)?;
+        anyhow::Ok(Box::pin(world.plan()).await?)
+    })?;
+    let mut out = io::stdout().lock();
+    if context.json {
+        writeln!(out, "{}", serde_json::json!({ "mirrors": steps, "notes": notes }))?;
+    } else {
+        writeln!(out, "{}", tables::plan(&steps, &notes))?;
+    }
+    Ok(Outcome::Good)
 }
 
-fn not_built(context: &Context, command: &str) -> anyhow::Result<Outcome> {
-    load(&context.overrides)?;
-    bail!("{command} is not built yet")
+/// A checked configuration and the bot's key.
+struct Ready {
+    config: Config,
+    bot: BotKey,
+}
+
+/// What every command that works needs: somebody to watch, and a key (made now if there is none).
+fn ready_to_work(context: &Context) -> anyhow::Result<Ready> {
+    let config = load(&context.overrides)?;
+    if config.environment.watched.is_empty() {
+        bail!("nobody to watch: set MIRROR_NPUBS (in .env beside {}) to the npubs whose repositories \
+               are to be mirrored", config.path.display());
+    }
+    let bot = key::find_or_make(&config.environment.key, &config.bot.data_dir)?;
+    if let KeySource::Made(file) = &bot.source {
+        eprintln!("made the bot's key: {} (back it up)\nthe bot is {}", file.display(), npub(&bot));
+    }
+    Ok(Ready { config, bot })
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+/// A line that shows a person how far a cycle is.
+fn spinner() -> anyhow::Result<ProgressBar> {
+    let bar = ProgressBar::new(0);
+    bar.set_style(ProgressStyle::with_template("{spinner} {msg} {pos}/{len} repositories, {elapsed}")?);
+    bar.enable_steady_tick(Duration::from_millis(100));
+    Ok(bar)
+}
+
+fn print_report(context: &Context, report: &Report) -> anyhow::Result<Outcome> {
+    let mut out = io::stdout().lock();
+    if context.json {
+        writeln!(out, "{}", serde_json::to_string(report)?)?;
+    } else {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        writeln!(out, "{}", tables::status(report, now))?;
+    }
+    let ran = report.cycle.number > 0;
+    Ok(if ran && report.is_in_sync() { Outcome::Good } else { Outcome::NotInSync })
 }
 
 fn npub(bot: &BotKey) -> String {

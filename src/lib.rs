@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod cycle;
+pub mod daemon;
 pub mod git;
 pub mod key;
 pub mod model;

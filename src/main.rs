@@ -62,7 +62,6 @@ pub(crate) enum Outcome {
     /// Everything wanted is in sync, or the check passed.
     Good,
     /// It ran, but some mirror is not in sync.
-    #[allow(dead_code)] // mirror-once, status and verify answer so
     NotInSync,
 }
 
@@ -74,7 +73,6 @@ pub(crate) struct Context {
     /// Whether data is printed as JSON.
     pub(crate) json: bool,
     /// Whether a person watches, and progress may be drawn on stderr.
-    #[allow(dead_code)] // mirror-once draws its progress
     pub(crate) progress: bool,
 }
 

@@ -28,12 +28,12 @@ const KINDS: [Kind; 5] =
 impl World {
     /// Brings everything that watched authors and their co-maintainers announced into the store.
     ///
-    /// Returns the relays that were used. A relay that fails is logged and costs nothing but its own news: the
+    /// A relay that fails is logged and costs nothing but its own news: the
     /// store keeps what was known before.
     pub(super) async fn discover(
         &self,
         servers: &BTreeMap<ServerUrl, Server>,
-    ) -> Result<BTreeSet<RelayUrl>, CycleError> {
+    ) -> Result<(), CycleError> {
         let watched = self.watched();
         let bot = &self.config.bot;
         let mut relays: BTreeSet<RelayUrl> = bot.relays.iter().chain(&bot.index_relays).cloned().collect();
@@ -64,7 +64,7 @@ impl World {
             let new = more_relays.into_iter().filter(|relay| !relays.contains(relay)).take(room);
             relays.extend(new.collect::<Vec<_>>());
         }
-        Ok(relays)
+        Ok(())
     }
 
     async fn ask_relays(&self, todo: Vec<(RelayUrl, Vec<PublicKey>)>) {

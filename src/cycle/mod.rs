@@ -18,7 +18,7 @@ use futures::{StreamExt, stream};
 use indicatif::ProgressBar;
 use nostr::prelude::{EventBuilder, Filter, FinalizeEvent, Keys, Kind, Tag, Timestamp};
 
-pub use self::{servers::Server, survey::{Subject, Survey}, verify::Finding, world::World};
+pub use self::{servers::Server, survey::{Subject, Survey}, world::World};
 use crate::{
     config::Config,
     plan::converge::{Step, next_step},
@@ -181,9 +181,10 @@ impl World {
             .finalize(&self.keys)
             .map_err(|error| CycleError::Sign(error.to_string()))?;
         self.store.save(&event).await?;
+        let event = &event;
         stream::iter(&self.config.bot.relays)
-            .for_each_concurrent(None, |relay| async {
-                match self.relays.send(relay, &event).await {
+            .for_each_concurrent(None, |relay| async move {
+                match self.relays.send(relay, event).await {
                     Ok(answer) => tracing::debug!(%relay, ?answer, "report published"),
                     Err(error) => tracing::warn!(%relay, %error, "the report was not published there"),
                 }

@@ -20,6 +20,7 @@ use crate::{
         placement::{self, Grasp, Place},
         record::RepositoryRecord,
     },
+    report::document::ServerOutcome,
 };
 
 /// Authors in one filter.
@@ -79,7 +80,7 @@ impl World {
     /// [`CycleError`] when the store fails. Relays and servers that fail are part of the result.
     pub async fn survey(&self, now: Timestamp) -> Result<Survey, CycleError> {
         let mut servers = self.ask_servers().await?;
-        let relays = self.discover(&servers).await?;
+        self.discover(&servers).await?;
         let kinds = [Kind::GitRepoAnnouncement, Kind::RepoState, Kind::EventDeletion];
         let mut events = self.store.query(Filter::new().kinds(kinds)).await?;
         let bot = self.bot();
@@ -89,7 +90,6 @@ impl World {
         }
         let everywhere: BTreeSet<RelayUrl> =
             servers.iter().filter(|(_, server)| server.is_up()).map(|(url, _)| url.relay_url().clone()).collect();
-        let _ = relays;
         self.collect_threads(&catalog.repositories, &everywhere).await?;
 
         events.retain(|event| event.pubkey == bot);
@@ -352,6 +352,12 @@ struct Signed {
 }
 
 impl Survey {
+    /// How the servers are, for people.
+    #[must_use]
+    pub fn server_outcomes(&self) -> Vec<ServerOutcome> {
+        self.servers.iter().map(|(url, server)| server.outcome(url)).collect()
+    }
+
     fn note_served(&mut self, url: &ServerUrl, lacks: &BTreeSet<EventId>) {
         for subject in &mut self.subjects {
             let Some(wanted) = subject.wanted.get(url) else { continue };

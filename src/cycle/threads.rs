@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
-use nostr::prelude::{Alphabet, Event, EventId, Filter, RelayUrl, SingleLetterTag};
+use nostr::prelude::{Event, EventId, Filter, RelayUrl, SingleLetterTag};
 
 use super::{CycleError, world::World};
 use crate::plan::{catalog::Repository, conversation::MAX_DEPTH};
@@ -16,16 +16,16 @@ const AT_ONCE: usize = 16;
 
 /// How events point at a repository.
 const AT_REPOSITORY: [SingleLetterTag; 3] = [
-    SingleLetterTag::lowercase(Alphabet::A),
-    SingleLetterTag::uppercase(Alphabet::A),
-    SingleLetterTag::lowercase(Alphabet::Q),
+    SingleLetterTag::LOWERCASE_A,
+    SingleLetterTag::UPPERCASE_A,
+    SingleLetterTag::LOWERCASE_Q,
 ];
 
 /// How events point at events.
 const AT_EVENT: [SingleLetterTag; 3] = [
-    SingleLetterTag::lowercase(Alphabet::E),
-    SingleLetterTag::uppercase(Alphabet::E),
-    SingleLetterTag::lowercase(Alphabet::Q),
+    SingleLetterTag::LOWERCASE_E,
+    SingleLetterTag::UPPERCASE_E,
+    SingleLetterTag::LOWERCASE_Q,
 ];
 
 impl World {

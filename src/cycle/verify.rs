@@ -4,30 +4,16 @@ use std::collections::BTreeMap;
 
 use futures::{StreamExt, stream};
 use nostr::prelude::Timestamp;
-use serde::Serialize;
 
 use super::{CycleError, survey::Survey, world::World};
 use crate::{
-    model::{coordinate::Coordinate, refs::ObjectId, server::ServerUrl},
+    model::refs::ObjectId,
     plan::converge::Wanted,
+    report::tables::Finding,
 };
 
 /// Mirrors compared at the same time.
 const AT_ONCE: usize = 8;
-
-/// What was found at one mirror.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// The repository.
-    pub repo: Coordinate,
-    /// The server.
-    pub server: ServerUrl,
-    /// Whether the server lists exactly the signed refs.
-    pub ok: bool,
-    /// What differs, or why it could not be compared.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
 
 impl World {
     /// Asks every server who it is, and every mirror for its refs.

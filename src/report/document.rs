@@ -162,7 +162,7 @@ pub struct RepositoryOutcome {
 }
 
 /// What a cycle knows of one server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct ServerOutcome {
     /// Its address.
     pub url: ServerUrl,

@@ -2,8 +2,12 @@
 
 use comfy_table::{Cell, Table, presets};
 
-use super::document::Report;
-use crate::model::{coordinate::is_invisible, server::ServerUrl};
+use super::document::{Report, ServerOutcome};
+use crate::model::{
+    coordinate::{Coordinate, is_invisible, npub},
+    placement::Placement,
+    server::ServerUrl,
+};
 
 /// The table of `status`.
 ///
@@ -51,7 +55,7 @@ pub fn status(report: &Report, now: u64) -> String {
         });
         let lines: Vec<String> = problems.chain(repo.notes.iter().map(|note| clean(note))).collect();
         repos.add_row([
-            Cell::new(format!("{} by {}", clean(&repo.a.identifier), short_npub(&repo.a.owner))),
+            Cell::new(repository(&repo.a)),
             Cell::new(format!("{} of {}", repo.copies, repo.wanted)),
             Cell::new(lines.join("\n")),
         ]);
@@ -79,11 +83,11 @@ pub fn status(report: &Report, now: u64) -> String {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct PlannedStep {
     /// The repository.
-    pub repo: crate::model::coordinate::Coordinate,
+    pub repo: Coordinate,
     /// The server.
     pub server: ServerUrl,
     /// How the repository may exist there.
-    pub placement: crate::model::placement::Placement,
+    pub placement: Placement,
     /// What a cycle would do first.
     pub step: String,
 }
@@ -94,7 +98,7 @@ pub fn plan(steps: &[PlannedStep], notes: &[String]) -> String {
     let mut rows = table(&["repository", "server", "placement", "next step"]);
     for step in steps {
         rows.add_row([
-            format!("{} by {}", clean(&step.repo.identifier), short_npub(&step.repo.owner)),
+            repository(&step.repo),
             step.server.host().to_owned(),
             step.placement.as_str().to_owned(),
             clean(&step.step),
@@ -108,9 +112,47 @@ pub fn plan(steps: &[PlannedStep], notes: &[String]) -> String {
     text
 }
 
-/// An empty table with `header`.
+/// What the deep check found at one mirror.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Finding {
+    /// The repository.
+    pub repo: Coordinate,
+    /// The server.
+    pub server: ServerUrl,
+    /// Whether the server lists exactly the signed refs.
+    pub ok: bool,
+    /// What differs, or why it could not be compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The tables of `verify`.
 #[must_use]
-pub fn table(header: &[&str]) -> Table {
+pub fn verify(servers: &[ServerOutcome], findings: &[Finding]) -> String {
+    let mut first = table(&["server", "", "software"]);
+    for server in servers {
+        let mark = match (&server.unused, server.reachable) {
+            (Some(reason), _) => clean(reason),
+            (None, true) => "a GRASP server".to_owned(),
+            (None, false) => "down".to_owned(),
+        };
+        let software = clean(server.software.as_deref().unwrap_or("-"));
+        first.add_row([server.url.host().to_owned(), mark, software]);
+    }
+    let mut second = table(&["repository", "server", "refs"]);
+    for finding in findings {
+        let found = finding.reason.as_deref().map_or_else(|| "exactly as signed".to_owned(), clean);
+        second.add_row([repository(&finding.repo), finding.server.host().to_owned(), found]);
+    }
+    format!("{first}\n\n{second}")
+}
+
+fn repository(coordinate: &Coordinate) -> String {
+    format!("{} by {}", clean(&coordinate.identifier), short_npub(&coordinate.owner))
+}
+
+/// An empty table with `header`.
+fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
     table
@@ -123,8 +165,7 @@ fn clean(text: &str) -> String {
 }
 
 fn short_npub(key: &nostr::prelude::PublicKey) -> String {
-    let npub = crate::model::coordinate::npub(key);
-    format!("{}…", npub.chars().take(12).collect::<String>())
+    format!("{}…", npub(key).chars().take(12).collect::<String>())
 }
 
 /// `3 min ago`.
