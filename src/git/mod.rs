@@ -1,1 +1,13 @@
 //! Git on this machine and on the wire.
+
+mod error;
+pub mod pack;
+pub mod repo;
+#[cfg(test)]
+mod testing;
+
+pub use self::{
+    error::GitError,
+    pack::{Pack, PackError},
+    repo::{Ingested, RefChanges, Repository},
+};
