@@ -5,6 +5,7 @@ pub mod pack;
 pub mod repo;
 #[cfg(test)]
 mod testing;
+pub mod wire;
 
 pub use self::{
     error::GitError,
