@@ -67,7 +67,7 @@ pub(in crate::git) fn index_pack(path: &Path, known: &dyn Known) -> Result<Index
         Outcome::Thin { bases, unresolved } => {
             let found: Vec<_> = bases
                 .into_iter()
-                .filter_map(|id| known.read(&id).map(|(kind, content)| (kind, content)))
+                .filter_map(|id| known.read(&id))
                 .collect();
             if found.is_empty() {
                 return Err(PackError::NoBase { count: unresolved });

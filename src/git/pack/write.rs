@@ -31,7 +31,7 @@ pub(in crate::git) fn write_pack(
             copy_entries(packs, pack, offsets, &mut written, out)?;
         }
         for id in &selection.loose {
-            let (kind, content) = loose(id).ok_or_else(|| PackError::Incomplete { count: 1, first: *id })?;
+            let (kind, content) = loose(id).ok_or(PackError::Incomplete { count: 1, first: *id })?;
             write_full(out, full_header(kind), &content)?;
         }
         Ok(())
