@@ -196,12 +196,7 @@ impl Repository {
         git2::Repository::open_bare(&self.path).map_err(self.git("opening the repository"))
     }
 
-    /// Makes [`Repository::incoming_dir`] where it is not there yet.
-    ///
-    /// # Errors
-    ///
-    /// When the folder cannot be made.
-    pub fn make_incoming_dir(&self) -> io::Result<PathBuf> {
+    fn make_incoming_dir(&self) -> io::Result<PathBuf> {
         let folder = self.incoming_dir();
         fs::create_dir_all(&folder)?;
         Ok(folder)
