@@ -65,10 +65,7 @@ pub(in crate::git) fn index_pack(path: &Path, known: &dyn Known) -> Result<Index
     match index_once(path, known)? {
         Outcome::Whole(indexed) => Ok(indexed),
         Outcome::Thin { bases, unresolved } => {
-            let found: Vec<_> = bases
-                .into_iter()
-                .filter_map(|id| known.read(&id))
-                .collect();
+            let found: Vec<_> = bases.into_iter().filter_map(|id| known.read(&id)).collect();
             if found.is_empty() {
                 return Err(PackError::NoBase { count: unresolved });
             }
