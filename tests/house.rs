@@ -34,21 +34,24 @@ const ROOMS: &[Room] = &[
     Room { name: "transfer", pure: false, may_use: &["model", "plan", "git", "relay"] },
     Room { name: "http", pure: false, may_use: &["model", "plan", "report"] },
     Room { name: "config", pure: false, may_use: &["model", "plan"] },
+    Room { name: "key", pure: false, may_use: &["config"] },
     Room {
         name: "cycle",
         pure: false,
-        may_use: &["model", "plan", "report", "store", "relay", "git", "transfer", "http", "config"],
+        may_use: &["model", "plan", "report", "store", "relay", "git", "transfer", "http", "config", "key"],
     },
     Room {
         name: "daemon",
         pure: false,
-        may_use: &["model", "plan", "report", "store", "relay", "git", "transfer", "http", "config", "cycle"],
+        may_use: &[
+            "model", "plan", "report", "store", "relay", "git", "transfer", "http", "config", "key", "cycle",
+        ],
     },
     Room {
         name: "cli",
         pure: false,
         may_use: &[
-            "model", "plan", "report", "store", "relay", "git", "transfer", "http", "config", "cycle",
+            "model", "plan", "report", "store", "relay", "git", "transfer", "http", "config", "key", "cycle",
             "daemon",
         ],
     },

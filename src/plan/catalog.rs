@@ -321,3 +321,6 @@ fn repository(
 fn wins(event: &Event, other: &Event) -> bool {
     (event.created_at, other.id) > (other.created_at, event.id)
 }
+
+#[cfg(test)]
+mod tests;

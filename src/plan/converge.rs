@@ -183,24 +183,26 @@ fn conversation_step(wanted: &Wanted, seen: &Seen) -> Step {
             Step::LookAtConversation
         };
     };
-    let unpushed: Vec<PullRequest> = wanted
+    let due =
+        |id: &EventId| lacks.contains(id) && !seen.answers.contains_key(id) && !seen.refused.contains_key(id);
+    // A pull request's event goes first and is kept back; then its commit sets it free. The other way round a
+    // server finds the commit only where the event's own author is hosted. Replies wait for both.
+    let requests: Vec<EventId> = wanted.pull_requests.iter().map(|request| request.id).filter(due).collect();
+    if !requests.is_empty() {
+        return Step::Send(requests);
+    }
+    let kept_back: Vec<PullRequest> = wanted
         .pull_requests
         .iter()
         .filter(|request| wanted.place.takes_pushes && lacks.contains(&request.id))
-        .filter(|request| {
-            !seen.pushed_requests.contains(&request.id) && !seen.refused.contains_key(&request.id)
-        })
+        .filter(|request| seen.answers.get(&request.id) == Some(&Answer::Purgatory))
+        .filter(|request| !seen.pushed_requests.contains(&request.id))
         .cloned()
         .collect();
-    if !unpushed.is_empty() {
-        return Step::PushRequests(unpushed);
+    if !kept_back.is_empty() {
+        return Step::PushRequests(kept_back);
     }
-    let unsent: Vec<EventId> = wanted
-        .conversation
-        .iter()
-        .copied()
-        .filter(|id| lacks.contains(id) && !seen.answers.contains_key(id) && !seen.refused.contains_key(id))
-        .collect();
+    let unsent: Vec<EventId> = wanted.conversation.iter().copied().filter(due).collect();
     if unsent.is_empty() { Step::Settled(Outcome::InSync) } else { Step::Send(unsent) }
 }
 
@@ -212,3 +214,6 @@ pub fn retry_at(now: Timestamp, failures: u32) -> Timestamp {
     let wait = FIRST_SECS.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(CAP_SECS);
     Timestamp::from_secs(now.as_secs() + wait)
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,6 +51,10 @@ impl Server {
         if self.serves.contains(&id) {
             return Answer::Taken;
         }
+        if wanted.pull_requests.iter().any(|request| request.id == id) {
+            self.purgatory.insert(id);
+            return Answer::Purgatory;
+        }
         let waits = wanted.governing.contains(&id) && !self.has_objects && self.refs != wanted.refs;
         if waits {
             self.purgatory.insert(id);
@@ -59,9 +63,14 @@ impl Server {
         self.serves.insert(id);
         if wanted.state == Some(id) {
             self.refs = wanted.refs.clone();
-            self.serves.append(&mut self.purgatory);
+            self.release();
         }
         Answer::Taken
+    }
+
+    /// What waited for the repository's git data is served from now on.
+    fn release(&mut self) {
+        self.serves.append(&mut self.purgatory);
     }
 
     fn push(&mut self, wanted: &Wanted) {
@@ -73,7 +82,7 @@ impl Server {
     fn look(&mut self) -> BTreeSet<EventId> {
         self.looks_since_push = self.looks_since_push.saturating_add(1);
         if !self.faults.swallows && self.pushes > 0 && self.looks_since_push > self.faults.slow_looks {
-            self.serves.append(&mut self.purgatory);
+            self.release();
         }
         self.serves.clone()
     }
@@ -102,7 +111,13 @@ pub(crate) fn walk(wanted: &Wanted, mut seen: Seen, server: &mut Server) -> Opti
                 seen.fresh = false;
             }
             Step::PushRequests(requests) => {
-                seen.pushed_requests.extend(requests.iter().map(|request| request.id));
+                for request in requests {
+                    seen.pushed_requests.insert(request.id);
+                    if server.purgatory.remove(&request.id) {
+                        server.serves.insert(request.id);
+                    }
+                }
+                seen.lacks = None;
             }
             Step::Look => {
                 let served = server.look();

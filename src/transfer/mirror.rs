@@ -259,6 +259,7 @@ impl Run<'_> {
                 Err(stopped) => return Err(stopped),
             }
         }
+        self.job.seen.lacks = None;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nostr::prelude::{EventId, Keys};
 use proptest::prelude::*;
 
-use super::{
+use super::super::{
     converge::{Answer, LOOKS, Outcome, Seen, Step, Wanted, next_step, retry_at},
     conversation::PullRequest,
     placement::Place,

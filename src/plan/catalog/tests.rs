@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nostr::prelude::{Event, EventBuilder, FinalizeEvent, Keys, Kind, Tag, Timestamp};
 use proptest::prelude::*;
 
-use super::{
+use super::super::{
     catalog::{Catalog, Limits, Obstacle, Repository, Watched, build},
     namespace,
     placement::{Grasp, announced_servers, places},
@@ -264,7 +264,7 @@ proptest! {
         prop_assert_eq!(names.values().collect::<BTreeSet<_>>().len(), first);
         prop_assert_eq!(names.values().filter(|name| *name == "d").count(), 1);
         for (coordinate, name) in &names {
-            let suffixed = format!("d-{}", &coordinate.owner.to_hex()[..8]);
+            let suffixed = format!("d-{}", coordinate.owner.to_hex().get(..8).unwrap());
             prop_assert!(name == "d" || *name == suffixed);
         }
         // What was published is read back, also on a blank machine, and nobody is renamed.
