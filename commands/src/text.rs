@@ -27,8 +27,10 @@ pub fn clean(text: &str, max: usize) -> String {
     out
 }
 
-/// Control characters, bidirectional controls, zero-width characters, tags and fillers.
-fn is_invisible(c: char) -> bool {
+/// Control characters, bidirectional controls, zero-width characters, tags and fillers: what makes text look
+/// like something else than it is.
+#[must_use]
+pub fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}'

@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use grasp_mirror_commands::is_invisible;
 use nostr::prelude::{Kind, PublicKey, ToBech32};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
@@ -124,14 +125,6 @@ pub fn folder_name(identifier: &str) -> Result<String, IdentifierError> {
         return Err(IdentifierError::TooLong(name.len()));
     }
     Ok(name)
-}
-
-/// Control characters, and those that change the direction of text or show nothing (Unicode `Bidi_Control`,
-/// zero-width characters, byte order mark).
-#[must_use]
-pub fn is_invisible(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]

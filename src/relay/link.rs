@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
+use backon::{ExponentialBuilder, Retryable};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use grasp_mirror_commands::clean;
 use nostr::prelude::{Event, Keys, RelayUrl};
 use nostr_database::NostrDatabase;
 use nostr_sdk::{
@@ -25,10 +27,13 @@ use crate::plan::converge::Answer;
 const OPEN_REQUESTS: usize = 8;
 
 /// How often a `rate-limited:` answer is waited out before the event is left for the next run.
-const RATE_LIMIT_WAITS: u32 = 4;
+const RATE_LIMIT_WAITS: usize = 8;
 
-/// The first wait after `rate-limited:`; doubled each time. A minute's allowance comes back in a minute.
-const RATE_LIMIT_WAIT: Duration = Duration::from_secs(10);
+/// The first wait after `rate-limited:`; doubled each time.
+const RATE_LIMIT_WAIT: Duration = Duration::from_secs(5);
+
+/// The longest one: a minute's allowance comes back in a minute.
+const RATE_LIMIT_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Connections lost in the middle of a run before the relay counts as down.
 const RECONNECTS: u32 = 3;
@@ -41,6 +46,8 @@ pub(super) struct Link {
     /// Set once the relay turned out not to speak NIP-77.
     pub(super) no_negentropy: AtomicBool,
     writes: DefaultDirectRateLimiter,
+    /// Events go one after the other, so that a relay that asks to slow down is heard by all.
+    writing: Mutex<()>,
     attempts: Mutex<Attempts>,
 }
 
@@ -69,6 +76,7 @@ impl Link {
             requests: tokio::sync::Semaphore::new(OPEN_REQUESTS),
             no_negentropy: AtomicBool::new(false),
             writes: RateLimiter::direct(Quota::per_minute(limits.events_per_minute)),
+            writing: Mutex::default(),
             attempts: Mutex::default(),
         }
     }
@@ -101,40 +109,41 @@ impl Link {
         result
     }
 
+    /// Sends one event, one at a time on this connection, and waits when the relay says to slow down.
     pub(super) async fn send(&self, event: &Event) -> Result<Answer, RelayError> {
-        let mut wait = RATE_LIMIT_WAIT;
-        for _ in 0..=RATE_LIMIT_WAITS {
-            self.connect().await?;
-            self.writes.until_ready().await;
-            match self.relay.send_event(event).ok_timeout(self.limits.stall_timeout).await {
-                Ok(output) => return Ok(accepted(output.status().message().unwrap_or_default())),
-                // The relay said no: its own words are the error.
-                Err(error) if error.kind() == ErrorKind::Rejected || is_refusal(&error.to_string()) => {
-                    let words = refusal_words(&error.to_string());
-                    if words.starts_with("duplicate:") {
-                        return Ok(Answer::Taken);
-                    }
-                    if !words.starts_with("rate-limited:") {
-                        return Ok(Answer::Refused(words));
-                    }
-                    tracing::debug!(relay = %self.relay.url(), wait_secs = wait.as_secs(), "slowing down: {words}");
-                    tokio::time::sleep(wait).await;
-                    wait = wait.saturating_mul(2);
-                }
-                Err(error) => {
-                    return Err(RelayError::NotTaken {
-                        relay: self.relay.url().to_string(),
-                        event: event.id,
-                        reason: chain(&error),
-                    });
+        let _turn = self.writing.lock().await;
+        let waits = ExponentialBuilder::default()
+            .with_min_delay(RATE_LIMIT_WAIT)
+            .with_max_delay(RATE_LIMIT_WAIT_MAX)
+            .with_max_times(RATE_LIMIT_WAITS);
+        (|| self.send_once(event))
+            .retry(waits)
+            .when(|error| matches!(error, RelayError::RateLimited { .. }))
+            .notify(|error, wait| tracing::debug!(wait_secs = wait.as_secs(), %error, "slowing down"))
+            .await
+    }
+
+    async fn send_once(&self, event: &Event) -> Result<Answer, RelayError> {
+        self.connect().await?;
+        self.writes.until_ready().await;
+        let relay = || self.relay.url().to_string();
+        match self.relay.send_event(event).ok_timeout(self.limits.stall_timeout).await {
+            Ok(output) => Ok(accepted(output.status().message().unwrap_or_default())),
+            // The relay said no: its own words are the error.
+            Err(error) if error.kind() == ErrorKind::Rejected || is_refusal(&error.to_string()) => {
+                let words = refusal_words(&error.to_string());
+                if words.starts_with("duplicate:") {
+                    Ok(Answer::Taken)
+                } else if words.starts_with("rate-limited:") {
+                    Err(RelayError::RateLimited { relay: relay(), reason: words })
+                } else {
+                    Ok(Answer::Refused(words))
                 }
             }
+            Err(error) => {
+                Err(RelayError::NotTaken { relay: relay(), event: event.id, reason: chain(&error) })
+            }
         }
-        Err(RelayError::NotTaken {
-            relay: self.relay.url().to_string(),
-            event: event.id,
-            reason: "it asks to slow down".to_owned(),
-        })
     }
 
     pub(super) fn speaks_negentropy(&self) -> bool {
@@ -168,7 +177,7 @@ fn is_refusal(words: &str) -> bool {
 /// The relay's words from their prefix on, without what a library put before them.
 fn refusal_words(message: &str) -> String {
     let start = PREFIXES.iter().filter_map(|prefix| message.find(prefix)).min().unwrap_or(0);
-    message.get(start..).unwrap_or(message).chars().filter(|c| !c.is_control()).take(300).collect()
+    clean(message.get(start..).unwrap_or(message), 300)
 }
 
 /// An error with its causes, which carry the part that helps.

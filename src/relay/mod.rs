@@ -61,6 +61,14 @@ pub enum RelayError {
         /// Its own words.
         reason: String,
     },
+    /// The relay wants events more slowly, also after waiting.
+    #[error("{relay} asks to slow down: {reason}")]
+    RateLimited {
+        /// Which relay.
+        relay: String,
+        /// Its own words.
+        reason: String,
+    },
     /// An event could not be delivered, though the relay did not refuse it.
     #[error("{relay} did not take the event {event}: {reason}")]
     NotTaken {

@@ -101,7 +101,7 @@ fn read(body: &[u8]) -> Introduction {
 /// A program's name may come as the URL of its source: the last part is the name.
 fn short(word: &str) -> String {
     let name = word.trim_end_matches('/').rsplit('/').next().unwrap_or(word);
-    name.trim_end_matches(".git").chars().filter(|c| !c.is_control()).take(64).collect()
+    grasp_mirror_commands::clean(name.trim_end_matches(".git"), 64)
 }
 
 #[cfg(test)]

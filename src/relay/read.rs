@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::StreamExt;
+use grasp_mirror_commands::clean;
 use nostr::prelude::{
     Event, EventId, Filter, MachineReadablePrefix, RelayMessage, SubscriptionId, Timestamp,
 };
@@ -76,7 +77,7 @@ impl Link {
                             _ => {
                                 break Err(RelayError::Closed {
                                     relay: self.relay.url().to_string(),
-                                    reason: message.chars().filter(|c| !c.is_control()).take(300).collect(),
+                                    reason: clean(&message, 300),
                                 });
                             }
                         }

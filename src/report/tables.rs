@@ -1,13 +1,10 @@
 //! The report as a person reads it in a terminal.
 
 use comfy_table::{Cell, Table, presets};
+use grasp_mirror_commands::{ago, short};
 
 use super::document::{Report, ServerOutcome};
-use crate::model::{
-    coordinate::{Coordinate, is_invisible, npub},
-    placement::Placement,
-    server::ServerUrl,
-};
+use crate::model::{coordinate::Coordinate, placement::Placement, server::ServerUrl};
 
 /// The table of `status`.
 ///
@@ -24,7 +21,7 @@ pub fn status(report: &Report, now: u64) -> String {
         totals.mirrors,
         totals.repos,
         totals.servers,
-        ago(report.cycle.finished_at, now)
+        ago(now, report.cycle.finished_at)
     );
     let mut servers = table(&["server", "", "mirrors", "in sync", "software"]);
     for server in &report.servers {
@@ -45,7 +42,7 @@ pub fn status(report: &Report, now: u64) -> String {
     let mut repos = table(&["repository", "copies", "problems and notes"]);
     for repo in &report.repos {
         let problems = repo.problems.iter().map(|problem| {
-            let when = ago(problem.since, now);
+            let when = ago(now, problem.since);
             format!(
                 "{}: {} since {when}: {}",
                 problem.server.host(),
@@ -150,7 +147,7 @@ pub fn verify(servers: &[ServerOutcome], findings: &[Finding]) -> String {
 }
 
 fn repository(coordinate: &Coordinate) -> String {
-    format!("{} by {}", clean(&coordinate.identifier), short_npub(&coordinate.owner))
+    format!("{} by {}", clean(&coordinate.identifier), short(&coordinate.owner))
 }
 
 /// An empty table with `header`.
@@ -160,29 +157,7 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-/// Text from outside, on one line and without characters that play tricks on a terminal.
+/// Text from outside, fit for a cell.
 fn clean(text: &str) -> String {
-    let line: String =
-        text.chars().map(|c| if c == '\n' { ' ' } else { c }).filter(|c| !is_invisible(*c)).collect();
-    if line.chars().count() > 300 {
-        format!("{}…", line.chars().take(299).collect::<String>())
-    } else {
-        line
-    }
-}
-
-fn short_npub(key: &nostr::prelude::PublicKey) -> String {
-    format!("{}…", npub(key).chars().take(12).collect::<String>())
-}
-
-/// `3 min ago`.
-#[must_use]
-pub fn ago(then: u64, now: u64) -> String {
-    let secs = now.saturating_sub(then);
-    match secs {
-        0..60 => "just now".to_owned(),
-        60..3_600 => format!("{} min ago", secs / 60),
-        3_600..86_400 => format!("{} h ago", secs / 3_600),
-        _ => format!("{} days ago", secs / 86_400),
-    }
+    grasp_mirror_commands::clean(text, 300)
 }

@@ -11,7 +11,7 @@ use super::StoreError;
 /// Held while a process works on a data folder; the operating system lets go of it even when it is killed.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -45,7 +45,14 @@ impl Lock {
         }
         file.set_len(0).and_then(|()| file.rewind()).map_err(folder)?;
         writeln!(file, "{}", std::process::id()).map_err(folder)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would not do while a child process that is just being started shares the open file.
+        let _ = self.file.unlock();
     }
 }
 
