@@ -1,0 +1,96 @@
+//! Finding and running the real programs: `ngit-grasp`, `ngit`, `git`.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+const TOOLS: [(&str, &str); 3] = [
+    ("ngit-grasp", "cargo install ngit-grasp --version 3.0.9 --locked --root target/tools"),
+    ("ngit", "cargo install ngit --version 3.0.3 --locked --root target/tools"),
+    ("git-remote-nostr", "cargo install ngit --version 3.0.3 --locked --root target/tools"),
+];
+
+/// The folder with the real servers and clients: `$GRASP_MIRROR_TOOLS`, else `target/tools/bin`.
+#[must_use]
+pub fn folder() -> PathBuf {
+    env::var_os("GRASP_MIRROR_TOOLS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("target/tools/bin"),
+        PathBuf::from,
+    )
+}
+
+/// The path of a real tool.
+///
+/// # Panics
+///
+/// When it is not installed: a test without its server would prove nothing. The message holds the
+/// command that installs it.
+#[must_use]
+pub fn tool(name: &str) -> PathBuf {
+    let path = folder().join(name);
+    if !path.is_file() {
+        let install = TOOLS.iter().find(|(tool, _)| *tool == name).map_or("", |(_, install)| install);
+        panic!(
+            "{name} is not in {}. Run ./scripts/test, or: {install} (or point GRASP_MIRROR_TOOLS at its folder)",
+            folder().display()
+        );
+    }
+    path
+}
+
+/// `git` that knows nothing of the person at the keyboard: no configuration, no prompts, and fixed
+/// author and dates, so that the same steps give the same commits on every machine.
+#[must_use]
+pub fn git(dir: &Path) -> Command {
+    let mut command = Command::new("git");
+    command.current_dir(dir);
+    isolate(&mut command, dir);
+    command
+}
+
+/// Cuts `command` off from the user's environment; `home` becomes its home folder.
+pub fn isolate(command: &mut Command, home: &Path) {
+    command.env_clear().envs(env::vars_os().filter(|(key, _)| {
+        ["PATH", "TMPDIR", "LANG", "RUST_LOG", "RUST_BACKTRACE", "LLVM_PROFILE_FILE"].iter().any(|kept| key == kept)
+    }));
+    command
+        .env("HOME", home)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_AUTHOR_NAME", "Ada")
+        .env("GIT_AUTHOR_EMAIL", "ada@example.org")
+        .env("GIT_COMMITTER_NAME", "Ada")
+        .env("GIT_COMMITTER_EMAIL", "ada@example.org")
+        .env("GIT_AUTHOR_DATE", "1700000000 +0000")
+        .env("GIT_COMMITTER_DATE", "1700000000 +0000");
+}
+
+/// Runs `command` to its end on a thread of its own, so that relays and proxies of this process go on.
+pub async fn run(mut command: Command) -> Output {
+    let name = format!("{command:?}");
+    tokio::task::spawn_blocking(move || command.output())
+        .await
+        .unwrap()
+        .unwrap_or_else(|error| panic!("cannot run {name}: {error}"))
+}
+
+/// Runs `command` and returns what it printed.
+///
+/// # Panics
+///
+/// When it fails; the message holds all it said.
+pub async fn must(command: Command) -> String {
+    let name = format!("{command:?}");
+    let output = run(command).await;
+    assert!(
+        output.status.success(),
+        "{name} failed ({}):\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -1,0 +1,63 @@
+//! One event to one relay, and what a relay serves: the smallest Nostr client that tells the truth.
+
+use std::time::Duration;
+
+use nostr::{event::Event, filter::Filter, types::RelayUrl};
+use nostr_sdk::relay::Relay;
+
+use crate::Address;
+
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// What a relay said to an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The `OK` flag.
+    pub accepted: bool,
+    /// The words that came with it.
+    pub message: String,
+}
+
+impl Answer {
+    /// Stops the test unless the event was accepted.
+    ///
+    /// # Panics
+    ///
+    /// With the relay's words.
+    pub fn expect_accepted(self) -> Self {
+        assert!(self.accepted, "refused: {}", self.message);
+        self
+    }
+}
+
+async fn connect(to: &str) -> Relay {
+    let relay = Relay::new(RelayUrl::parse(to).unwrap_or_else(|error| panic!("{to}: {error}")));
+    relay.try_connect().timeout(LIMIT).await.unwrap_or_else(|error| panic!("cannot connect to {to}: {error}"));
+    relay
+}
+
+/// Sends `event` over a connection of its own (servers limit writes per connection).
+pub async fn send(event: &Event, to: impl Address) -> Answer {
+    let relay = connect(&to.ws()).await;
+    let answer = match relay.send_event(event).ok_timeout(LIMIT).await {
+        Ok(output) => {
+            Answer { accepted: true, message: output.status().message().unwrap_or_default().to_owned() }
+        }
+        Err(error) => Answer { accepted: false, message: error.to_string() },
+    };
+    relay.shutdown();
+    answer
+}
+
+/// All events that match, as served right now.
+///
+/// # Panics
+///
+/// When the relay cannot be reached or breaks off.
+pub async fn fetch(from: impl Address, filter: Filter) -> Vec<Event> {
+    let from = from.ws();
+    let relay = connect(&from).await;
+    let events = relay.fetch_events(filter).timeout(LIMIT).await;
+    relay.shutdown();
+    events.unwrap_or_else(|error| panic!("reading from {from}: {error}")).into_iter().collect()
+}
