@@ -114,12 +114,15 @@ fn main() -> ExitCode {
 }
 
 /// Log lines go to stderr, so that stdout is data. `RUST_LOG` wins over `-v` and `-q`.
+///
+/// nostr-sdk logs as errors what is ordinary for relays (an event that crosses the end of a request, say), and
+/// at debug level every message; what matters of it comes back to us as a result.
 fn start_log(verbose: u8, quiet: bool) {
     let default = match (quiet, verbose) {
-        (true, _) => "error",
-        (false, 0) => "warn,grasp_mirror=info",
-        (false, 1) => "info,grasp_mirror=debug",
-        (false, _) => "debug,grasp_mirror=trace",
+        (true, _) => "error,nostr_sdk=off",
+        (false, 0) => "warn,nostr_sdk=off,grasp_mirror=info",
+        (false, 1) => "info,nostr_sdk=off,grasp_mirror=debug",
+        (false, _) => "debug,nostr_sdk=info,grasp_mirror=trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()

@@ -29,6 +29,9 @@ const AUTHORS_PER_FILTER: usize = 200;
 /// Servers asked at the same time.
 const AT_ONCE: usize = 16;
 
+/// Events asked for, by author: filters are made from authors.
+type PerAuthor = BTreeMap<PublicKey, Vec<(EventId, Timestamp)>>;
+
 /// Everything known before the first change.
 #[derive(Debug)]
 pub struct Survey {
@@ -288,10 +291,9 @@ impl World {
     /// Asks every server which of the wanted announcements and states it serves: one round a server,
     /// however many repositories there are.
     async fn read_back(&self, survey: &mut Survey) {
-        let mut asks: Vec<(ServerUrl, BTreeMap<PublicKey, Vec<(EventId, Timestamp)>>)> = Vec::new();
-        for (url, server) in survey.servers.iter().filter(|(_, server)| server.is_up()) {
-            let _ = server;
-            let mut per_author: BTreeMap<PublicKey, Vec<(EventId, Timestamp)>> = BTreeMap::new();
+        let mut asks: Vec<(ServerUrl, PerAuthor)> = Vec::new();
+        for (url, _) in survey.servers.iter().filter(|(_, server)| server.is_up()) {
+            let mut per_author = PerAuthor::new();
             for subject in &survey.subjects {
                 let Some(wanted) = subject.wanted.get(url) else { continue };
                 for event in wanted.proofs().filter_map(|id| subject.events.get(id)) {
@@ -324,7 +326,7 @@ impl World {
     async fn lacks(
         &self,
         server: &ServerUrl,
-        per_author: BTreeMap<PublicKey, Vec<(EventId, Timestamp)>>,
+        per_author: PerAuthor,
     ) -> Result<BTreeSet<EventId>, crate::relay::RelayError> {
         let mut lacks = BTreeSet::new();
         let authors: Vec<PublicKey> = per_author.keys().copied().collect();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, future::try_join_all, stream};
 use nostr::prelude::{Event, EventId, Filter, RelayUrl, SingleLetterTag};
 
 use super::{CycleError, world::World};
@@ -61,10 +61,8 @@ impl World {
         let mut tags = AT_REPOSITORY;
         for _ in 0..MAX_DEPTH {
             for some in level.chunks(VALUES_PER_FILTER) {
-                for tag in tags {
-                    let filter = Filter::new().custom_tags(tag, some.iter().cloned());
-                    self.relays.backfill(relay, filter).await?;
-                }
+                let filters = tags.map(|tag| Filter::new().custom_tags(tag, some.iter().cloned()));
+                try_join_all(filters.map(|filter| self.relays.backfill(relay, filter))).await?;
             }
             asked.extend(level.iter().cloned());
             let found = self.pointing_at(&level, tags).await?;

@@ -42,7 +42,6 @@ pub struct Conversation {
 }
 
 /// The tags by which an event points at a repository or another event.
-#[must_use]
 pub fn points_at(event: &Event) -> impl Iterator<Item = &str> {
     event
         .tags
@@ -110,7 +109,7 @@ fn pull_request(event: &Event) -> Option<PullRequest> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
     use nostr::prelude::{EventBuilder, FinalizeEvent, Keys, Tag};
     use proptest::prelude::*;

@@ -86,7 +86,7 @@ impl Link {
             return Ok(());
         }
         let unreachable =
-            |reason: String| RelayError::Unreachable { relay: self.relay.url().clone(), reason };
+            |reason: String| RelayError::Unreachable { relay: self.relay.url().to_string(), reason };
         let result = if attempts.connected > RECONNECTS {
             Err(unreachable("the connection was lost again and again".to_owned()))
         } else {
@@ -123,7 +123,7 @@ impl Link {
                 }
                 Err(error) => {
                     return Err(RelayError::NotTaken {
-                        relay: self.relay.url().clone(),
+                        relay: self.relay.url().to_string(),
                         event: event.id,
                         reason: chain(&error),
                     });
@@ -131,7 +131,7 @@ impl Link {
             }
         }
         Err(RelayError::NotTaken {
-            relay: self.relay.url().clone(),
+            relay: self.relay.url().to_string(),
             event: event.id,
             reason: "it asks to slow down".to_owned(),
         })

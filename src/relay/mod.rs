@@ -41,7 +41,7 @@ pub enum RelayError {
     #[error("{relay} cannot be reached: {reason}")]
     Unreachable {
         /// Which relay.
-        relay: RelayUrl,
+        relay: String,
         /// Why.
         reason: String,
     },
@@ -49,7 +49,7 @@ pub enum RelayError {
     #[error("{relay} broke off in the middle of an answer: {reason}")]
     Incomplete {
         /// Which relay.
-        relay: RelayUrl,
+        relay: String,
         /// What happened.
         reason: String,
     },
@@ -57,7 +57,7 @@ pub enum RelayError {
     #[error("{relay} does not answer: {reason}")]
     Closed {
         /// Which relay.
-        relay: RelayUrl,
+        relay: String,
         /// Its own words.
         reason: String,
     },
@@ -65,7 +65,7 @@ pub enum RelayError {
     #[error("{relay} did not take the event {event}: {reason}")]
     NotTaken {
         /// Which relay.
-        relay: RelayUrl,
+        relay: String,
         /// Which event.
         event: EventId,
         /// What happened, in the relay's own words where it said something.

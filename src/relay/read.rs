@@ -31,7 +31,7 @@ const NEGENTROPY_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Link {
     fn incomplete(&self, reason: impl Into<String>) -> RelayError {
-        RelayError::Incomplete { relay: self.relay.url().clone(), reason: reason.into() }
+        RelayError::Incomplete { relay: self.relay.url().to_string(), reason: reason.into() }
     }
 
     /// One request, to its `EOSE`.
@@ -75,7 +75,7 @@ impl Link {
                             Some(MachineReadablePrefix::AuthRequired) => {}
                             _ => {
                                 break Err(RelayError::Closed {
-                                    relay: self.relay.url().clone(),
+                                    relay: self.relay.url().to_string(),
                                     reason: message.chars().filter(|c| !c.is_control()).take(300).collect(),
                                 });
                             }
@@ -85,7 +85,7 @@ impl Link {
                 },
                 RelayNotification::AuthenticationFailed => {
                     break Err(RelayError::Closed {
-                        relay: self.relay.url().clone(),
+                        relay: self.relay.url().to_string(),
                         reason: "it wants authentication and refused ours".to_owned(),
                     });
                 }

@@ -73,7 +73,7 @@ impl Transfer {
     pub async fn converge(&self, job: Job) -> Done {
         let mut run = Run { transfer: self, job, pushed_bytes: 0 };
         let limit = self.limits.total_timeout;
-        let ending = match tokio::time::timeout(limit, run.to_the_end()).await {
+        let ending = match tokio::time::timeout(limit, run.walk()).await {
             Ok(ending) => ending,
             Err(_) => Ending::Failed(format!("not done within {} s", limit.as_secs())),
         };
@@ -93,7 +93,7 @@ struct Run<'transfer> {
 }
 
 impl Run<'_> {
-    async fn to_the_end(&mut self) -> Ending {
+    async fn walk(&mut self) -> Ending {
         for _ in 0..MAX_STEPS {
             let step = next_step(&self.job.wanted, &self.job.seen);
             tracing::debug!(

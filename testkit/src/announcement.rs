@@ -94,7 +94,8 @@ impl Announcement {
     pub(crate) fn into_tags(self) -> Vec<Tag> {
         let mut tags = vec![vec!["d".to_owned(), self.d]];
         tags.extend(self.tags);
-        for (name, values) in [("clone", self.clone), ("relays", self.relays), ("maintainers", self.maintainers)]
+        for (name, values) in
+            [("clone", self.clone), ("relays", self.relays), ("maintainers", self.maintainers)]
         {
             if !values.is_empty() {
                 tags.push(std::iter::once(name.to_owned()).chain(values).collect());

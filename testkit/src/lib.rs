@@ -23,7 +23,13 @@
 //! that does not start, an event of the owner that is not accepted.
 
 // A test stops at the first surprise, and so does its kit.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice
+)]
 
 mod announcement;
 pub mod look;

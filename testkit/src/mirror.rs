@@ -4,6 +4,10 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -261,7 +265,10 @@ impl Mirror {
             .stderr(File::create(&stderr).unwrap());
         let limit = self.limit;
         let binary = self.binary.clone();
-        let mut run = tokio::task::spawn_blocking(move || measured(command, limit))
+        // Whoever stops waiting for the run ends it.
+        let guard = Guard::default();
+        let abandoned = Arc::clone(&guard.0);
+        let mut run = tokio::task::spawn_blocking(move || measured(command, limit, &abandoned))
             .await
             .unwrap()
             .unwrap_or_else(|error| panic!("cannot run {}: {error}", binary.display()));
@@ -311,6 +318,16 @@ impl Mirror {
     }
 }
 
+/// Says, when dropped, that nobody waits any more.
+#[derive(Debug, Default)]
+struct Guard(Arc<AtomicBool>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn put(table: &mut toml::Table, key: &str, value: toml::Value) {
     match key.split_once('.') {
         None => {
@@ -326,7 +343,7 @@ fn put(table: &mut toml::Table, key: &str, value: toml::Value) {
 
 /// Runs `command` while watching its memory. Its last CPU figure is read when it has ended but has not yet
 /// been waited for, so it is exact.
-fn measured(mut command: Command, limit: Duration) -> std::io::Result<Run> {
+fn measured(mut command: Command, limit: Duration, abandoned: &AtomicBool) -> std::io::Result<Run> {
     let start = Instant::now();
     let mut child = command.spawn()?;
     let pid = child.id();
@@ -343,7 +360,7 @@ fn measured(mut command: Command, limit: Duration) -> std::io::Result<Run> {
         if ended {
             break;
         }
-        if start.elapsed() > limit {
+        if start.elapsed() > limit || abandoned.load(Ordering::Relaxed) {
             timed_out = true;
             child.kill()?;
             break;

@@ -149,11 +149,7 @@ impl Person {
         self.sign(
             7,
             with,
-            &[
-                &["e", &to.id.to_hex()],
-                &["p", &to.pubkey.to_hex()],
-                &["k", &to.kind.as_u16().to_string()],
-            ],
+            &[&["e", &to.id.to_hex()], &["p", &to.pubkey.to_hex()], &["k", &to.kind.as_u16().to_string()]],
         )
     }
 
@@ -266,7 +262,8 @@ impl Owner {
     ///
     /// # Panics
     ///
-    /// When the server refuses either.
+    /// When the server refuses either. It does so when a state deletes the branch that `HEAD` named before:
+    /// git itself will not let a push delete the current branch.
     pub async fn update(&self, server: &Server) -> Event {
         let state = self.state();
         let answer = wire::send(&state, server).await.expect_accepted();

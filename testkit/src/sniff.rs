@@ -136,8 +136,8 @@ impl Sniffer {
             return Some((frame, None));
         }
         self.text.extend(frame[at..].iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
-        let found =
-            last.then(|| Found::Message(String::from_utf8_lossy(&std::mem::take(&mut self.text)).into_owned()));
+        let found = last
+            .then(|| Found::Message(String::from_utf8_lossy(&std::mem::take(&mut self.text)).into_owned()));
         Some((frame, found))
     }
 }
@@ -168,8 +168,12 @@ mod tests {
             POST /fixed HTTP/1.1\r\ncontent-length: 5\r\n\r\nGET /\
             POST /chunked HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nGET\r\n2;x=y\r\n /\r\n0\r\n\r\n\
             HEAD /last HTTP/1.1\r\n\r\n";
-        let wanted =
-            [request("GET", "/a?b"), request("POST", "/fixed"), request("POST", "/chunked"), request("HEAD", "/last")];
+        let wanted = [
+            request("GET", "/a?b"),
+            request("POST", "/fixed"),
+            request("POST", "/chunked"),
+            request("HEAD", "/last"),
+        ];
         for piece in 1..input.len() {
             let (passed, found) = found(input, piece);
             assert_eq!(passed, input);

@@ -53,7 +53,9 @@ pub fn git(dir: &Path) -> Command {
 /// Cuts `command` off from the user's environment; `home` becomes its home folder.
 pub fn isolate(command: &mut Command, home: &Path) {
     command.env_clear().envs(env::vars_os().filter(|(key, _)| {
-        ["PATH", "TMPDIR", "LANG", "RUST_LOG", "RUST_BACKTRACE", "LLVM_PROFILE_FILE"].iter().any(|kept| key == kept)
+        ["PATH", "TMPDIR", "LANG", "RUST_LOG", "RUST_BACKTRACE", "LLVM_PROFILE_FILE"]
+            .iter()
+            .any(|kept| key == kept)
     }));
     command
         .env("HOME", home)

@@ -32,7 +32,11 @@ impl Answer {
 
 async fn connect(to: &str) -> Relay {
     let relay = Relay::new(RelayUrl::parse(to).unwrap_or_else(|error| panic!("{to}: {error}")));
-    relay.try_connect().timeout(LIMIT).await.unwrap_or_else(|error| panic!("cannot connect to {to}: {error}"));
+    relay
+        .try_connect()
+        .timeout(LIMIT)
+        .await
+        .unwrap_or_else(|error| panic!("cannot connect to {to}: {error}"));
     relay
 }
 

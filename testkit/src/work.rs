@@ -144,7 +144,14 @@ impl Work {
     /// What git printed when the server said no.
     pub async fn push_all(&self, url: &str) -> Result<String, String> {
         let mut push = self.command();
-        push.args(["push", "--prune", "--force", url, "refs/heads/*:refs/heads/*", "refs/tags/*:refs/tags/*"]);
+        push.args([
+            "push",
+            "--prune",
+            "--force",
+            url,
+            "refs/heads/*:refs/heads/*",
+            "refs/tags/*:refs/tags/*",
+        ]);
         said(push).await
     }
 

@@ -15,6 +15,7 @@ async fn a_published_repository_is_served_and_survives_a_restart() {
     owner.work.annotated_tag("v1");
     owner.work.branch("topic");
     owner.work.commit("topic", "1");
+    owner.work.switch("main");
     let listing = owner.announcement().at(&server);
     let published = owner.publish(listing, &server).await;
 
@@ -24,11 +25,14 @@ async fn a_published_repository_is_served_and_survives_a_restart() {
     let clone = look::clone(&owner.url_at(&server)).await;
     assert_eq!(clone.git(&["rev-parse", "refs/heads/topic"]).await, owner.work.rev("topic"));
 
-    // A rewind and a deleted branch in one push.
+    // A rewind, a new branch and a deleted one in one push.
+    owner.work.commit("later", "2");
+    owner.work.commit("still later", "3");
+    owner.update(&server).await;
     owner.work.rewind(1);
     owner.work.branch("other");
     owner.work.delete_branch("topic");
-    owner.work.commit("other", "2");
+    owner.work.commit("other", "4");
     owner.update(&server).await;
     assert_eq!(look::refs(&owner.url_at(&server)).await, owner.work.refs());
 
