@@ -38,7 +38,8 @@ async fn main() -> anyhow::Result<()> {
 async fn relay(repository: &Repository, from: Url, to: &[String]) -> anyhow::Result<()> {
     let http = GitHttp::new(http_client(Duration::from_secs(10), None)?, Limits::default());
     let listed = http.ls_refs(&from).await?;
-    let refs: Refs = listed.refs.into_iter().filter_map(|(name, id)| Some((name.parse().ok()?, id))).collect();
+    let refs: Refs =
+        listed.refs.into_iter().filter_map(|(name, id)| Some((name.parse().ok()?, id))).collect();
     let wants: Vec<_> = refs.values().copied().collect();
     let pack = http.fetch_pack(&from, &wants, &[], &repository.incoming_dir()).await?;
     report(&format!("fetched {} bytes", pack.bytes))?;
@@ -61,8 +62,7 @@ fn report(step: &str) -> anyhow::Result<()> {
     let peak = status.lines().find(|line| line.starts_with("VmHWM")).context("no VmHWM")?;
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     // Fields 14 and 15: user and system time in hundredths of a second.
-    let ticks: u64 =
-        stat.split(' ').skip(13).take(2).map(|field| field.parse::<u64>().unwrap_or(0)).sum();
+    let ticks: u64 = stat.split(' ').skip(13).take(2).map(|field| field.parse::<u64>().unwrap_or(0)).sum();
     let cpu_ms = ticks * 10;
     let peak = peak.split_whitespace().nth(1).unwrap_or("?");
     println!("{step}: cpu_ms={cpu_ms} peak_kib={peak}");

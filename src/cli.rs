@@ -162,8 +162,11 @@ struct Ready {
 fn ready_to_work(context: &Context) -> anyhow::Result<Ready> {
     let config = load(&context.overrides)?;
     if config.environment.watched.is_empty() {
-        bail!("nobody to watch: set MIRROR_NPUBS (in .env beside {}) to the npubs whose repositories \
-               are to be mirrored", config.path.display());
+        bail!(
+            "nobody to watch: set MIRROR_NPUBS (in .env beside {}) to the npubs whose repositories \
+               are to be mirrored",
+            config.path.display()
+        );
     }
     let bot = key::find_or_make(&config.environment.key, &config.bot.data_dir)?;
     if let KeySource::Made(file) = &bot.source {

@@ -22,18 +22,20 @@ const AUTHORS_PER_FILTER: usize = 200;
 const AT_ONCE: usize = 16;
 
 /// What is read of an author: announcements, states, server lists, deletions and relay lists.
-const KINDS: [Kind; 5] =
-    [Kind::GitRepoAnnouncement, Kind::RepoState, Kind::GitUserGraspList, Kind::EventDeletion, Kind::RelayList];
+const KINDS: [Kind; 5] = [
+    Kind::GitRepoAnnouncement,
+    Kind::RepoState,
+    Kind::GitUserGraspList,
+    Kind::EventDeletion,
+    Kind::RelayList,
+];
 
 impl World {
     /// Brings everything that watched authors and their co-maintainers announced into the store.
     ///
     /// A relay that fails is logged and costs nothing but its own news: the
     /// store keeps what was known before.
-    pub(super) async fn discover(
-        &self,
-        servers: &BTreeMap<ServerUrl, Server>,
-    ) -> Result<(), CycleError> {
+    pub(super) async fn discover(&self, servers: &BTreeMap<ServerUrl, Server>) -> Result<(), CycleError> {
         let watched = self.watched();
         let bot = &self.config.bot;
         let mut relays: BTreeSet<RelayUrl> = bot.relays.iter().chain(&bot.index_relays).cloned().collect();

@@ -18,7 +18,11 @@ use futures::{StreamExt, stream};
 use indicatif::ProgressBar;
 use nostr::prelude::{EventBuilder, Filter, FinalizeEvent, Keys, Kind, Tag, Timestamp};
 
-pub use self::{servers::Server, survey::{Subject, Survey}, world::World};
+pub use self::{
+    servers::Server,
+    survey::{Subject, Survey},
+    world::World,
+};
 use crate::{
     config::Config,
     plan::converge::{Step, next_step},
@@ -139,7 +143,9 @@ impl World {
         let mut notes = Vec::new();
         for (url, server) in &survey.servers {
             let outcome = server.outcome(url);
-            if let Some(reason) = outcome.unused.or_else(|| server.down.clone().map(|why| format!("down: {why}"))) {
+            if let Some(reason) =
+                outcome.unused.or_else(|| server.down.clone().map(|why| format!("down: {why}")))
+            {
                 notes.push(format!("{}: {reason}", url.host()));
             }
         }
@@ -213,10 +219,8 @@ async fn latest_report_event(
     store: &Store,
     keys: &Keys,
 ) -> Result<Option<nostr::prelude::Event>, StoreError> {
-    let filter = Filter::new()
-        .kind(Kind::ApplicationSpecificData)
-        .author(keys.public_key())
-        .identifier(IDENTIFIER);
+    let filter =
+        Filter::new().kind(Kind::ApplicationSpecificData).author(keys.public_key()).identifier(IDENTIFIER);
     Ok(store.query(filter).await?.into_iter().next())
 }
 

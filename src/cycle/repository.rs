@@ -16,8 +16,8 @@ use crate::{
     model::server::ServerUrl,
     plan::{
         catalog::Obstacle,
-        conversation::PullRequest,
         converge::{Outcome, Seen, Wanted},
+        conversation::PullRequest,
         record::{self, Ending, MirrorRecord},
     },
     report::document::RepositoryOutcome,
@@ -126,17 +126,13 @@ impl World {
                 && before.and_then(|record| record.retry_at).is_some_and(|at| at > now.as_secs());
             let seen = subject.seen.get(url).cloned();
             let down = servers.get(url).and_then(|server| server.down.clone());
-            let job = seen.map(|seen| Job {
-                wanted,
-                seen,
-                events: subject.events.clone(),
-                git: git.clone(),
-            });
+            let job = seen.map(|seen| Job { wanted, seen, events: subject.events.clone(), git: git.clone() });
             async move {
                 if waits {
                     return None;
                 }
-                let unreachable = || Ending::Unreachable(down.unwrap_or_else(|| "the server is down".to_owned()));
+                let unreachable =
+                    || Ending::Unreachable(down.unwrap_or_else(|| "the server is down".to_owned()));
                 let Some(job) = job else {
                     return Some((url.clone(), (unreachable(), Seen::default(), None)));
                 };

@@ -6,7 +6,9 @@ use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::{CycleError, world::World};
-use crate::{model::server::ServerUrl, plan::placement::Grasp, relay::nip11, report::document::ServerOutcome};
+use crate::{
+    model::server::ServerUrl, plan::placement::Grasp, relay::nip11, report::document::ServerOutcome,
+};
 
 /// Servers asked at the same time.
 const AT_ONCE: usize = 16;
@@ -80,15 +82,14 @@ impl World {
         let mut remembered: BTreeMap<ServerUrl, Remembered> =
             self.records.read(RECORD).await?.unwrap_or_default();
         let timeout = self.config.limits.connect_timeout;
-        let answers: Vec<(ServerUrl, Result<nip11::Introduction, nip11::Nip11Error>)> =
-            stream::iter(servers)
-                .map(|server| async move {
-                    let answer = nip11::ask(&self.http, server.http_base(), timeout).await;
-                    (server, answer)
-                })
-                .buffer_unordered(AT_ONCE)
-                .collect()
-                .await;
+        let answers: Vec<(ServerUrl, Result<nip11::Introduction, nip11::Nip11Error>)> = stream::iter(servers)
+            .map(|server| async move {
+                let answer = nip11::ask(&self.http, server.http_base(), timeout).await;
+                (server, answer)
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
         let mut found = BTreeMap::new();
         for (url, answer) in answers {
             let server = match answer {

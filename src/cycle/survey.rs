@@ -6,7 +6,9 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use nostr::prelude::{Event, EventBuilder, EventId, Filter, FinalizeEvent, Kind, PublicKey, RelayUrl, Tag, Timestamp};
+use nostr::prelude::{
+    Event, EventBuilder, EventId, Filter, FinalizeEvent, Kind, PublicKey, RelayUrl, Tag, Timestamp,
+};
 use sha2::{Digest, Sha256};
 
 use super::{CycleError, servers::Server, world::World};
@@ -14,8 +16,8 @@ use crate::{
     model::{announcement::Announcement, coordinate::Coordinate, placement::Placement, server::ServerUrl},
     plan::{
         catalog::{self, Catalog, Obstacle, Repository},
-        conversation::{self, PullRequest},
         converge::{Seen, Wanted},
+        conversation::{self, PullRequest},
         namespace::{self, Draft},
         placement::{self, Grasp, Place},
         record::RepositoryRecord,
@@ -91,14 +93,18 @@ impl World {
         if self.config.servers.discover {
             servers.extend(self.discover_servers(&catalog, &servers).await?);
         }
-        let everywhere: BTreeSet<RelayUrl> =
-            servers.iter().filter(|(_, server)| server.is_up()).map(|(url, _)| url.relay_url().clone()).collect();
+        let everywhere: BTreeSet<RelayUrl> = servers
+            .iter()
+            .filter(|(_, server)| server.is_up())
+            .map(|(url, _)| url.relay_url().clone())
+            .collect();
         self.collect_threads(&catalog.repositories, &everywhere).await?;
 
         events.retain(|event| event.pubkey == bot);
         let own: Vec<Announcement> = events.iter().cloned().filter_map(Announcement::read).collect();
         let copies = namespace::identifiers(&catalog.repositories, &own);
-        let mut survey = Survey { servers, catalog: Catalog::default(), subjects: Vec::new(), signed: Vec::new() };
+        let mut survey =
+            Survey { servers, catalog: Catalog::default(), subjects: Vec::new(), signed: Vec::new() };
         for repository in &catalog.repositories {
             let copy = copies.get(&repository.coordinate).cloned().unwrap_or_default();
             let (subject, signed) =
@@ -159,8 +165,7 @@ impl World {
             Err(rule) => Some(Obstacle::Limit(rule.to_string())),
             Ok(()) => repository.obstacle.clone(),
         };
-        let record =
-            self.records.read(&record_name(&repository.coordinate)).await?.unwrap_or_default();
+        let record = self.records.read(&record_name(&repository.coordinate)).await?.unwrap_or_default();
         let mut subject = Subject {
             obstacle,
             wanted: BTreeMap::new(),
@@ -261,9 +266,9 @@ impl World {
         }
         let announcement = namespace::announcement(&subject.repository, &self.bot(), copy, &announced);
         for draft in announcement.into_iter().chain([namespace::state(state, copy)]) {
-            let existing = own.iter().find(|event| {
-                event.kind == draft.kind && event.tags.identifier().as_deref() == Some(copy)
-            });
+            let existing = own
+                .iter()
+                .find(|event| event.kind == draft.kind && event.tags.identifier().as_deref() == Some(copy));
             let event = match (draft.unless_said(existing), existing) {
                 (None, Some(existing)) => existing.clone(),
                 (Some(draft), _) => {
@@ -371,7 +376,8 @@ impl Survey {
                 ..Seen::default()
             };
             // A server that lost the repository may have lost the conversation, too.
-            let holds = record.is_some_and(|record| record.conversation.as_ref() == Some(&subject.fingerprint));
+            let holds =
+                record.is_some_and(|record| record.conversation.as_ref() == Some(&subject.fingerprint));
             if holds && wanted.is_proved_by(&seen) {
                 seen.lacks = Some(BTreeSet::new());
             }
@@ -382,11 +388,7 @@ impl Survey {
 
 /// What makes a server take a repository that one of its maintainers listed there: the lister's announcement,
 /// that of the state's author, and the state. The other maintainers' announcements are attached.
-fn listed_events(
-    repository: &Repository,
-    lister: &PublicKey,
-    state: &Event,
-) -> (Vec<EventId>, Vec<EventId>) {
+fn listed_events(repository: &Repository, lister: &PublicKey, state: &Event) -> (Vec<EventId>, Vec<EventId>) {
     let needed = |announcement: &&Announcement| {
         announcement.author() == *lister || announcement.author() == state.pubkey
     };

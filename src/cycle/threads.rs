@@ -15,18 +15,12 @@ const VALUES_PER_FILTER: usize = 100;
 const AT_ONCE: usize = 16;
 
 /// How events point at a repository.
-const AT_REPOSITORY: [SingleLetterTag; 3] = [
-    SingleLetterTag::LOWERCASE_A,
-    SingleLetterTag::UPPERCASE_A,
-    SingleLetterTag::LOWERCASE_Q,
-];
+const AT_REPOSITORY: [SingleLetterTag; 3] =
+    [SingleLetterTag::LOWERCASE_A, SingleLetterTag::UPPERCASE_A, SingleLetterTag::LOWERCASE_Q];
 
 /// How events point at events.
-const AT_EVENT: [SingleLetterTag; 3] = [
-    SingleLetterTag::LOWERCASE_E,
-    SingleLetterTag::UPPERCASE_E,
-    SingleLetterTag::LOWERCASE_Q,
-];
+const AT_EVENT: [SingleLetterTag; 3] =
+    [SingleLetterTag::LOWERCASE_E, SingleLetterTag::UPPERCASE_E, SingleLetterTag::LOWERCASE_Q];
 
 impl World {
     /// Brings the conversation around `repositories` into the store, from the relays each of them names and
@@ -38,8 +32,7 @@ impl World {
     ) -> Result<(), CycleError> {
         let mut per_relay: BTreeMap<RelayUrl, BTreeSet<String>> = BTreeMap::new();
         for repository in repositories {
-            let coordinates: Vec<String> =
-                repository.coordinates().iter().map(ToString::to_string).collect();
+            let coordinates: Vec<String> = repository.coordinates().iter().map(ToString::to_string).collect();
             let own = self.usable_relays(repository.relays()).await;
             for relay in own.into_iter().chain(everywhere.iter().cloned()) {
                 per_relay.entry(relay).or_default().extend(coordinates.iter().cloned());
@@ -66,7 +59,8 @@ impl World {
             }
             asked.extend(level.iter().cloned());
             let found = self.pointing_at(&level, tags).await?;
-            level = found.into_iter().map(|event| event.id.to_hex()).filter(|id| !asked.contains(id)).collect();
+            level =
+                found.into_iter().map(|event| event.id.to_hex()).filter(|id| !asked.contains(id)).collect();
             if level.is_empty() || asked.len() > self.config.limits.max_events_per_repo.saturating_mul(8) {
                 break;
             }

@@ -6,11 +6,7 @@ use futures::{StreamExt, stream};
 use nostr::prelude::Timestamp;
 
 use super::{CycleError, survey::Survey, world::World};
-use crate::{
-    model::refs::ObjectId,
-    plan::converge::Wanted,
-    report::tables::Finding,
-};
+use crate::{model::refs::ObjectId, plan::converge::Wanted, report::tables::Finding};
 
 /// Mirrors compared at the same time.
 const AT_ONCE: usize = 8;

@@ -91,10 +91,7 @@ impl World {
     }
 
     pub(super) fn watched(&self) -> Watched {
-        Watched {
-            authors: self.config.environment.watched.iter().copied().collect(),
-            ..Watched::default()
-        }
+        Watched { authors: self.config.environment.watched.iter().copied().collect(), ..Watched::default() }
     }
 
     pub(super) fn catalog_limits(&self) -> catalog::Limits {

@@ -113,8 +113,7 @@ impl Link {
                 let events = self.read_once(vec![page]).await?;
                 let oldest = events.iter().map(|event| event.created_at).min();
                 let brought = events.len();
-                let fresh: Vec<Event> =
-                    events.into_iter().filter(|event| seen.insert(event.id)).collect();
+                let fresh: Vec<Event> = events.into_iter().filter(|event| seen.insert(event.id)).collect();
                 let nothing_new = fresh.is_empty();
                 all.extend(fresh);
                 if all.len() > self.limits.max_events {

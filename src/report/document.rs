@@ -228,7 +228,8 @@ impl Report {
 
     /// Leaves out repositories, those without problems first, until the JSON has at most `max_bytes`.
     fn within(mut self, max_bytes: usize) -> Self {
-        let size_of = |repo: &ReportedRepository| serde_json::to_string(repo).map_or(0, |json| json.len() + 1);
+        let size_of =
+            |repo: &ReportedRepository| serde_json::to_string(repo).map_or(0, |json| json.len() + 1);
         let sizes: Vec<usize> = self.repos.iter().map(size_of).collect();
         let total = serde_json::to_string(&self).map_or(0, |json| json.len());
         // Room for `truncated` to grow by some digits.
@@ -255,8 +256,7 @@ impl Report {
 
 impl ReportedRepository {
     fn of(outcome: &RepositoryOutcome) -> Self {
-        let in_sync =
-            outcome.mirrors.values().filter(|mirror| mirror.status == MirrorStatus::InSync).count();
+        let in_sync = outcome.mirrors.values().filter(|mirror| mirror.status == MirrorStatus::InSync).count();
         let problems = outcome
             .mirrors
             .iter()

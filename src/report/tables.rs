@@ -65,7 +65,10 @@ pub fn status(report: &Report, now: u64) -> String {
     }
     let alone = &report.left_alone;
     for coordinate in &alone.deleted {
-        text.push_str(&format!("\n{} was deleted by its author and is not mirrored.", clean(&coordinate.for_people())));
+        text.push_str(&format!(
+            "\n{} was deleted by its author and is not mirrored.",
+            clean(&coordinate.for_people())
+        ));
     }
     for (count, what) in [
         (report.truncated, "more repositories without problems are not shown"),
@@ -104,8 +107,7 @@ pub fn plan(steps: &[PlannedStep], notes: &[String]) -> String {
             clean(&step.step),
         ]);
     }
-    let mut text =
-        if steps.is_empty() { "Nothing to mirror.".to_owned() } else { rows.to_string() };
+    let mut text = if steps.is_empty() { "Nothing to mirror.".to_owned() } else { rows.to_string() };
     for note in notes {
         text.push_str(&format!("\n{}", clean(note)));
     }
@@ -160,8 +162,13 @@ fn table(header: &[&str]) -> Table {
 
 /// Text from outside, on one line and without characters that play tricks on a terminal.
 fn clean(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c == '\n' { ' ' } else { c }).filter(|c| !is_invisible(*c)).collect();
-    if line.chars().count() > 300 { format!("{}…", line.chars().take(299).collect::<String>()) } else { line }
+    let line: String =
+        text.chars().map(|c| if c == '\n' { ' ' } else { c }).filter(|c| !is_invisible(*c)).collect();
+    if line.chars().count() > 300 {
+        format!("{}…", line.chars().take(299).collect::<String>())
+    } else {
+        line
+    }
 }
 
 fn short_npub(key: &nostr::prelude::PublicKey) -> String {

@@ -115,7 +115,8 @@ impl Transfer {
             .await
             .map_err(|error| error.to_string())?;
             let into = repository.incoming_dir();
-            let pack = self.git.fetch_pack(&url, &wants, &haves, &into).await.map_err(|error| error.to_string())?;
+            let pack =
+                self.git.fetch_pack(&url, &wants, &haves, &into).await.map_err(|error| error.to_string())?;
             let held = repository.clone();
             let bytes = pack.bytes;
             let ingested = blocking(move || held.ingest(&pack.path))

@@ -196,13 +196,34 @@ mod tests {
     #[test]
     fn special_addresses_are_not_global() {
         for inside in [
-            "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
-            "224.0.0.1", "255.255.255.255", "198.18.0.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1",
-            "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:db8::1",
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "198.18.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "2001:db8::1",
         ] {
             assert!(!is_global(inside.parse().unwrap()), "{inside}");
         }
-        for outside in ["1.1.1.1", "192.0.2.1".replace("192.0.2", "193.0.2").as_str(), "2606:4700::1111", "64:ff9b::101:101"] {
+        for outside in [
+            "1.1.1.1",
+            "192.0.2.1".replace("192.0.2", "193.0.2").as_str(),
+            "2606:4700::1111",
+            "64:ff9b::101:101",
+        ] {
             assert!(is_global(outside.parse().unwrap()), "{outside}");
         }
     }
@@ -211,7 +232,10 @@ mod tests {
     async fn what_the_operator_named_is_fine_and_nothing_else_inside() {
         let guard = Guard::new(false, [url("ws://127.0.0.1:7701")]);
         assert_eq!(guard.check(&url("http://127.0.0.1:7701/x.git")).await, Ok(()));
-        assert!(matches!(guard.check(&url("http://127.0.0.1:7702/x.git")).await, Err(GuardError::Private { .. })));
+        assert!(matches!(
+            guard.check(&url("http://127.0.0.1:7702/x.git")).await,
+            Err(GuardError::Private { .. })
+        ));
         assert!(matches!(guard.check(&url("http://localhost:1/x")).await, Err(GuardError::Private { .. })));
         assert!(matches!(guard.check(&url("file:///etc/passwd")).await, Err(GuardError::Scheme { .. })));
         assert!(!guard.permits_literal(&url("http://[::1]/")));

@@ -17,8 +17,8 @@ use crate::{
     },
     model::refs::ObjectId,
     plan::{
-        conversation::PullRequest,
         converge::{Answer, LOOKS, Outcome, Seen, Step, Wanted, next_step},
+        conversation::PullRequest,
         record::Ending,
     },
     relay::RelayError,
@@ -64,7 +64,11 @@ enum Stopped {
 
 impl From<RelayError> for Stopped {
     fn from(error: RelayError) -> Self {
-        if error.is_unreachable() { Self::Unreachable(error.to_string()) } else { Self::Failed(error.to_string()) }
+        if error.is_unreachable() {
+            Self::Unreachable(error.to_string())
+        } else {
+            Self::Failed(error.to_string())
+        }
     }
 }
 
