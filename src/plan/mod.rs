@@ -6,8 +6,14 @@
 
 pub mod authority;
 pub mod catalog;
+#[cfg(test)]
+mod catalog_tests;
 pub mod converge;
+#[cfg(test)]
+mod converge_tests;
 pub mod conversation;
 pub mod namespace;
 pub mod placement;
 pub mod record;
+#[cfg(test)]
+mod simulated;
