@@ -328,7 +328,7 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), piece: &[u8], rate: Option<u6
 }
 
 async fn swallow(from: &mut (impl AsyncRead + Unpin)) -> std::io::Result<()> {
-    let mut buffer = [0; 16 * 1024];
+    let mut buffer = vec![0; 16 * 1024];
     while from.read(&mut buffer).await? > 0 {}
     Ok(())
 }
