@@ -1,6 +1,7 @@
 //! What a mirror of one repository costs this process, for PERF figures by hand:
 //!
 //! `pack_relay ingest PACK` takes a pack into a fresh repository;
+//! `pack_relay cut PACK HAVE WANT` does so and cuts out what a server with `HAVE` needs for `WANT`;
 //! `pack_relay relay FROM-URL TO-URL…` fetches, takes in, and pushes to all targets at once.
 //!
 //! Prints time, CPU and the peak of resident memory (`VmHWM`) after each step. Linux only.
@@ -30,8 +31,16 @@ async fn main() -> anyhow::Result<()> {
             let taken = repository.ingest(&copy)?;
             report(&format!("ingested {} objects, {} bytes", taken.objects, taken.bytes))
         }
+        [what, pack, have, want] if what == "cut" => {
+            let copy = repository.incoming_dir().join("in.pack");
+            std::fs::copy(Path::new(pack), &copy)?;
+            repository.ingest(&copy)?;
+            report("ingested")?;
+            let pack = repository.pack_for(&[want.parse()?], &[have.parse()?])?;
+            report(&format!("cut out {} bytes", pack.len()))
+        }
         [what, from, to @ ..] if what == "relay" => relay(&repository, from.parse()?, to).await,
-        _ => anyhow::bail!("usage: pack_relay ingest PACK | relay FROM-URL TO-URL…"),
+        _ => anyhow::bail!("usage: pack_relay ingest PACK | cut PACK HAVE WANT | relay FROM-URL TO-URL…"),
     }
 }
 

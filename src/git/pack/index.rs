@@ -11,7 +11,7 @@ use gix_hash::ObjectId;
 use gix_pack::data::entry::Header;
 
 use super::{
-    HASH_LEN, HEADER_LEN, HashingWriter, PackError,
+    Budget, HASH_LEN, HEADER_LEN, HashingWriter, MAX_OBJECTS, PackError,
     entry::{PackReader, PackStream, kind_of},
     finish, idx,
     links::{Kind, Links},
@@ -62,7 +62,7 @@ pub(in crate::git) trait Known {
 ///
 /// [`PackError`]; the file is left as it was.
 pub(in crate::git) fn index_pack(path: &Path, known: &dyn Known) -> Result<Indexed, PackError> {
-    match index_once(path, known)? {
+    match index_once(path, known, Budget::new(path.metadata()?.len()))? {
         Outcome::Whole(indexed) => Ok(indexed),
         Outcome::Thin { bases, unresolved } => {
             let found: Vec<_> = bases.into_iter().filter_map(|id| known.read(&id)).collect();
@@ -70,7 +70,7 @@ pub(in crate::git) fn index_pack(path: &Path, known: &dyn Known) -> Result<Index
                 return Err(PackError::NoBase { count: unresolved });
             }
             complete(path, &found)?;
-            match index_once(path, known)? {
+            match index_once(path, known, Budget::new(path.metadata()?.len()))? {
                 Outcome::Whole(indexed) => Ok(indexed),
                 Outcome::Thin { unresolved, .. } => Err(PackError::NoBase { count: unresolved }),
             }
@@ -83,10 +83,11 @@ enum Outcome {
     Thin { bases: Vec<ObjectId>, unresolved: usize },
 }
 
-fn index_once(path: &Path, known: &dyn Known) -> Result<Outcome, PackError> {
+fn index_once(path: &Path, known: &dyn Known, mut budget: Budget) -> Result<Outcome, PackError> {
     let file = File::open(path)?;
-    let Scanned { mut entries, deltas, mut links, end, name } = scan(&file)?;
-    let resolver = Resolver::new(PackReader::new(&file), end, &mut entries, &deltas, &mut links);
+    let Scanned { mut entries, deltas, mut links, end, name } = scan(&file, &mut budget)?;
+    let reader = PackReader::new(&file);
+    let resolver = Resolver::new(reader, end, &mut entries, &deltas, &mut links, &mut budget);
     resolver.run()?;
 
     let unresolved = entries.iter().filter(|entry| entry.id == UNKNOWN).count();
@@ -131,9 +132,12 @@ struct Scanned {
 }
 
 /// The first pass: entries in the order of the file, full objects named, deltas only measured.
-fn scan(file: &File) -> Result<Scanned, PackError> {
+fn scan(file: &File, budget: &mut Budget) -> Result<Scanned, PackError> {
     let mut stream = PackStream::new(file.try_clone()?)?;
     let count = stream.count()?;
+    if count as usize > MAX_OBJECTS {
+        return Err(PackError::TooManyObjects);
+    }
     let mut inflater = Decompress::new(true);
     // The declared count comes from outside: at least 3 bytes an object bound what it may reserve.
     let bound = usize::try_from(file.metadata()?.len() / 3).unwrap_or(usize::MAX);
@@ -145,6 +149,10 @@ fn scan(file: &File) -> Result<Scanned, PackError> {
         let header = stream.entry()?;
         let offset = header.pack_offset();
         let size = header.decompressed_size;
+        budget.take(size)?;
+        if links.len() > MAX_OBJECTS {
+            return Err(PackError::TooManyObjects);
+        }
         let id = match (kind_of(&header.header), &header.header) {
             (None, Header::OfsDelta { base_distance }) => {
                 let base = header.checked_base_pack_offset(*base_distance);
@@ -239,4 +247,52 @@ pub(super) fn write_full(out: &mut impl Write, kind: Header, content: &[u8]) -> 
     encoder.write_all(content)?;
     encoder.finish()?;
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::git::testing::{Source, tips};
+
+    struct Nothing;
+
+    impl Known for Nothing {
+        fn has(&self, _: &ObjectId) -> bool {
+            false
+        }
+
+        fn read(&self, _: &ObjectId) -> Option<(u8, Vec<u8>)> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_pack_that_unpacks_to_too_much_is_refused() {
+        let mut source = Source::new(31);
+        source.grow(3);
+        let dir = tempfile::tempdir().unwrap();
+        let pack = source.pack(&tips(&source.refs()), &[], &[], dir.path());
+        let unpacked: u64 = source
+            .git(&["cat-file", "--batch-all-objects", "--batch-check=%(objectsize)"])
+            .lines()
+            .map(|size| size.parse::<u64>().unwrap())
+            .sum();
+        let index = |limit| index_once(&pack, &Nothing, Budget { limit, left: limit });
+        assert!(matches!(index(2 * unpacked), Ok(Outcome::Whole(_))));
+        assert!(matches!(index(unpacked / 2), Err(PackError::Bomb { .. })));
+    }
+
+    #[test]
+    fn a_pack_that_declares_more_objects_than_it_could_hold_reserves_nothing_for_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pack");
+        for count in [u32::MAX, 11_000_000] {
+            let mut pack = b"PACK\0\0\0\x02".to_vec();
+            pack.extend(count.to_be_bytes());
+            pack.extend([0; 20]);
+            std::fs::write(&path, &pack).unwrap();
+            assert!(index_pack(&path, &Nothing).is_err());
+        }
+    }
 }

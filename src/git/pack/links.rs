@@ -74,6 +74,11 @@ impl Links {
         Ok(())
     }
 
+    /// How many different objects are referred to.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8; 20]> {
         self.0.iter()
     }

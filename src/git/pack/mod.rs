@@ -40,6 +40,18 @@ pub(super) const HASH_LEN: u64 = 20;
 /// that are not deltas are streamed through here whatever their size.
 pub(super) const MAX_OBJECT_IN_MEMORY: u64 = 256 << 20;
 
+/// No pack may hold more objects, and its objects may not refer to more: each takes memory while the pack
+/// is indexed. Linux has about as many.
+pub(super) const MAX_OBJECTS: usize = 12_000_000;
+
+/// How many bytes the objects of a pack of `len` bytes may come to when unpacked.
+///
+/// Long histories of one large file really come to hundreds of times their pack; beyond that a pack is
+/// made to keep a processor busy.
+fn unpack_budget(len: u64) -> u64 {
+    (8 << 30) + len.saturating_mul(500)
+}
+
 /// Why a pack could not be read, indexed or written. The caller adds the repository.
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
@@ -76,6 +88,15 @@ pub enum PackError {
         /// How many deltas could not be resolved.
         count: usize,
     },
+    /// More objects than are taken.
+    #[error("the pack has more than {MAX_OBJECTS} objects or refers to more; it is not taken")]
+    TooManyObjects,
+    /// Unpacked it would be absurdly larger than it is.
+    #[error("the pack unpacks to more than {limit} bytes; it is not taken")]
+    Bomb {
+        /// The limit for a pack of its size.
+        limit: u64,
+    },
     /// One object is stored twice, which servers that check strictly refuse.
     #[error("the pack holds {id} twice")]
     Duplicate {
@@ -90,6 +111,25 @@ pub enum PackError {
         /// What does not fit.
         reason: String,
     },
+}
+
+/// Counts down what a pack unpacks to.
+#[derive(Debug)]
+struct Budget {
+    limit: u64,
+    left: u64,
+}
+
+impl Budget {
+    fn new(pack_len: u64) -> Self {
+        let limit = unpack_budget(pack_len);
+        Self { limit, left: limit }
+    }
+
+    fn take(&mut self, bytes: u64) -> Result<(), PackError> {
+        self.left = self.left.checked_sub(bytes).ok_or(PackError::Bomb { limit: self.limit })?;
+        Ok(())
+    }
 }
 
 impl PackError {

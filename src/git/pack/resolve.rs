@@ -1,7 +1,7 @@
 //! The second pass of indexing: every delta applied to its base, and so named.
 
 use super::{
-    PackError, delta,
+    Budget, MAX_OBJECTS, PackError, delta,
     entry::{PackReader, kind_of},
     finish,
     index::{IndexEntry, UNKNOWN, id_of, object_hasher},
@@ -63,6 +63,7 @@ pub(super) struct Resolver<'a> {
     entries: &'a mut [IndexEntry],
     deltas: &'a Deltas,
     links: &'a mut Links,
+    budget: &'a mut Budget,
     chain: Vec<Frame>,
     kept: usize,
 }
@@ -75,8 +76,9 @@ impl<'a> Resolver<'a> {
         entries: &'a mut [IndexEntry],
         deltas: &'a Deltas,
         links: &'a mut Links,
+        budget: &'a mut Budget,
     ) -> Self {
-        Self { reader, end, entries, deltas, links, chain: Vec::new(), kept: 0 }
+        Self { reader, end, entries, deltas, links, budget, chain: Vec::new(), kept: 0 }
     }
 
     /// Names every delta whose base can be reached; others keep [`UNKNOWN`].
@@ -108,6 +110,10 @@ impl<'a> Resolver<'a> {
         let (_, delta) = self.read(position)?;
         let made = delta::apply(&base, &delta)
             .map_err(|reason| PackError::malformed(self.offset(position), reason))?;
+        self.budget.take(made.len() as u64)?;
+        if self.links.len() > MAX_OBJECTS {
+            return Err(PackError::TooManyObjects);
+        }
         if let Some(frame) = self.chain.last_mut().filter(|frame| !frame.todo.is_empty()) {
             self.kept += base.len();
             frame.content = Some(base);
@@ -151,6 +157,7 @@ impl<'a> Resolver<'a> {
             let (_, delta) = self.read(position)?;
             content = delta::apply(&content, &delta)
                 .map_err(|reason| PackError::malformed(self.offset(position), reason))?;
+            self.budget.take(content.len() as u64)?;
         }
         Ok(content)
     }

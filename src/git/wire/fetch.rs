@@ -1,6 +1,9 @@
 //! Fetching: the refs a server offers, and packs.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::Path,
+};
 
 use tempfile::TempPath;
 use tokio::io::{AsyncWriteExt, BufWriter};
@@ -57,7 +60,8 @@ impl GitHttp {
     }
 
     /// Fetches `wants` and what they need beyond `haves` from the repository at `url`, as one pack that
-    /// needs nothing but `haves` and what they reach, into a new file in `into_dir`.
+    /// needs nothing but `haves` and what they reach, into a new file in `into_dir`. Of `haves` the first
+    /// 256 are sent.
     ///
     /// The bytes go straight to the file; the pack's size is limited while it comes in.
     ///
@@ -195,7 +199,8 @@ fn want_lines(wants: &[ObjectId]) -> impl Iterator<Item = String> {
     each.into_iter().map(|id| format!("want {id}\n"))
 }
 
+/// The first `MAX_HAVES` different ones: what tells a server most should come first.
 fn have_lines(haves: &[ObjectId]) -> impl Iterator<Item = String> {
-    let each: BTreeSet<_> = haves.iter().collect();
-    each.into_iter().take(MAX_HAVES).map(|id| format!("have {id}\n"))
+    let mut seen = HashSet::new();
+    haves.iter().filter(move |id| seen.insert(**id)).take(MAX_HAVES).map(|id| format!("have {id}\n"))
 }

@@ -17,6 +17,9 @@ use url::Url;
 
 use super::{Limits, WireError};
 
+/// Limits beyond this mean none; adding a larger one to the clock could overflow it.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// When something last moved. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Activity {
@@ -56,11 +59,11 @@ impl Activity {
         work: impl Future<Output = Result<T, WireError>>,
     ) -> Result<T, WireError> {
         let timed_out = |limit, stalled| WireError::TimedOut { url: url.clone(), doing, limit, stalled };
-        let end = self.start + limits.total;
+        let end = self.start + limits.total.min(LONGEST);
         tokio::pin!(work);
         loop {
             let last = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed));
-            let silent_until = last + limits.stall;
+            let silent_until = last + limits.stall.min(LONGEST);
             tokio::select! {
                 biased;
                 done = &mut work => return done,
@@ -71,7 +74,7 @@ impl Activity {
                     }
                     // Something may have moved meanwhile: look again before giving up.
                     let last = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed));
-                    if now >= last + limits.stall {
+                    if now >= last + limits.stall.min(LONGEST) {
                         return Err(timed_out(limits.stall, true));
                     }
                 }
@@ -101,6 +104,13 @@ mod tests {
             Ok(())
         };
         (activity.watch(&limits, &url, "pushing", work).await, start.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_limit_is_no_overflow() {
+        let limits = Limits { stall: Duration::MAX, total: Duration::MAX, ..Limits::default() };
+        let url = Url::parse("https://example.com/a.git").unwrap();
+        assert!(Activity::new().watch(&limits, &url, "pushing", async { Ok(()) }).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
