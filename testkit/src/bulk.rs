@@ -1,0 +1,102 @@
+//! Repositories of many megabytes, the same on every machine with the same crates.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use crate::Work;
+
+/// Real source text is at most this much of a bulky repository, before compression.
+const TEXT_LIMIT: u64 = 80 << 20;
+const BLOB: usize = 512 << 10;
+
+impl Work {
+    /// Commits files until everything here makes a pack of at least `pack_bytes`, and packs it.
+    ///
+    /// Source text out of cargo's registry (what people put into repositories), and on top noise, which
+    /// does not compress.
+    ///
+    /// # Panics
+    ///
+    /// When files cannot be written.
+    pub fn fill(&self, pack_bytes: u64) {
+        let mut text_bytes = 0;
+        for (number, source) in sources().into_iter().enumerate() {
+            if text_bytes > TEXT_LIMIT {
+                break;
+            }
+            let Ok(content) = fs::read(&source) else { continue };
+            text_bytes += content.len() as u64;
+            self.write(&format!("text/{}/{number}.rs", number % 64), &content);
+        }
+        self.commit_all("Add text");
+        let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
+        let mut number = 0;
+        while self.packed_bytes() < pack_bytes {
+            for _ in 0..16 {
+                self.write(&format!("noise/{number}.bin"), &noise.bytes(BLOB));
+                number += 1;
+            }
+            self.commit_all("Add noise");
+        }
+    }
+
+    fn write(&self, file: &str, content: &[u8]) {
+        let path = self.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn commit_all(&self, message: &str) {
+        self.git(&["-c", "core.compression=1", "add", "--all"]);
+        self.git(&["commit", "--quiet", "--allow-empty", "-m", message]);
+    }
+
+    /// Packs all objects; returns the size of the pack.
+    fn packed_bytes(&self) -> u64 {
+        self.git(&["repack", "-a", "-d", "-q", "--window=0", "--depth=0"]);
+        let packs = fs::read_dir(self.path().join(".git/objects/pack")).unwrap();
+        packs.map(|entry| entry.unwrap()).map(|entry| entry.metadata().unwrap().len()).sum()
+    }
+}
+
+/// xorshift64: the same bytes everywhere, and no compressor finds anything in them.
+struct Noise(u64);
+
+impl Noise {
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length + 8);
+        while bytes.len() < length {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            bytes.extend(self.0.to_le_bytes());
+        }
+        bytes.truncate(length);
+        bytes
+    }
+}
+
+/// Rust files of the crates that cargo has unpacked, in a fixed order.
+fn sources() -> Vec<PathBuf> {
+    let cargo =
+        env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
+    let mut found = Vec::new();
+    if let Some(cargo) = cargo {
+        walk(&cargo.join("registry/src"), &mut found);
+    }
+    found.sort();
+    found
+}
+
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            walk(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
