@@ -1,6 +1,8 @@
 //! Other people's software on both ends: published with the real `ngit`, mirrored, and cloned back through
 //! git's `nostr://` helper.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::path::Path;
 
 use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look, tools};
