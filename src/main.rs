@@ -1,2 +1,133 @@
-//! x
-fn main() {}
+//! `grasp-mirror`: arguments, logging and exit codes. What the commands do is in `cli`.
+
+mod cli;
+
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{ArgAction, Parser, Subcommand};
+use grasp_mirror::config::{DEFAULT_PATH, Overrides};
+use tracing_subscriber::EnvFilter;
+
+/// Keeps git repositories published over Nostr alive on every GRASP server it knows.
+#[derive(Debug, Parser)]
+#[command(version, about, arg_required_else_help = true, after_help = AFTER_HELP)]
+struct Args {
+    /// The configuration; `.env` is read from the same folder [default: ./config.toml]
+    #[arg(long, global = true, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// Where events, git data and the key live, whatever the configuration says
+    #[arg(long, global = true, value_name = "PATH")]
+    data_dir: Option<PathBuf>,
+    /// Print data as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// Log more (twice: much more); the log goes to stderr
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// Log errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "Exit codes:
+  0  everything wanted is in sync (or the check passed)
+  1  an error in usage or configuration
+  2  ran, but some mirror is not in sync";
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Command {
+    /// Write config.toml and .env, make the bot's key, and print its npub
+    Init,
+    /// Run the bot: mirror, listen for messages, report
+    Daemon,
+    /// Run one cycle, print the report, and end
+    MirrorOnce,
+    /// Print the last report
+    Status,
+    /// Check configuration, key, relays and servers
+    Verify,
+    /// Print what a cycle would do, and do nothing
+    Plan,
+}
+
+/// How a command ended, when it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Everything wanted is in sync, or the check passed.
+    Good,
+    /// It ran, but some mirror is not in sync.
+    NotInSync,
+}
+
+/// What every command is given.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Where the configuration is.
+    pub(crate) overrides: Overrides,
+    /// Whether data is printed as JSON.
+    pub(crate) json: bool,
+    /// Whether a person watches, and progress may be drawn on stderr.
+    pub(crate) progress: bool,
+}
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Nothing can be done about a closed stdout. Clap would exit 2, which is taken.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS };
+        }
+    };
+    start_log(args.verbose, args.quiet);
+    let context = Context {
+        overrides: Overrides {
+            config_explicit: args.config.is_some(),
+            config_path: args.config.unwrap_or_else(|| DEFAULT_PATH.into()),
+            data_dir: args.data_dir,
+        },
+        json: args.json,
+        progress: io::stderr().is_terminal() && !args.quiet,
+    };
+    let ended = match args.command {
+        Command::Init => cli::init(&context),
+        Command::Daemon => cli::daemon(&context),
+        Command::MirrorOnce => cli::mirror_once(&context),
+        Command::Status => cli::status(&context),
+        Command::Verify => cli::verify(&context),
+        Command::Plan => cli::plan(&context),
+    };
+    match ended {
+        Ok(Outcome::Good) => ExitCode::SUCCESS,
+        Ok(Outcome::NotInSync) => ExitCode::from(2),
+        Err(error) => {
+            eprintln!("grasp-mirror: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// Log lines go to stderr, so that stdout is data. `RUST_LOG` wins over `-v` and `-q`.
+///
+/// nostr-sdk logs as errors what is ordinary for relays (an event that crosses the end of a request, say), and
+/// at debug level every message; what matters of it comes back to us as a result.
+fn start_log(verbose: u8, quiet: bool) {
+    let default = match (quiet, verbose) {
+        (true, _) => "error,nostr_sdk=off",
+        (false, 0) => "warn,nostr_sdk=off,grasp_mirror=info",
+        (false, 1) => "info,nostr_sdk=off,grasp_mirror=debug",
+        (false, _) => "debug,nostr_sdk=info,grasp_mirror=trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+}

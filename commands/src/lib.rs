@@ -1,1 +1,135 @@
-//! x
+//! What a person may say to the bot by direct message, and what it answers. No I/O.
+//!
+//! ```text
+//! message  = [ "/" | "!" ] command { word }       in any case, surrounded by any white space
+//! command  = help | watch | unwatch | list | status | resync | servers | why | pause | resume | version
+//! word     = anything without white space, or "anything in quotes"
+//! person   = npub1… | nprofile1… | 64 hex digits | name@domain (NIP-05)        each also after nostr:
+//! repo     = <d> | person "/" <d> | naddr1… | 30617:<hex>:<d> | nostr://<npub>/[relay/]<d>
+//! ```
+//!
+//! One command a file: its usage, its [`parse`], its `reply`. Help is made from the usages. A `reply` is a
+//! pure function of what happened, in plain text for a phone; text that came from outside goes through
+//! [`clean`] first. What needs the network (NIP-05 names) or the bot's memory (repositories by `d`) is
+//! returned as a name for the caller to resolve.
+
+pub mod help;
+pub mod list;
+pub mod pause;
+pub mod resume;
+pub mod resync;
+pub mod servers;
+pub mod status;
+pub mod unwatch;
+pub mod version;
+pub mod watch;
+pub mod why;
+
+mod error;
+mod text;
+mod who;
+mod words;
+
+pub use self::{
+    error::ParseError,
+    text::{ago, clean, short, until},
+    who::{Found, Nip05, RepoName, Repository, Scope, Target},
+    words::Words,
+};
+
+/// How a command is used; help is made from these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// The word it begins with.
+    pub name: &'static str,
+    /// What follows, empty for nothing.
+    pub args: &'static str,
+    /// What it does, in half a line.
+    pub about: &'static str,
+}
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)?;
+        if self.args.is_empty() { Ok(()) } else { write!(f, " {}", self.args) }
+    }
+}
+
+/// What a person wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// All commands, or one.
+    Help(Option<&'static Usage>),
+    /// Mirror what this author announces, or this repository.
+    Watch(Target),
+    /// No longer.
+    Unwatch(Target),
+    /// Who and what is watched.
+    List,
+    /// How the mirrors are: in all, or those of one repository.
+    Status(Option<RepoName>),
+    /// Read every server again and send what is missing.
+    Resync(Scope),
+    /// The GRASP servers and how they are.
+    Servers,
+    /// Why a repository is, or is not, on the servers (or on one).
+    Why {
+        /// Which repository.
+        repo: RepoName,
+        /// The server, as the person names it.
+        server: Option<String>,
+    },
+    /// Write nothing to any server until `resume`.
+    Pause,
+    /// Carry on.
+    Resume,
+    /// Which software this is.
+    Version,
+}
+
+type Parser = fn(&mut Words) -> Result<Command, ParseError>;
+
+/// Every command, in the order of help.
+const COMMANDS: [(&Usage, Parser); 11] = [
+    (&help::USAGE, help::parse),
+    (&watch::USAGE, watch::parse),
+    (&unwatch::USAGE, unwatch::parse),
+    (&list::USAGE, list::parse),
+    (&status::USAGE, status::parse),
+    (&resync::USAGE, resync::parse),
+    (&servers::USAGE, servers::parse),
+    (&why::USAGE, why::parse),
+    (&pause::USAGE, pause::parse),
+    (&resume::USAGE, resume::parse),
+    (&version::USAGE, version::parse),
+];
+
+/// The usages of all commands.
+pub fn usages() -> impl Iterator<Item = &'static Usage> {
+    COMMANDS.into_iter().map(|(usage, _)| usage)
+}
+
+/// Reads one message.
+///
+/// # Errors
+///
+/// The error's text is the answer to send: it says which word was not understood and what would do.
+pub fn parse(message: &str) -> Result<Command, ParseError> {
+    let mut words = Words::new(message);
+    let word = words.next().ok_or(ParseError::Empty)?;
+    let (usage, parser) = find(&word)?;
+    words.usage = Some(usage);
+    parser(&mut words)
+}
+
+fn find(word: &str) -> Result<(&'static Usage, Parser), ParseError> {
+    let name = word.trim_start_matches(['/', '!']).to_lowercase();
+    COMMANDS
+        .into_iter()
+        .find(|(usage, _)| usage.name == name)
+        .ok_or_else(|| ParseError::unknown(word, usages().map(|usage| usage.name)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

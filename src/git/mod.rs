@@ -1,1 +1,14 @@
 //! Git on this machine and on the wire.
+
+mod error;
+pub mod pack;
+pub mod repo;
+#[cfg(test)]
+mod testing;
+pub mod wire;
+
+pub use self::{
+    error::GitError,
+    pack::{Pack, PackError},
+    repo::{Ingested, RefChanges, Repository},
+};

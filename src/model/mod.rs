@@ -1,3 +1,11 @@
 //! The words of the project as types. Pure: no clock, no files, no network.
 
+pub mod announcement;
+pub mod coordinate;
+pub mod placement;
+pub mod policy;
 pub mod refs;
+pub mod roles;
+pub mod server;
+pub mod state;
+pub mod status;

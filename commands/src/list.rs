@@ -1,0 +1,48 @@
+//! `list`: who and what is watched.
+
+use nostr::key::PublicKey;
+
+use crate::{
+    Command, ParseError, Repository, Usage, Words, clean, short,
+    text::{count, lines},
+};
+
+pub(crate) const USAGE: Usage = Usage { name: "list", args: "", about: "whom and what I watch" };
+
+/// A watched author.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// The name in the profile, if known.
+    pub name: Option<String>,
+    /// The key.
+    pub key: PublicKey,
+    /// How many repositories are known.
+    pub repos: usize,
+}
+
+pub(crate) fn parse(words: &mut Words) -> Result<Command, ParseError> {
+    words.end()?;
+    Ok(Command::List)
+}
+
+/// Authors first, then single repositories.
+#[must_use]
+pub fn reply(authors: &[Author], repositories: &[Repository]) -> String {
+    if authors.is_empty() && repositories.is_empty() {
+        return "I watch nobody yet. Send: watch <npub>".to_owned();
+    }
+    let mut parts = Vec::new();
+    if !authors.is_empty() {
+        let each = authors.iter().map(|author| {
+            let name = author.name.as_deref().map(|name| clean(name, 40)).filter(|name| !name.is_empty());
+            let name = name.map_or(String::new(), |name| format!("{name}, "));
+            format!("• {name}{}: {}", short(&author.key), count(author.repos, "repository", "repositories"))
+        });
+        parts.push(format!("Authors ({}):\n{}", authors.len(), lines(each, 30)));
+    }
+    if !repositories.is_empty() {
+        let each = repositories.iter().map(|repository| format!("• {repository}"));
+        parts.push(format!("Single repositories ({}):\n{}", repositories.len(), lines(each, 30)));
+    }
+    parts.join("\n")
+}

@@ -1,0 +1,123 @@
+//! `status [repo]`: how the mirrors are.
+
+use crate::{
+    Command, ParseError, RepoName, Repository, Usage, Words, ago, clean,
+    text::{count, lines, span},
+    until,
+};
+
+pub(crate) const USAGE: Usage =
+    Usage { name: "status", args: "[repo]", about: "how the mirrors are: all, or those of one repository" };
+
+/// All mirrors, in numbers. Times are Unix seconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overview {
+    /// Watched repositories.
+    pub repos: usize,
+    /// Servers mirrored to.
+    pub servers: usize,
+    /// Pairs of repository and server.
+    pub mirrors: usize,
+    /// Mirrors read back as wanted.
+    pub in_sync: usize,
+    /// Whether writing is paused.
+    pub paused: bool,
+    /// When the last cycle ended.
+    pub finished_at: Option<u64>,
+    /// When the next one begins.
+    pub next_at: Option<u64>,
+    /// Repositories with trouble, worst first.
+    pub troubled: Vec<RepoStatus>,
+}
+
+/// One repository. Times are Unix seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepoStatus {
+    /// Which one.
+    pub repo: Repository,
+    /// On how many servers it is in sync.
+    pub copies: usize,
+    /// On how many it should be.
+    pub wanted: usize,
+    /// What keeps the others.
+    pub problems: Vec<Problem>,
+}
+
+/// One mirror that is not in sync.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The server's host.
+    pub server: String,
+    /// The mirror status, as in the report.
+    pub status: String,
+    /// Why, in the server's words.
+    pub reason: String,
+    /// Since when.
+    pub since: u64,
+    /// When it is tried again; `None` means not by itself.
+    pub retry_at: Option<u64>,
+}
+
+pub(crate) fn parse(words: &mut Words) -> Result<Command, ParseError> {
+    let repo = words.next().map(|word| RepoName::parse(&word)).transpose()?;
+    words.end()?;
+    Ok(Command::Status(repo))
+}
+
+/// All mirrors at `now`.
+#[must_use]
+pub fn reply(overview: &Overview, now: u64) -> String {
+    let Overview { repos, servers, mirrors, in_sync, .. } = *overview;
+    let mut out = Vec::new();
+    if overview.paused {
+        out.push("Paused. Send: resume".to_owned());
+    }
+    if repos == 0 {
+        out.push("I watch no repositories yet. Send: watch <npub>".to_owned());
+    } else {
+        let sign = if in_sync == mirrors { "✓" } else { "!" };
+        let repos = count(repos, "repository", "repositories");
+        let servers = count(servers, "server", "servers");
+        out.push(format!("{sign} {in_sync} of {mirrors} mirrors in sync: {repos}, {servers}."));
+    }
+    if !overview.troubled.is_empty() {
+        let each = overview.troubled.iter().map(|one| {
+            let first = one.problems.first();
+            let why = first.map_or(String::new(), |first| format!(", {}", brief(first, now)));
+            let more = one.problems.len().saturating_sub(1);
+            let more = if more > 0 { format!(" (+{more})") } else { String::new() };
+            format!("• {}: {} of {}{why}{more}", clean(&one.repo.identifier, 60), one.copies, one.wanted)
+        });
+        out.push(lines(each, 10));
+    }
+    match (overview.finished_at, overview.next_at) {
+        (Some(finished), Some(next)) => {
+            out.push(format!("Checked {}, next check {}.", ago(now, finished), until(now, next)));
+        }
+        (Some(finished), None) => out.push(format!("Checked {}.", ago(now, finished))),
+        (None, _) => out.push("Not checked yet.".to_owned()),
+    }
+    out.join("\n")
+}
+
+/// The mirrors of one repository at `now`.
+#[must_use]
+pub fn reply_repo(status: &RepoStatus, now: u64) -> String {
+    let sign = if status.copies >= status.wanted { "✓" } else { "!" };
+    let head = format!("{sign} {}: in sync on {} of {} servers.", status.repo, status.copies, status.wanted);
+    if status.problems.is_empty() {
+        return head;
+    }
+    let each = status.problems.iter().map(|problem| format!("• {}", brief(problem, now)));
+    format!("{head}\n{}", lines(each, 20))
+}
+
+/// `host: failing for 3 min, reason (next try in 5 min)`.
+pub(crate) fn brief(problem: &Problem, now: u64) -> String {
+    let status = clean(&problem.status, 20).replace('_', " ");
+    let reason = clean(&problem.reason, 120);
+    let reason = if reason.is_empty() { String::new() } else { format!(", {reason}") };
+    let retry = problem.retry_at.map_or(String::new(), |at| format!(" (next try {})", until(now, at)));
+    let elapsed = span(now.saturating_sub(problem.since));
+    format!("{}: {status} for {elapsed}{reason}{retry}", clean(&problem.server, 60))
+}

@@ -1,0 +1,344 @@
+use nostr::{
+    event::Kind,
+    key::PublicKey,
+    nips::{
+        nip01::Coordinate,
+        nip19::{Nip19Coordinate, Nip19Profile, ToBech32},
+    },
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    resync::Resync,
+    status::{Overview, Problem, RepoStatus},
+    unwatch::Unwatched,
+    watch::Watched,
+    why::Mirror,
+};
+
+const NPUB: &str = "npub14f8usejl26twx0dhuxjh9cas7keav9vr0v8nvtwtrjqx3vycc76qqh9nsy";
+const HEX: &str = "aa4fc8665f5696e33db7e1a572e3b0f5b3d615837b0f362dcb1c8068b098c7b4";
+const NSEC: &str = "nsec1j4c6269y9w0q2er2xjw8sv2ehyrtfxq3jwgdlxj6qfn8z4gjsq5qfvfk99";
+const NOW: u64 = 1_790_000_000;
+
+fn alice() -> PublicKey {
+    PublicKey::parse(NPUB).unwrap()
+}
+
+fn repo(identifier: &str) -> Repository {
+    Repository { author: alice(), identifier: identifier.to_owned() }
+}
+
+fn naddr(kind: Kind) -> String {
+    let coordinate = Coordinate::new(kind, alice()).identifier("hello");
+    Nip19Coordinate::new(coordinate, []).to_bech32().unwrap()
+}
+
+fn nip05() -> Nip05 {
+    Nip05 { name: "alice".to_owned(), domain: "example.com".to_owned() }
+}
+
+fn problem(server: &str, reason: &str) -> Problem {
+    Problem {
+        server: server.to_owned(),
+        status: "failing".to_owned(),
+        reason: reason.to_owned(),
+        since: NOW - 7300,
+        retry_at: Some(NOW + 90),
+    }
+}
+
+fn refused(message: &str) -> String {
+    parse(message).unwrap_err().to_string()
+}
+
+#[test]
+fn case_slash_and_space_do_not_matter() {
+    for message in ["list", " List\n", "/list", "!LIST", "  /LiSt  "] {
+        assert_eq!(parse(message), Ok(Command::List), "{message:?}");
+    }
+    assert_eq!(parse("/help /Watch"), Ok(Command::Help(Some(&watch::USAGE))));
+    assert_eq!(parse("help"), Ok(Command::Help(None)));
+}
+
+#[test]
+fn a_person_has_many_names() {
+    let nprofile = Nip19Profile::new(alice(), []).to_bech32().unwrap();
+    let by_key =
+        [NPUB.to_owned(), HEX.to_owned(), nprofile.clone(), NPUB.to_uppercase(), NPUB.replacen('n', "N", 1)];
+    for name in by_key.into_iter().chain([format!("nostr:{NPUB}"), format!("Nostr:{nprofile}")]) {
+        assert_eq!(parse(&format!("watch {name}")), Ok(Command::Watch(Target::Author(alice()))), "{name}");
+    }
+    assert_eq!(parse("watch Alice@Example.com"), Ok(Command::Watch(Target::Nip05(nip05()))));
+    assert_eq!(parse("resync alice@example.com"), Ok(Command::Resync(Scope::Nip05(nip05()))));
+    assert_eq!(parse(&format!("resync {NPUB}")), Ok(Command::Resync(Scope::Author(alice()))));
+}
+
+#[test]
+fn a_repository_has_many_names() {
+    let naddr = naddr(Kind::GitRepoAnnouncement);
+    for name in [
+        naddr.clone(),
+        format!("nostr:{naddr}"),
+        format!("{NPUB}/hello"),
+        format!("nostr:{NPUB}/hello"),
+        format!("{HEX}/hello"),
+        format!("30617:{HEX}:hello"),
+        format!("nostr://{NPUB}/hello"),
+        format!("nostr://{NPUB}/relay.ngit.dev/hello"),
+    ] {
+        let full = RepoName::Full(repo("hello"));
+        assert_eq!(parse(&format!("status {name}")), Ok(Command::Status(Some(full.clone()))), "{name}");
+        assert_eq!(parse(&format!("resync {name}")), Ok(Command::Resync(Scope::Repository(full))), "{name}");
+        assert_eq!(
+            parse(&format!("unwatch {name}")),
+            Ok(Command::Unwatch(Target::Repository(repo("hello")))),
+            "{name}"
+        );
+    }
+    let by_d = |d: &str| Ok(Command::Status(Some(RepoName::Identifier(d.to_owned()))));
+    assert_eq!(parse("status hello"), by_d("hello"));
+    assert_eq!(parse("status \"my repo\""), by_d("my repo"));
+    assert_eq!(parse("status “my repo”"), by_d("my repo"));
+    assert_eq!(parse("status a/b"), by_d("a/b"));
+    assert_eq!(
+        parse(&format!("status 30617:{HEX}:a:b")),
+        Ok(Command::Status(Some(RepoName::Full(repo("a:b")))))
+    );
+    let named = RepoName::Nip05 { author: nip05(), identifier: "hello".to_owned() };
+    assert_eq!(parse("status alice@example.com/hello"), Ok(Command::Status(Some(named))));
+    assert_eq!(
+        parse("why hello gitnostr.com"),
+        Ok(Command::Why {
+            repo: RepoName::Identifier("hello".to_owned()),
+            server: Some("gitnostr.com".to_owned())
+        })
+    );
+}
+
+#[test]
+fn mistakes_say_which_word_and_what_would_do() {
+    insta::assert_snapshot!(refused(""), @"That was an empty message. Send: help");
+    insta::assert_snapshot!(refused("/statsu hello"), @r#"I don't know "/statsu". Did you mean: status? Send: help"#);
+    insta::assert_snapshot!(refused("Good morning!"), @r#"I don't know "Good". Send: help"#);
+    insta::assert_snapshot!(refused("help wach"), @r#"I don't know "wach". Did you mean: watch? Send: help"#);
+    insta::assert_snapshot!(refused("watch"), @"watch needs an npub, nprofile, naddr or name@domain. Usage: watch <npub | nprofile | naddr | nostr: URI>");
+    insta::assert_snapshot!(refused("watch bob"), @r#""bob" is not an npub, nprofile, naddr, hex key or name@domain."#);
+    insta::assert_snapshot!(refused(&format!("watch {NPUB}x")), @r#""npub14f8usejl26twx0dhuxjh9cas7keav9vr0v…" is not an npub, nprofile, naddr, hex key or name@domain."#);
+    insta::assert_snapshot!(refused("list all"), @r#"list takes no "all". Usage: list (a name with spaces goes in "quotes")"#);
+    insta::assert_snapshot!(refused(&format!("status {NPUB}")), @r#""npub14f8usejl26twx0dhuxjh9cas7keav9vr0v…" is not a repository but a person: add /<repository>."#);
+    insta::assert_snapshot!(refused(&format!("resync {NPUB}x")), @r#""npub14f8usejl26twx0dhuxjh9cas7keav9vr0v…" is not a repository: its name, npub/name, or naddr."#);
+    assert!(parse(&format!("watch {}", naddr(Kind::LongFormTextNote))).is_err());
+    insta::assert_snapshot!(refused("a\u{202e}b\u{7}"), @r#"I don't know "ab". Send: help"#);
+}
+
+#[test]
+fn a_secret_key_is_never_repeated() {
+    for message in [
+        NSEC.to_owned(),
+        format!("watch {NSEC}"),
+        format!("watch nostr:{NSEC}"),
+        format!("status {NSEC}"),
+        format!("resync {NSEC}/x"),
+        format!("list {NSEC}"),
+        format!("help {NSEC}"),
+    ] {
+        assert_eq!(parse(&message), Err(ParseError::Secret), "{message}");
+    }
+}
+
+#[test]
+fn a_name_finds_its_repository() {
+    let other = Repository { author: PublicKey::from_byte_array([1; 32]), identifier: "hello".to_owned() };
+    let known = [repo("hello"), repo("Grasp"), repo("grasp-mirror"), other.clone()];
+    let find = |name: &str| RepoName::parse(name).unwrap().find(&known);
+    assert_eq!(find("Grasp"), Found::One(repo("Grasp")));
+    assert_eq!(find("GRASP-mirror"), Found::One(repo("grasp-mirror")));
+    assert_eq!(find("hello"), Found::Many(vec![repo("hello"), other]));
+    assert_eq!(find(&format!("{NPUB}/hello")), Found::One(repo("hello")));
+    assert_eq!(find("grasp-miror"), Found::None(Some(repo("grasp-mirror"))));
+    assert_eq!(find("zzzz"), Found::None(None));
+
+    let name = RepoName::Identifier("hello".to_owned());
+    insta::assert_snapshot!(find("hello").reply(&name), @r#"
+    Several repositories are called "hello". Which one?
+    • npub14f8usejl26twx0dhuxjh9cas7keav9vr0v8nvtwtrjqx3vycc76qqh9nsy/hello
+    • npub1qyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqs8j9gdm/hello
+    "#);
+    insta::assert_snapshot!(find("grasp-miror").reply(&name), @r#"I know no repository "hello". Did you mean grasp-mirror by npub14f8us…9nsy?"#);
+}
+
+#[test]
+fn help_is_made_from_the_usages() {
+    insta::assert_snapshot!(help::reply(None), @"
+    help [command]: what I understand
+    watch <npub | nprofile | naddr | nostr: URI>: mirror every repository this author announces, or this one
+    unwatch <npub | nprofile | naddr | nostr: URI>: stop mirroring them; what is on the servers stays
+    list: whom and what I watch
+    status [repo]: how the mirrors are: all, or those of one repository
+    resync [repo | npub]: read every server again and send what is missing
+    servers: the servers I mirror to
+    why <repo> [server]: why it is, or is not, on the servers
+    pause: write to no server until you send: resume
+    resume: carry on after pause
+    version: which software I am
+    ");
+    insta::assert_snapshot!(help::reply(Some(&why::USAGE)), @"
+    why <repo> [server]
+    why it is, or is not, on the servers
+    ");
+}
+
+#[test]
+fn watch_and_unwatch_say_what_came_of_it() {
+    let (author, one) = (Target::Author(alice()), Target::Repository(repo("hello")));
+    insta::assert_snapshot!(watch::reply(&author, Watched::Added { repos: 3 }), @"Watching npub14f8us…9nsy: 3 repositories found so far. Mirroring starts now.");
+    insta::assert_snapshot!(watch::reply(&author, Watched::Added { repos: 0 }), @"Watching npub14f8us…9nsy. No repositories found yet; I keep looking.");
+    insta::assert_snapshot!(watch::reply(&one, Watched::Added { repos: 1 }), @"Watching hello by npub14f8us…9nsy. Mirroring starts now.");
+    insta::assert_snapshot!(watch::reply(&author, Watched::Already), @"Already watching npub14f8us…9nsy.");
+    insta::assert_snapshot!(unwatch::reply(&one, Unwatched::Removed), @"No longer watching hello by npub14f8us…9nsy. What is on the servers stays.");
+    insta::assert_snapshot!(unwatch::reply(&Target::Nip05(nip05()), Unwatched::Never), @"I was not watching alice@example.com. Send: list");
+}
+
+#[test]
+fn list_shows_names_first() {
+    let authors = [
+        list::Author { name: Some("Alice\u{202e} ".to_owned()), key: alice(), repos: 1 },
+        list::Author { name: None, key: PublicKey::from_byte_array([1; 32]), repos: 12 },
+    ];
+    insta::assert_snapshot!(list::reply(&authors, &[repo("hello")]), @"
+    Authors (2):
+    • Alice, npub14f8us…9nsy: 1 repository
+    • npub1qyqsz…9gdm: 12 repositories
+    Single repositories (1):
+    • hello by npub14f8us…9nsy
+    ");
+    insta::assert_snapshot!(list::reply(&[], &[]), @"I watch nobody yet. Send: watch <npub>");
+}
+
+#[test]
+fn status_shows_the_numbers_and_then_the_trouble() {
+    let troubled = RepoStatus {
+        repo: repo("hello"),
+        copies: 7,
+        wanted: 9,
+        problems: vec![problem("gitnostr.com", "connection refused"), problem("git.uid.ovh", "timed out")],
+    };
+    let good = RepoStatus { repo: repo("x"), copies: 9, wanted: 9, problems: Vec::new() };
+    let overview = Overview {
+        repos: 12,
+        servers: 9,
+        mirrors: 108,
+        in_sync: 106,
+        paused: false,
+        finished_at: Some(NOW - 130),
+        next_at: Some(NOW + 3400),
+        troubled: vec![troubled.clone()],
+    };
+    insta::assert_snapshot!(status::reply(&overview, NOW), @"
+    ! 106 of 108 mirrors in sync: 12 repositories, 9 servers.
+    • hello: 7 of 9, gitnostr.com: failing for 2 h, connection refused (next try in 1 min) (+1)
+    Checked 2 min ago, next check in 56 min.
+    ");
+    insta::assert_snapshot!(status::reply(&Overview { paused: true, ..Overview::default() }, NOW), @"
+    Paused. Send: resume
+    I watch no repositories yet. Send: watch <npub>
+    Not checked yet.
+    ");
+    insta::assert_snapshot!(status::reply_repo(&troubled, NOW), @"
+    ! hello by npub14f8us…9nsy: in sync on 7 of 9 servers.
+    • gitnostr.com: failing for 2 h, connection refused (next try in 1 min)
+    • git.uid.ovh: failing for 2 h, timed out (next try in 1 min)
+    ");
+    insta::assert_snapshot!(status::reply_repo(&good, NOW), @"✓ x by npub14f8us…9nsy: in sync on 9 of 9 servers.");
+}
+
+#[test]
+fn resync_tells_of_start_and_end() {
+    insta::assert_snapshot!(resync::reply(&Scope::All, Resync::Started { repos: 12 }), @"Resync of everything started: 12 repositories. I'll tell you when it is done.");
+    let done = Resync::Done { repos: 1, mirrors: 9, in_sync: 8, repaired: 2, elapsed_secs: 4 };
+    let scope = Scope::Repository(RepoName::Identifier("hello".to_owned()));
+    insta::assert_snapshot!(resync::reply(&scope, done), @r#"! Resync of "hello" done in 4 s: 8 of 9 mirrors of 1 repository in sync, 2 repaired."#);
+    insta::assert_snapshot!(resync::reply(&scope, Resync::Nothing), @r#"Nothing I watch fits "hello". Send: list"#);
+    insta::assert_snapshot!(resync::reply(&scope, Resync::Paused), @"I am paused, so a resync would change nothing. Send: resume");
+}
+
+#[test]
+fn the_rest_is_short_too() {
+    let server = |host: &str, reachable, reason: Option<&str>| servers::Server {
+        host: host.to_owned(),
+        reachable,
+        reason: reason.map(str::to_owned),
+        mirrors: 12,
+        in_sync: 12,
+    };
+    let all =
+        [server("relay.ngit.dev", true, None), server("git.uid.ovh", false, Some("no answer\r\nin 10 s"))];
+    insta::assert_snapshot!(servers::reply(&all), @"
+    2 servers:
+    ✓ relay.ngit.dev: 12 of 12 in sync
+    ! git.uid.ovh: not reachable: no answer in 10 s
+    ");
+    let mirrors = [
+        Mirror::InSync {
+            server: "relay.ngit.dev".to_owned(),
+            placement: "listed".to_owned(),
+            read_at: NOW - 5,
+        },
+        Mirror::Not(problem("gitnostr.com", "")),
+    ];
+    insta::assert_snapshot!(why::reply(&repo("hello"), None, &mirrors, NOW), @"
+    hello by npub14f8us…9nsy
+    ✓ relay.ngit.dev: in sync (listed), read back just now
+    ! gitnostr.com: failing for 2 h (next try in 1 min)
+    ");
+    insta::assert_snapshot!(why::reply(&repo("hello"), Some("x.y"), &[], NOW), @"hello by npub14f8us…9nsy is not meant for x.y. Send: servers");
+    insta::assert_snapshot!(pause::reply(false), @"Paused: I write to no server now. Send: resume");
+    insta::assert_snapshot!(resume::reply(true), @"Carrying on. Mirroring starts now.");
+    insta::assert_snapshot!(version::reply("0.1.0", NOW - 400_000, NOW), @"grasp-mirror 0.1.0, started 4 days ago.");
+}
+
+#[test]
+fn clean_leaves_what_can_be_seen() {
+    assert_eq!(clean(" a\tb\r\nc\u{0}\u{1b}[31m\u{202e}\u{200b}d ", 40), "a b c[31md");
+    assert_eq!(clean("äöü€", 4), "äöü€");
+    assert_eq!(clean("äöü€!", 4), "äöü…");
+    assert_eq!(clean("\u{202e}\n", 4), "");
+}
+
+#[test]
+fn times_read_like_speech() {
+    assert_eq!(ago(NOW, NOW + 5), "just now");
+    assert_eq!(ago(NOW, NOW - 59), "59 s ago");
+    assert_eq!(ago(NOW, NOW - 200), "3 min ago");
+    assert_eq!(ago(NOW, NOW - 90_000), "25 h ago");
+    assert_eq!(until(NOW, NOW + 172_800), "in 2 days");
+    assert_eq!(until(NOW, NOW - 1), "now");
+}
+
+proptest! {
+    #[test]
+    fn no_message_panics(message: String) {
+        for command in ["", "watch ", "status ", "resync ", "why ", "help ", "watch nostr:", "status nostr://"] {
+            if let Err(error) = parse(&format!("{command}{message}")) {
+                prop_assert!(error.to_string().chars().count() < 300);
+                prop_assert!(!error.to_string().chars().any(char::is_control));
+            }
+        }
+    }
+
+    #[test]
+    fn clean_keeps_its_promise(text: String, max in 1usize..100) {
+        let cleaned = clean(&text, max);
+        prop_assert!(cleaned.chars().count() <= max);
+        prop_assert!(!cleaned.chars().any(char::is_control));
+        prop_assert_eq!(clean(&cleaned, max), cleaned);
+    }
+
+    #[test]
+    fn a_full_name_reads_back(identifier in "[a-z0-9._-]{1,30}") {
+        let parsed = parse(&format!("status {}", repo(&identifier).full()));
+        prop_assert_eq!(parsed, Ok(Command::Status(Some(RepoName::Full(repo(&identifier))))));
+    }
+}

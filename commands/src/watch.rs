@@ -1,0 +1,43 @@
+//! `watch <npub>`: mirror every repository this author announces, or one repository.
+
+use crate::{Command, ParseError, Target, Usage, Words, text::count};
+
+pub(crate) const USAGE: Usage = Usage {
+    name: "watch",
+    args: "<npub | nprofile | naddr | nostr: URI>",
+    about: "mirror every repository this author announces, or this one",
+};
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// Now watched.
+    Added {
+        /// Repositories known so far.
+        repos: usize,
+    },
+    /// It was watched before.
+    Already,
+}
+
+pub(crate) fn parse(words: &mut Words) -> Result<Command, ParseError> {
+    let target = Target::parse(&words.required("an npub, nprofile, naddr or name@domain")?)?;
+    words.end()?;
+    Ok(Command::Watch(target))
+}
+
+/// Says what came of it.
+#[must_use]
+pub fn reply(target: &Target, outcome: Watched) -> String {
+    match (outcome, target) {
+        (Watched::Added { .. }, Target::Repository(_)) => format!("Watching {target}. Mirroring starts now."),
+        (Watched::Added { repos: 0 }, _) => {
+            format!("Watching {target}. No repositories found yet; I keep looking.")
+        }
+        (Watched::Added { repos }, _) => {
+            let found = count(repos, "repository", "repositories");
+            format!("Watching {target}: {found} found so far. Mirroring starts now.")
+        }
+        (Watched::Already, _) => format!("Already watching {target}."),
+    }
+}

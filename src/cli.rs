@@ -1,0 +1,226 @@
+//! What each command of the binary does; one function a command.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, absolute},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, bail};
+use grasp_mirror::{
+    config::{Config, Overrides, folder_of},
+    cycle::{self, Trigger, World},
+    daemon,
+    key::{self, BotKey, KeySource},
+    report::{Report, tables},
+    store::{Store, lock::Lock},
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use nostr::nips::nip19::ToBech32;
+
+use crate::{Context, Outcome};
+
+const CONFIG_EXAMPLE: &str = include_str!("../config.example.toml");
+const ENV_EXAMPLE: &str = include_str!("../.env.example");
+
+/// The configuration as the command line, the environment and the files have it.
+pub(crate) fn load(overrides: &Overrides) -> anyhow::Result<Config> {
+    Ok(Config::load(overrides, &|name| std::env::var(name).ok())?)
+}
+
+/// `init`: writes what is missing, keeps what is there.
+pub(crate) fn init(context: &Context) -> anyhow::Result<Outcome> {
+    let config_path = &context.overrides.config_path;
+    let env_path = folder_of(config_path).join(".env");
+    fs::create_dir_all(folder_of(config_path))
+        .with_context(|| format!("cannot make {}", folder_of(config_path).display()))?;
+    let config_text = match &context.overrides.data_dir {
+        // So that the next command finds the key without the flag.
+        Some(data_dir) => with_data_dir(&absolute(data_dir)?)?,
+        None => CONFIG_EXAMPLE.to_owned(),
+    };
+    let config_written = write_new(config_path, &config_text, 0o644)?;
+    let env_written = write_new(&env_path, ENV_EXAMPLE, 0o600)?;
+
+    let config = load(&context.overrides)?;
+    let bot = key::find_or_make(&config.environment.key, &config.bot.data_dir)?;
+    let npub = npub(&bot);
+    let mut out = io::stdout().lock();
+    if context.json {
+        let made = matches!(bot.source, KeySource::Made(_));
+        let report = serde_json::json!({
+            "npub": npub, "key_made": made,
+            "config": config_path, "config_written": config_written,
+            "env": env_path, "env_written": env_written,
+            "data_dir": config.bot.data_dir,
+        });
+        writeln!(out, "{report}")?;
+        return Ok(Outcome::Good);
+    }
+    for (path, written) in [(config_path, config_written), (&env_path, env_written)] {
+        let what = if written { "wrote" } else { "kept (it was there)" };
+        writeln!(out, "{what} {}", path.display())?;
+    }
+    match &bot.source {
+        KeySource::Made(file) => writeln!(out, "made the bot's key: {} (back it up)", file.display())?,
+        KeySource::File(file) => writeln!(out, "found the bot's key: {}", file.display())?,
+        KeySource::Variable => writeln!(out, "the bot's key is in MIRROR_NSEC")?,
+    }
+    writeln!(
+        out,
+        "\nThe bot is {npub}\n\nNext:\n  1. In {}, set MIRROR_NPUBS (whose repositories to mirror) and\n     \
+         MIRROR_ALLOWED_NPUBS (who may command the bot; your npub).\n  \
+         2. grasp-mirror verify       checks the settings, relays and servers\n     \
+         grasp-mirror mirror-once  brings everything into sync once\n     \
+         grasp-mirror daemon       keeps it so; then send the bot the message: help",
+        env_path.display()
+    )?;
+    Ok(Outcome::Good)
+}
+
+/// `daemon`: cycles until it is told to stop.
+pub(crate) fn daemon(context: &Context) -> anyhow::Result<Outcome> {
+    let ready = ready_to_work(context)?;
+    runtime()?.block_on(daemon::run(&ready.config, &ready.bot.keys))?;
+    Ok(Outcome::Good)
+}
+
+/// `mirror-once`: one cycle, and the report.
+pub(crate) fn mirror_once(context: &Context) -> anyhow::Result<Outcome> {
+    let ready = ready_to_work(context)?;
+    let progress = if context.progress { spinner()? } else { ProgressBar::hidden() };
+    let report = runtime()?.block_on(async {
+        let _lock = Lock::take(&ready.config.bot.data_dir)?;
+        let store = Store::open(&ready.config.bot.data_dir).await?;
+        let world = World::new(&ready.config, &ready.bot.keys, &store)?;
+        anyhow::Ok(Box::pin(world.run(Trigger::Once, None, &progress)).await?)
+    })?;
+    progress.finish_and_clear();
+    print_report(context, &report)
+}
+
+/// `status`: the last report, also beside a running daemon.
+pub(crate) fn status(context: &Context) -> anyhow::Result<Outcome> {
+    let config = load(&context.overrides)?;
+    let data_dir = &config.bot.data_dir;
+    let Some(bot) = key::find(&config.environment.key, data_dir)? else {
+        bail!("there is no bot in {} yet; `grasp-mirror init` makes one", data_dir.display());
+    };
+    let report = runtime()?.block_on(async {
+        let store = Store::open(data_dir).await?;
+        anyhow::Ok(cycle::last_report(&config, &store, &bot.keys).await?)
+    })?;
+    print_report(context, &report)
+}
+
+/// `verify`: are the servers GRASP servers, and do they list exactly the signed refs?
+pub(crate) fn verify(context: &Context) -> anyhow::Result<Outcome> {
+    let ready = ready_to_work(context)?;
+    let (servers, findings) = runtime()?.block_on(async {
+        let store = Store::open(&ready.config.bot.data_dir).await?;
+        let world = World::new(&ready.config, &ready.bot.keys, &store)?;
+        let (survey, findings) = Box::pin(world.verify()).await?;
+        anyhow::Ok((survey.server_outcomes(), findings))
+    })?;
+    let good = findings.iter().all(|finding| finding.ok) && servers.iter().all(|server| server.reachable);
+    let mut out = io::stdout().lock();
+    if context.json {
+        let document = serde_json::json!({ "ok": good, "servers": servers, "mirrors": findings });
+        writeln!(out, "{document}")?;
+    } else {
+        writeln!(out, "{}", tables::verify(&servers, &findings))?;
+    }
+    Ok(if good { Outcome::Good } else { Outcome::NotInSync })
+}
+
+/// `plan`: what a cycle would do.
+pub(crate) fn plan(context: &Context) -> anyhow::Result<Outcome> {
+    let ready = ready_to_work(context)?;
+    let (steps, notes) = runtime()?.block_on(async {
+        let store = Store::open(&ready.config.bot.data_dir).await?;
+        let world = World::new(&ready.config, &ready.bot.keys, &store)?;
+        anyhow::Ok(Box::pin(world.plan()).await?)
+    })?;
+    let mut out = io::stdout().lock();
+    if context.json {
+        writeln!(out, "{}", serde_json::json!({ "mirrors": steps, "notes": notes }))?;
+    } else {
+        writeln!(out, "{}", tables::plan(&steps, &notes))?;
+    }
+    Ok(Outcome::Good)
+}
+
+/// A checked configuration and the bot's key.
+struct Ready {
+    config: Config,
+    bot: BotKey,
+}
+
+/// What every command that works needs: somebody to watch, and a key (made now if there is none).
+fn ready_to_work(context: &Context) -> anyhow::Result<Ready> {
+    let config = load(&context.overrides)?;
+    if config.environment.watched.is_empty() {
+        bail!(
+            "nobody to watch: set MIRROR_NPUBS (in .env beside {}) to the npubs whose repositories \
+               are to be mirrored",
+            config.path.display()
+        );
+    }
+    let bot = key::find_or_make(&config.environment.key, &config.bot.data_dir)?;
+    if let KeySource::Made(file) = &bot.source {
+        eprintln!("made the bot's key: {} (back it up)\nthe bot is {}", file.display(), npub(&bot));
+    }
+    Ok(Ready { config, bot })
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+/// A line that shows a person how far a cycle is.
+fn spinner() -> anyhow::Result<ProgressBar> {
+    let bar = ProgressBar::new(0);
+    bar.set_style(ProgressStyle::with_template("{spinner} {msg} {pos}/{len} repositories, {elapsed}")?);
+    bar.enable_steady_tick(Duration::from_millis(100));
+    Ok(bar)
+}
+
+fn print_report(context: &Context, report: &Report) -> anyhow::Result<Outcome> {
+    let mut out = io::stdout().lock();
+    if context.json {
+        writeln!(out, "{}", serde_json::to_string(report)?)?;
+    } else {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        writeln!(out, "{}", tables::status(report, now))?;
+    }
+    let ran = report.cycle.number > 0;
+    Ok(if ran && report.is_in_sync() { Outcome::Good } else { Outcome::NotInSync })
+}
+
+fn npub(bot: &BotKey) -> String {
+    let Ok(npub) = bot.keys.public_key().to_bech32();
+    npub
+}
+
+/// The example with another `data_dir`.
+fn with_data_dir(data_dir: &Path) -> anyhow::Result<String> {
+    let data_dir = data_dir.to_str().context("--data-dir is not UTF-8, which config.toml cannot hold")?;
+    let quoted = toml::Value::from(data_dir).to_string();
+    Ok(CONFIG_EXAMPLE.replacen("data_dir = \"./data\"", &format!("data_dir = {quoted}"), 1))
+}
+
+/// Writes `text` to `path` unless something is there; whether it wrote.
+fn write_new(path: &Path, text: &str, mode: u32) -> anyhow::Result<bool> {
+    let failed = || format!("cannot write {}", path.display());
+    match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
+        Ok(mut file) => {
+            file.write_all(text.as_bytes()).with_context(failed)?;
+            file.sync_all().with_context(failed)?;
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error).with_context(failed),
+    }
+}

@@ -1,0 +1,124 @@
+//! Finds what watched authors announce: from index relays, the known servers, the relays that announcements
+//! name and the authors' own write relays, until nothing new turns up.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt, stream};
+use nostr::prelude::{Event, Filter, Kind, PublicKey, RelayUrl};
+
+use super::{CycleError, servers::Server, world::World};
+use crate::model::{announcement::Announcement, server::ServerUrl};
+
+/// Rounds of "new authors, new relays"; a chain of announcements is rarely longer than two.
+const ROUNDS: usize = 5;
+
+/// Relays asked in one run; beyond it only the configured ones and the servers are.
+const MAX_RELAYS: usize = 100;
+
+/// Authors in one filter (66 bytes each).
+const AUTHORS_PER_FILTER: usize = 200;
+
+/// Relays asked at the same time.
+const AT_ONCE: usize = 16;
+
+/// What is read of an author: announcements, states, server lists, deletions and relay lists.
+const KINDS: [Kind; 5] = [
+    Kind::GitRepoAnnouncement,
+    Kind::RepoState,
+    Kind::GitUserGraspList,
+    Kind::EventDeletion,
+    Kind::RelayList,
+];
+
+impl World {
+    /// Brings everything that watched authors and their co-maintainers announced into the store.
+    ///
+    /// A relay that fails is logged and costs nothing but its own news: the
+    /// store keeps what was known before.
+    pub(super) async fn discover(&self, servers: &BTreeMap<ServerUrl, Server>) -> Result<(), CycleError> {
+        let watched = self.watched();
+        let bot = &self.config.bot;
+        let mut relays: BTreeSet<RelayUrl> = bot.relays.iter().chain(&bot.index_relays).cloned().collect();
+        relays.extend(
+            servers.iter().filter(|(_, server)| server.is_up()).map(|(url, _)| url.relay_url().clone()),
+        );
+        let mut authors = watched.authors.clone();
+        authors.extend(watched.repositories.iter().map(|coordinate| coordinate.owner));
+        authors.insert(self.bot());
+        let mut asked: BTreeMap<RelayUrl, BTreeSet<PublicKey>> = BTreeMap::new();
+        for _ in 0..ROUNDS {
+            let todo: Vec<(RelayUrl, Vec<PublicKey>)> = relays
+                .iter()
+                .filter_map(|relay| {
+                    let before = asked.entry(relay.clone()).or_default();
+                    let new: Vec<PublicKey> = authors.difference(before).copied().collect();
+                    before.extend(&new);
+                    (!new.is_empty()).then(|| (relay.clone(), new))
+                })
+                .collect();
+            if todo.is_empty() {
+                break;
+            }
+            self.ask_relays(todo).await;
+            let (more_authors, more_relays) = self.learn(&authors).await?;
+            authors.extend(more_authors);
+            let room = MAX_RELAYS.saturating_sub(relays.len());
+            let new = more_relays.into_iter().filter(|relay| !relays.contains(relay)).take(room);
+            relays.extend(new.collect::<Vec<_>>());
+        }
+        Ok(())
+    }
+
+    async fn ask_relays(&self, todo: Vec<(RelayUrl, Vec<PublicKey>)>) {
+        stream::iter(todo)
+            .for_each_concurrent(AT_ONCE, |(relay, authors)| async move {
+                for some in authors.chunks(AUTHORS_PER_FILTER) {
+                    let filter = Filter::new().kinds(KINDS).authors(some.iter().copied());
+                    if let Err(error) = self.relays.backfill(&relay, filter).await {
+                        tracing::warn!(%relay, %error, "could not be read to the end; what it said before counts");
+                        break;
+                    }
+                }
+            })
+            .await;
+    }
+
+    /// Authors and relays that the stored announcements and relay lists of `authors` name.
+    async fn learn(
+        &self,
+        authors: &BTreeSet<PublicKey>,
+    ) -> Result<(BTreeSet<PublicKey>, Vec<RelayUrl>), CycleError> {
+        let filter = Filter::new()
+            .kinds([Kind::GitRepoAnnouncement, Kind::RelayList])
+            .authors(authors.iter().copied());
+        let mut people = BTreeSet::new();
+        let mut named = Vec::new();
+        for event in self.store.query(filter).await? {
+            if event.pubkey == self.bot() {
+                continue;
+            }
+            if event.kind == Kind::RelayList {
+                named.extend(write_relays(&event));
+            } else if let Some(announcement) = Announcement::read(event)
+                && !announcement.private
+            {
+                people.extend(&announcement.roles.listed);
+                people.extend(&announcement.roles.leads);
+                named.extend(announcement.relays);
+            }
+        }
+        Ok((people, self.usable_relays(named).await))
+    }
+}
+
+/// Where an author publishes (NIP-65): entries marked `write`, or not marked.
+fn write_relays(list: &Event) -> Vec<String> {
+    list.tags
+        .iter()
+        .filter_map(|tag| match tag.as_slice() {
+            [name, relay] if name == "r" => Some(relay.clone()),
+            [name, relay, marker, ..] if name == "r" && marker != "read" => Some(relay.clone()),
+            _ => None,
+        })
+        .collect()
+}

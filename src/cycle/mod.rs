@@ -1,0 +1,239 @@
+//! One cycle: the whole walk, once, over every repository.
+//!
+//! [`World::survey`] looks (servers, discovery, catalog, what is served already); [`World::run`] then acts on
+//! each repository by itself, remembers, and reports. `plan` stops after the look; `verify` goes on to compare
+//! refs. The daemon runs cycles, `mirror-once` runs one.
+
+mod discovery;
+mod repository;
+mod servers;
+mod survey;
+mod threads;
+mod verify;
+mod world;
+
+use std::collections::BTreeSet;
+
+use futures::{StreamExt, stream};
+use indicatif::ProgressBar;
+use nostr::prelude::{EventBuilder, Filter, FinalizeEvent, Keys, Kind, Tag, Timestamp};
+
+pub use self::{
+    servers::Server,
+    survey::{Subject, Survey},
+    world::World,
+};
+use crate::{
+    config::Config,
+    plan::converge::{Step, next_step},
+    report::{
+        Report,
+        document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome},
+        tables::PlannedStep,
+    },
+    store::{Store, StoreError},
+};
+
+/// What started a cycle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// The daemon has just started.
+    Start,
+    /// It was time. Failing mirrors wait for their next try.
+    Timer,
+    /// `mirror-once`.
+    Once,
+}
+
+impl Trigger {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Timer => "timer",
+            Self::Once => "once",
+        }
+    }
+}
+
+/// Why a cycle as a whole failed: the local machine is at fault, never one repository or server.
+#[derive(Debug, thiserror::Error)]
+pub enum CycleError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No HTTP client.
+    #[error("no HTTP client can be made: {0}")]
+    Client(#[from] reqwest::Error),
+    /// An event could not be signed.
+    #[error("an event could not be signed: {0}")]
+    Sign(String),
+    /// A relay, where one is needed.
+    #[error(transparent)]
+    Relay(#[from] crate::relay::RelayError),
+}
+
+/// The record that counts cycles.
+const RECORD: &str = "cycle";
+
+impl World {
+    /// Runs one cycle to its end and publishes the report.
+    ///
+    /// `next_at` is when the next one will begin, for the report.
+    ///
+    /// # Errors
+    ///
+    /// [`CycleError`]. A failing repository or server is not one: it is in the report.
+    pub async fn run(
+        &self,
+        trigger: Trigger,
+        next_at: Option<Timestamp>,
+        progress: &ProgressBar,
+    ) -> Result<Report, CycleError> {
+        let started = Timestamp::now();
+        progress.set_message("looking at servers and relays");
+        let survey = self.survey(started).await?;
+        for event in &survey.signed {
+            self.store.save(event).await?;
+        }
+        progress.set_length(survey.subjects.len() as u64);
+        progress.set_message("mirroring");
+        let servers = &survey.servers;
+        let outcomes: Vec<Result<RepositoryOutcome, CycleError>> = stream::iter(survey.subjects)
+            .map(|subject| async {
+                let done = Box::pin(self.mirror_repository(subject, servers, trigger, started)).await;
+                progress.inc(1);
+                done
+            })
+            .buffer_unordered(self.config.limits.transfers)
+            .collect()
+            .await;
+        let mut outcomes = outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
+        outcomes.sort_by(|a, b| a.coordinate.cmp(&b.coordinate));
+
+        let number = self.records.read::<u64>(RECORD).await?.unwrap_or(0) + 1;
+        self.records.write(RECORD, &number).await?;
+        let cycle = CycleSummary {
+            number,
+            trigger: trigger.as_str().to_owned(),
+            started_at: started.as_secs(),
+            finished_at: Timestamp::now().as_secs(),
+            next_at: next_at.map(|at| at.as_secs()),
+        };
+        let authors: BTreeSet<_> = self.watched().authors;
+        let server_outcomes: Vec<_> = servers.iter().map(|(url, server)| server.outcome(url)).collect();
+        let left_alone = LeftAlone {
+            deleted: survey.catalog.deleted,
+            private: survey.catalog.private,
+            over_limit: survey.catalog.over_limit,
+        };
+        let report = Report::of(cycle, &authors, &server_outcomes, &outcomes, left_alone);
+        progress.set_message("publishing the report");
+        self.publish(&report).await?;
+        Ok(report)
+    }
+
+    /// What a cycle would do first for each mirror. Sends nothing to anyone.
+    ///
+    /// # Errors
+    ///
+    /// [`CycleError`] when the store fails.
+    pub async fn plan(&self) -> Result<(Vec<PlannedStep>, Vec<String>), CycleError> {
+        let survey = self.survey(Timestamp::now()).await?;
+        let mut steps = Vec::new();
+        let mut notes = Vec::new();
+        for (url, server) in &survey.servers {
+            let outcome = server.outcome(url);
+            if let Some(reason) =
+                outcome.unused.or_else(|| server.down.clone().map(|why| format!("down: {why}")))
+            {
+                notes.push(format!("{}: {reason}", url.host()));
+            }
+        }
+        for subject in &survey.subjects {
+            let coordinate = &subject.repository.coordinate;
+            notes.extend(subject.notes.iter().map(|note| format!("{}: {note}", coordinate.for_people())));
+            for (server, place) in &subject.places {
+                let step = match (&subject.obstacle, subject.wanted.get(server), subject.seen.get(server)) {
+                    (Some(obstacle), _, _) => format!("nothing: {}", obstacle.reason()),
+                    (None, None, _) => "nothing: the repository is empty".to_owned(),
+                    (None, Some(_), None) => "nothing: the server is down".to_owned(),
+                    (None, Some(wanted), Some(seen)) => describe(&next_step(wanted, seen)),
+                };
+                steps.push(PlannedStep {
+                    repo: coordinate.clone(),
+                    server: server.clone(),
+                    placement: place.placement,
+                    step,
+                });
+            }
+        }
+        Ok((steps, notes))
+    }
+
+    async fn publish(&self, report: &Report) -> Result<(), CycleError> {
+        let content = serde_json::to_string(report).map_err(|error| CycleError::Sign(error.to_string()))?;
+        let before = latest_report_event(&self.store, &self.keys).await?;
+        let mut created_at = Timestamp::now();
+        if let Some(before) = before {
+            created_at = created_at.max(Timestamp::from_secs(before.created_at.as_secs() + 1));
+        }
+        let event = EventBuilder::new(Kind::ApplicationSpecificData, content)
+            .tags([
+                Tag::identifier(IDENTIFIER),
+                Tag::hashtag("grasp-mirror"),
+                Tag::custom("alt", ["status report of a grasp-mirror bot"]),
+            ])
+            .custom_created_at(created_at)
+            .finalize(&self.keys)
+            .map_err(|error| CycleError::Sign(error.to_string()))?;
+        self.store.save(&event).await?;
+        let event = &event;
+        stream::iter(&self.config.bot.relays)
+            .for_each_concurrent(None, |relay| async move {
+                match self.relays.send(relay, event).await {
+                    Ok(answer) => tracing::debug!(%relay, ?answer, "report published"),
+                    Err(error) => tracing::warn!(%relay, %error, "the report was not published there"),
+                }
+            })
+            .await;
+        Ok(())
+    }
+}
+
+fn describe(step: &Step) -> String {
+    match step {
+        Step::Send(ids) => format!("send {} events, then the git data the server asks for", ids.len()),
+        Step::Push => "push git data".to_owned(),
+        Step::PushRequests(requests) => format!("push the commits of {} pull requests", requests.len()),
+        Step::Look => "look whether the state is served".to_owned(),
+        Step::LookAtConversation => "compare the conversation and send what is missing".to_owned(),
+        Step::Settled(outcome) => match outcome {
+            crate::plan::converge::Outcome::InSync => "nothing: in sync".to_owned(),
+            crate::plan::converge::Outcome::Pending(reason) => format!("wait: {reason}"),
+            crate::plan::converge::Outcome::Refused(reason) => format!("nothing: refused: {reason}"),
+        },
+    }
+}
+
+async fn latest_report_event(
+    store: &Store,
+    keys: &Keys,
+) -> Result<Option<nostr::prelude::Event>, StoreError> {
+    let filter =
+        Filter::new().kind(Kind::ApplicationSpecificData).author(keys.public_key()).identifier(IDENTIFIER);
+    Ok(store.query(filter).await?.into_iter().next())
+}
+
+/// The report of the last cycle, as stored; one that tells of no cycle when none has run.
+///
+/// # Errors
+///
+/// [`StoreError`].
+pub async fn last_report(config: &Config, store: &Store, keys: &Keys) -> Result<Report, StoreError> {
+    let event = latest_report_event(store, keys).await?;
+    let stored = event.and_then(|event| serde_json::from_str(&event.content).ok());
+    Ok(stored.unwrap_or_else(|| {
+        let authors = config.environment.watched.iter().copied().collect();
+        Report::of(CycleSummary::default(), &authors, &[], &[], LeftAlone::default())
+    }))
+}

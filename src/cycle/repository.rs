@@ -1,0 +1,222 @@
+//! One repository's part of a cycle: bring its git data here, then walk each of its mirrors.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use futures::future::join_all;
+use nostr::prelude::{EventId, Timestamp};
+
+use super::{
+    CycleError, Trigger,
+    servers::Server,
+    survey::{Subject, fingerprint, record_name},
+    world::World,
+};
+use crate::{
+    git::{GitError, Repository},
+    model::server::ServerUrl,
+    plan::{
+        catalog::Obstacle,
+        converge::{Outcome, Seen, Wanted},
+        conversation::PullRequest,
+        record::{self, Ending, MirrorRecord},
+    },
+    report::document::RepositoryOutcome,
+    transfer::{blocking, fetch::Tips, mirror::Job},
+};
+
+impl World {
+    /// Walks all mirrors of one repository and remembers how they ended.
+    ///
+    /// # Errors
+    ///
+    /// [`CycleError`] only when the store fails; everything else belongs to a mirror.
+    pub(super) async fn mirror_repository(
+        &self,
+        mut subject: Subject,
+        servers: &BTreeMap<ServerUrl, Server>,
+        trigger: Trigger,
+        now: Timestamp,
+    ) -> Result<RepositoryOutcome, CycleError> {
+        let endings = match subject.obstacle.take() {
+            Some(obstacle) => {
+                let ending = match obstacle {
+                    Obstacle::Limit(reason) => Ending::Blocked(reason),
+                    Obstacle::Signed(reason) => Ending::Failed(reason),
+                };
+                let end = |server: &ServerUrl| (server.clone(), (ending.clone(), Seen::default(), None));
+                subject.places.keys().map(end).collect()
+            }
+            None if subject.wanted.is_empty() => BTreeMap::new(),
+            None => self.walk_mirrors(&mut subject, servers, trigger, now).await,
+        };
+        let mut mirrors: BTreeMap<ServerUrl, MirrorRecord> = BTreeMap::new();
+        for (server, place) in &subject.places {
+            let before = subject.record.mirrors.get(server);
+            let governing = subject.wanted.get(server).map(|wanted| wanted.governing.as_slice());
+            match endings.get(server) {
+                Some((ending, seen, conversation)) => {
+                    let record = record::after(
+                        before,
+                        place.placement,
+                        ending.clone(),
+                        seen,
+                        governing.unwrap_or_default(),
+                        conversation.clone(),
+                        now,
+                    );
+                    if let (Some(reason), coordinate) = (&record.reason, &subject.repository.coordinate) {
+                        tracing::warn!(repository = %coordinate, %server, status = record.status.as_str(), reason, "not in sync");
+                    }
+                    mirrors.insert(server.clone(), record);
+                }
+                // Not its turn: it stands as it stood.
+                None => {
+                    if let Some(before) = before.filter(|_| !subject.wanted.is_empty()) {
+                        mirrors.insert(server.clone(), before.clone());
+                    }
+                }
+            }
+        }
+        subject.record.mirrors = mirrors;
+        self.records.write(&record_name(&subject.repository.coordinate), &subject.record).await?;
+        Ok(RepositoryOutcome {
+            coordinate: subject.repository.coordinate,
+            state: subject.repository.state.map(|state| state.event.id),
+            mirrors: subject.record.mirrors,
+            notes: subject.notes,
+        })
+    }
+
+    async fn walk_mirrors(
+        &self,
+        subject: &mut Subject,
+        servers: &BTreeMap<ServerUrl, Server>,
+        trigger: Trigger,
+        now: Timestamp,
+    ) -> BTreeMap<ServerUrl, (Ending, Seen, Option<String>)> {
+        let git = self.local_copy(subject, now).await;
+        let lacking = subject.seen.values().any(|seen| seen.lacks.is_none());
+        let mut requests = Vec::new();
+        if lacking && let Ok(repository) = &git {
+            requests = self.bring_pull_requests(subject, repository).await;
+        }
+        // A pull request is served only with its commit; without it there is nothing to send.
+        let unavailable: Vec<EventId> = if lacking {
+            subject
+                .pull_requests
+                .iter()
+                .map(|request| request.id)
+                .filter(|id| !requests.iter().any(|request| request.id == *id))
+                .collect()
+        } else {
+            Vec::new()
+        };
+        if !unavailable.is_empty() {
+            subject.notes.push(format!(
+                "{} pull requests are not mirrored: their commits cannot be fetched",
+                unavailable.len()
+            ));
+        }
+        let walks = subject.wanted.iter().map(|(url, wanted)| {
+            let mut wanted: Wanted = wanted.clone();
+            wanted.conversation.retain(|id| !unavailable.contains(id));
+            wanted.pull_requests.clone_from(&requests);
+            let before = subject.record.mirrors.get(url);
+            let waits = trigger == Trigger::Timer
+                && before.and_then(|record| record.retry_at).is_some_and(|at| at > now.as_secs());
+            let seen = subject.seen.get(url).cloned();
+            let down = servers.get(url).and_then(|server| server.down.clone());
+            let job = seen.map(|seen| Job { wanted, seen, events: subject.events.clone(), git: git.clone() });
+            async move {
+                if waits {
+                    return None;
+                }
+                let unreachable =
+                    || Ending::Unreachable(down.unwrap_or_else(|| "the server is down".to_owned()));
+                let Some(job) = job else {
+                    return Some((url.clone(), (unreachable(), Seen::default(), None)));
+                };
+                let sent = fingerprint(&job.wanted.conversation);
+                let done = self.transfer.converge(job).await;
+                let complete = done.ending == Ending::Settled(Outcome::InSync) && done.holds_conversation;
+                Some((url.clone(), (done.ending, done.seen, complete.then_some(sent))))
+            }
+        });
+        join_all(walks).await.into_iter().flatten().collect()
+    }
+
+    /// The local copy with everything the state names, its refs moved to it; or why there is none to push.
+    async fn local_copy(&self, subject: &mut Subject, now: Timestamp) -> Result<Repository, String> {
+        let Some(state) = subject.repository.state.clone() else {
+            return Err("nobody has signed a state".to_owned());
+        };
+        let folder = self.folder(&subject.repository.coordinate, &subject.repository.folder);
+        let opened = blocking(move || Repository::open_or_create(&folder)).await;
+        let repository = opened.map_err(|error| error.to_string())?;
+        let tips: Tips = state.refs.iter().map(|(name, id)| (name.to_string(), *id)).collect();
+        if let Err(error) = self.transfer.bring(&repository, &tips, &self.sources(subject)).await {
+            let reason = error.to_string();
+            if subject.seen.iter().all(|(server, seen)| {
+                subject.wanted.get(server).is_some_and(|wanted| wanted.is_proved_by(seen))
+            }) {
+                subject.notes.push(format!("no complete local copy: {reason}"));
+            }
+            return Err(reason);
+        }
+        let held = repository.clone();
+        let moved = blocking(move || {
+            held.check_tips(&state.refs)?;
+            held.set_refs(&state.refs, state.head.as_ref(), now.as_secs())?;
+            Ok::<_, GitError>(held.uses_lfs(&state.refs).unwrap_or(false))
+        })
+        .await;
+        match moved {
+            Ok(true) => subject.notes.push("LFS objects not mirrored".to_owned()),
+            Ok(false) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        Ok(repository)
+    }
+
+    /// Where its git data may be: the announced clone URLs, then the mirrors themselves.
+    fn sources(&self, subject: &Subject) -> Vec<String> {
+        let mut sources = subject.repository.clone_urls();
+        for (server, seen) in &subject.seen {
+            let Some(wanted) = subject.wanted.get(server) else { continue };
+            // Only a server that serves the state has its git data.
+            if wanted.state.as_ref().is_some_and(|state| seen.served.contains(state)) {
+                let path = &wanted.place.path;
+                let url = server.clone_url(&path.owner, &path.identifier).to_string();
+                if !sources.contains(&url) {
+                    sources.push(url);
+                }
+            }
+        }
+        sources
+    }
+
+    /// Fetches the commits of pull requests; returns those that are here.
+    async fn bring_pull_requests(&self, subject: &Subject, repository: &Repository) -> Vec<PullRequest> {
+        let mut here = Vec::new();
+        for request in &subject.pull_requests {
+            let tips = Tips::from([(format!("refs/nostr/{}", request.id.to_hex()), request.tip)]);
+            let sources = [request.clone_urls.clone(), self.sources(subject)].concat();
+            if let Err(error) = self.transfer.bring(repository, &tips, &sources).await {
+                tracing::warn!(pull_request = %request.id, %error, "its commit cannot be fetched");
+                continue;
+            }
+            let (held, id, tip) = (repository.clone(), request.id.to_hex(), request.tip);
+            match blocking(move || held.set_pull_request(&id, tip)).await {
+                Ok(()) => here.push(request.clone()),
+                Err(error) => tracing::warn!(pull_request = %request.id, %error, "its commit cannot be kept"),
+            }
+        }
+        here
+    }
+
+    /// The folder of one repository's local copy, for people.
+    #[must_use]
+    pub fn folder_of(&self, subject: &Subject) -> PathBuf {
+        self.folder(&subject.repository.coordinate, &subject.repository.folder)
+    }
+}

@@ -1,0 +1,129 @@
+//! Which servers there are, and what they say about themselves.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use super::{CycleError, world::World};
+use crate::{
+    model::server::ServerUrl, plan::placement::Grasp, relay::nip11, report::document::ServerOutcome,
+};
+
+/// Servers asked at the same time.
+const AT_ONCE: usize = 16;
+
+/// The record that remembers servers between runs.
+const RECORD: &str = "servers";
+
+/// What is known of one server.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// What it is, as it last said.
+    pub grasp: Grasp,
+    /// Its program.
+    pub software: Option<String>,
+    /// Why it cannot be reached now; `None` when it answered.
+    pub down: Option<String>,
+}
+
+impl Server {
+    /// Whether it can be worked with now.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.down.is_none() && !matches!(self.grasp, Grasp::NotGrasp(_))
+    }
+
+    pub(super) fn outcome(&self, url: &ServerUrl) -> ServerOutcome {
+        ServerOutcome {
+            url: url.clone(),
+            reachable: self.down.is_none(),
+            software: self.software.clone(),
+            unused: match &self.grasp {
+                Grasp::NotGrasp(reason) => Some(format!("no GRASP server: {reason}")),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// What a server once said, so that one that is down keeps its place.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Remembered {
+    archive_only: bool,
+    software: Option<String>,
+}
+
+impl World {
+    /// Asks every configured server who it is (NIP-11).
+    pub(super) async fn ask_servers(&self) -> Result<BTreeMap<ServerUrl, Server>, CycleError> {
+        let policy = &self.config.policy;
+        let known: BTreeSet<ServerUrl> = self
+            .config
+            .servers
+            .known
+            .iter()
+            .filter(|server| match policy.admits_server(server) {
+                Ok(()) => true,
+                Err(rule) => {
+                    tracing::info!(%server, %rule, "not used");
+                    false
+                }
+            })
+            .cloned()
+            .collect();
+        self.ask(known).await
+    }
+
+    pub(super) async fn ask(
+        &self,
+        servers: BTreeSet<ServerUrl>,
+    ) -> Result<BTreeMap<ServerUrl, Server>, CycleError> {
+        let mut remembered: BTreeMap<ServerUrl, Remembered> =
+            self.records.read(RECORD).await?.unwrap_or_default();
+        let timeout = self.config.limits.connect_timeout;
+        let answers: Vec<(ServerUrl, Result<nip11::Introduction, nip11::Nip11Error>)> = stream::iter(servers)
+            .map(|server| async move {
+                let answer = nip11::ask(&self.http, server.http_base(), timeout).await;
+                (server, answer)
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        let mut found = BTreeMap::new();
+        for (url, answer) in answers {
+            let server = match answer {
+                Ok(introduction) => {
+                    match &introduction.grasp {
+                        Grasp::NotGrasp(reason) => {
+                            tracing::warn!(server = %url, reason, "no GRASP server; it is not used");
+                            remembered.remove(&url);
+                        }
+                        grasp => {
+                            let archive_only = *grasp == Grasp::ArchiveOnly;
+                            let software = introduction.software.clone();
+                            remembered.insert(url.clone(), Remembered { archive_only, software });
+                        }
+                    }
+                    Server { grasp: introduction.grasp, software: introduction.software, down: None }
+                }
+                Err(error) => {
+                    tracing::warn!(server = %url, reason = error.reason, "the server is down");
+                    let known = remembered.get(&url);
+                    Server {
+                        grasp: match known {
+                            Some(known) if known.archive_only => Grasp::ArchiveOnly,
+                            Some(_) => Grasp::Full,
+                            None => Grasp::Unknown,
+                        },
+                        software: known.and_then(|known| known.software.clone()),
+                        down: Some(error.reason),
+                    }
+                }
+            };
+            found.insert(url, server);
+        }
+        self.records.write(RECORD, &remembered).await?;
+        Ok(found)
+    }
+}

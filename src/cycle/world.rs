@@ -1,0 +1,125 @@
+//! What one run works with.
+
+use std::{num::NonZeroU32, path::PathBuf, sync::Arc};
+
+use nostr::prelude::{Keys, PublicKey, RelayUrl};
+use url::Url;
+
+use super::CycleError;
+use crate::{
+    config::Config,
+    git::wire::{self, GitHttp},
+    model::coordinate::{Coordinate, npub},
+    plan::catalog::{self, Watched},
+    relay::{self, Relays},
+    store::{Store, records::Records},
+    transfer::{self, Transfer, guard::Guard},
+};
+
+/// Connections, stores and limits of one run. A new run starts with new connections, so a relay that was down
+/// is tried again.
+#[derive(Debug)]
+pub struct World {
+    pub(super) config: Config,
+    pub(super) keys: Keys,
+    pub(super) store: Store,
+    pub(super) records: Records,
+    pub(super) relays: Arc<Relays>,
+    pub(super) http: reqwest::Client,
+    pub(super) guard: Guard,
+    pub(super) transfer: Transfer,
+    pub(super) git: GitHttp,
+}
+
+impl World {
+    /// Prepares a run; nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// [`CycleError::Client`] when no HTTP client can be made.
+    pub fn new(config: &Config, keys: &Keys, store: &Store) -> Result<Self, CycleError> {
+        let own = config.servers.known.iter().map(|server| server.http_base().clone()).chain(
+            [&config.bot.relays, &config.bot.index_relays, &config.bot.inbox_relays]
+                .into_iter()
+                .flatten()
+                .filter_map(|relay| Url::parse(relay.as_str()).ok()),
+        );
+        let guard = Guard::new(config.network.allow_private_addresses, own);
+        let limits = &config.limits;
+        let http = wire::http_client(limits.connect_timeout, Some(Arc::new(guard.clone())))?;
+        let git = GitHttp::new(
+            http.clone(),
+            wire::Limits {
+                stall: limits.stall_timeout,
+                total: limits.total_timeout,
+                max_pack_bytes: limits.max_repo_bytes,
+                max_refs: limits.max_refs,
+                max_advertisement_bytes: limits.max_response_bytes,
+            },
+        );
+        let relays = Arc::new(Relays::new(
+            store.database(),
+            keys.clone(),
+            relay::Limits {
+                connect_timeout: limits.connect_timeout,
+                stall_timeout: limits.stall_timeout,
+                events_per_minute: NonZeroU32::new(limits.events_per_minute).unwrap_or(NonZeroU32::MIN),
+                max_events: limits.max_events_per_repo.saturating_mul(8),
+            },
+        ));
+        let transfer = Transfer::new(
+            Arc::clone(&relays),
+            git.clone(),
+            guard.clone(),
+            transfer::Limits { per_server: limits.per_server, total_timeout: limits.total_timeout },
+        );
+        Ok(Self {
+            config: config.clone(),
+            keys: keys.clone(),
+            store: store.clone(),
+            records: Records::new(store.clone(), keys.clone()),
+            relays,
+            http,
+            guard,
+            transfer,
+            git,
+        })
+    }
+
+    pub(super) fn bot(&self) -> PublicKey {
+        self.keys.public_key()
+    }
+
+    pub(super) fn watched(&self) -> Watched {
+        Watched { authors: self.config.environment.watched.iter().copied().collect(), ..Watched::default() }
+    }
+
+    pub(super) fn catalog_limits(&self) -> catalog::Limits {
+        catalog::Limits {
+            max_refs: self.config.limits.max_refs,
+            max_repos_per_author: self.config.limits.max_repos_per_author,
+        }
+    }
+
+    /// The folder of a repository's local copy.
+    pub(super) fn folder(&self, coordinate: &Coordinate, folder: &str) -> PathBuf {
+        self.config.bot.data_dir.join("git").join(npub(&coordinate.owner)).join(format!("{folder}.git"))
+    }
+
+    /// Those of `named` that are relays and may be used, each once.
+    pub(super) async fn usable_relays(&self, named: impl IntoIterator<Item = String>) -> Vec<RelayUrl> {
+        let mut usable = Vec::new();
+        for name in named {
+            let Ok(url) = Url::parse(&name) else { continue };
+            let Ok(relay) = RelayUrl::parse(&name) else { continue };
+            if usable.contains(&relay) {
+                continue;
+            }
+            match self.guard.check(&url).await {
+                Ok(()) => usable.push(relay),
+                Err(error) => tracing::debug!(relay = %relay, %error, "a relay is not used"),
+            }
+        }
+        usable
+    }
+}

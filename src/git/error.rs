@@ -1,0 +1,69 @@
+//! Why something failed in a local repository.
+
+use std::{io, path::PathBuf};
+
+use super::pack::PackError;
+use crate::model::refs::ObjectId;
+
+/// Why an operation on a local repository failed. Every variant names the repository's folder.
+#[derive(Debug, thiserror::Error)]
+pub enum GitError {
+    /// libgit2 refused.
+    #[error("{doing} in {repository}: {source}")]
+    Git {
+        /// Folder of the repository.
+        repository: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// libgit2's reason.
+        source: git2::Error,
+    },
+    /// The file system refused.
+    #[error("{doing} in {repository}: {source}")]
+    Io {
+        /// Folder of the repository.
+        repository: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A pack is not good, received or stored.
+    #[error("{repository}: {source}")]
+    Pack {
+        /// Folder of the repository.
+        repository: PathBuf,
+        /// What is wrong with it.
+        source: PackError,
+    },
+    /// A ref would point at nothing.
+    #[error("{name} is to point at {id}, which is not in {repository}; fetch it from another clone URL")]
+    MissingTip {
+        /// Folder of the repository.
+        repository: PathBuf,
+        /// The ref, or what else wants the object.
+        name: String,
+        /// The object that is not there.
+        id: ObjectId,
+    },
+    /// A branch can only point at a commit.
+    #[error("{name} is to point at {id}, which is a {kind} and no commit, in {repository}")]
+    NotACommit {
+        /// Folder of the repository.
+        repository: PathBuf,
+        /// The branch.
+        name: String,
+        /// The object.
+        id: ObjectId,
+        /// What the object is.
+        kind: &'static str,
+    },
+    /// A pull request's event id has to be 64 hex digits.
+    #[error("{id:?} is not an event id (64 hex digits); nothing was changed in {repository}")]
+    NotAnEventId {
+        /// Folder of the repository.
+        repository: PathBuf,
+        /// What was given.
+        id: String,
+    },
+}

@@ -1,0 +1,242 @@
+//! Indexing: from a pack as it came to a pack that is known to be whole.
+//!
+//! Why not `git2::Indexer`: its connectivity check refuses every repository with submodules, and it
+//! holds the pack mapped (a 60 MB pack is 60 MB of resident memory). Two passes over the file, as
+//! `git index-pack` does it: the first finds and checks every entry, the second resolves the deltas.
+
+use std::{collections::HashSet, fs::File, io::Write, path::Path};
+
+use flate2::{Compression, Decompress, write::ZlibEncoder};
+use gix_hash::ObjectId;
+use gix_pack::data::entry::Header;
+
+use super::{
+    HASH_LEN, HEADER_LEN, HashingWriter, PackError,
+    entry::{PackReader, PackStream, kind_of},
+    finish, idx,
+    links::{Kind, Links},
+    resolve::{Deltas, Resolver},
+    write::full_header,
+};
+
+/// An id that no object has been found to have; marks entries whose delta is not yet resolved.
+pub(super) const UNKNOWN: [u8; 20] = [0; 20];
+
+/// One entry of the pack being indexed. Kept small: there is one for every object.
+#[derive(Debug, Clone)]
+pub(super) struct IndexEntry {
+    pub(super) offset: u64,
+    pub(super) id: [u8; 20],
+    pub(super) crc: u32,
+}
+
+/// An indexed pack, not yet part of a repository.
+#[derive(Debug)]
+pub(in crate::git) struct Indexed {
+    /// The trailer, which names the pack.
+    pub(in crate::git) name: ObjectId,
+    /// The bytes of its `.idx` file.
+    pub(in crate::git) index: Vec<u8>,
+    /// How many objects it holds.
+    pub(in crate::git) objects: u32,
+}
+
+/// What is asked of the repository a pack is meant for.
+pub(in crate::git) trait Known {
+    /// Whether the repository has the object, and so everything that the object refers to.
+    fn has(&self, id: &ObjectId) -> bool;
+    /// The object itself: number of its type (1 commit, 2 tree, 3 blob, 4 tag) and content.
+    fn read(&self, id: &ObjectId) -> Option<(u8, Vec<u8>)>;
+}
+
+/// Reads the pack at `path` and makes its index.
+///
+/// Every entry is inflated and hashed, deltas are applied, the trailer is compared, and every object
+/// that any object refers to must be in the pack or in `known`: a repository that takes only packs
+/// that pass stays closed under reachability. A thin pack is completed from `known`, in place of the
+/// file at `path`.
+///
+/// Memory: about 60 bytes an object, and the objects of one delta chain up to a budget.
+///
+/// # Errors
+///
+/// [`PackError`]; the file is left as it was.
+pub(in crate::git) fn index_pack(path: &Path, known: &dyn Known) -> Result<Indexed, PackError> {
+    match index_once(path, known)? {
+        Outcome::Whole(indexed) => Ok(indexed),
+        Outcome::Thin { bases, unresolved } => {
+            let found: Vec<_> = bases.into_iter().filter_map(|id| known.read(&id)).collect();
+            if found.is_empty() {
+                return Err(PackError::NoBase { count: unresolved });
+            }
+            complete(path, &found)?;
+            match index_once(path, known)? {
+                Outcome::Whole(indexed) => Ok(indexed),
+                Outcome::Thin { unresolved, .. } => Err(PackError::NoBase { count: unresolved }),
+            }
+        }
+    }
+}
+
+enum Outcome {
+    Whole(Indexed),
+    Thin { bases: Vec<ObjectId>, unresolved: usize },
+}
+
+fn index_once(path: &Path, known: &dyn Known) -> Result<Outcome, PackError> {
+    let file = File::open(path)?;
+    let Scanned { mut entries, deltas, mut links, end, name } = scan(&file)?;
+    let resolver = Resolver::new(PackReader::new(&file), end, &mut entries, &deltas, &mut links);
+    resolver.run()?;
+
+    let unresolved = entries.iter().filter(|entry| entry.id == UNKNOWN).count();
+    if unresolved > 0 {
+        let inside: HashSet<_> = entries.iter().map(|entry| entry.id).collect();
+        let bases = deltas
+            .bases_by_id()
+            .filter(|base| !inside.contains(*base))
+            .map(|id| ObjectId::Sha1(*id))
+            .collect();
+        return Ok(Outcome::Thin { bases, unresolved });
+    }
+    entries.sort_unstable_by_key(|entry| entry.id);
+    let twice = entries.windows(2).find_map(|pair| match pair {
+        [a, b] if a.id == b.id => Some(a.id),
+        _ => None,
+    });
+    if let Some(id) = twice {
+        return Err(PackError::Duplicate { id: ObjectId::Sha1(id) });
+    }
+    let missing: Vec<ObjectId> = links
+        .iter()
+        .filter(|id| entries.binary_search_by_key(id, |entry| &entry.id).is_err())
+        .map(|id| ObjectId::Sha1(*id))
+        .filter(|id| !known.has(id))
+        .collect();
+    if let Some(first) = missing.iter().min() {
+        return Err(PackError::Incomplete { count: missing.len(), first: *first });
+    }
+    drop(links);
+    let objects = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+    Ok(Outcome::Whole(Indexed { name, index: idx::encode(&entries, &name)?, objects }))
+}
+
+struct Scanned {
+    entries: Vec<IndexEntry>,
+    deltas: Deltas,
+    links: Links,
+    /// Where the trailer starts.
+    end: u64,
+    name: ObjectId,
+}
+
+/// The first pass: entries in the order of the file, full objects named, deltas only measured.
+fn scan(file: &File) -> Result<Scanned, PackError> {
+    let mut stream = PackStream::new(file.try_clone()?)?;
+    let count = stream.count()?;
+    let mut inflater = Decompress::new(true);
+    // The declared count comes from outside: at least 3 bytes an object bound what it may reserve.
+    let bound = usize::try_from(file.metadata()?.len() / 3).unwrap_or(usize::MAX);
+    let mut entries: Vec<IndexEntry> = Vec::with_capacity(bound.min(count as usize));
+    let mut deltas = Deltas::default();
+    let mut links = Links::default();
+    let mut content = Vec::new();
+    for position in 0..count {
+        let header = stream.entry()?;
+        let offset = header.pack_offset();
+        let size = header.decompressed_size;
+        let id = match (kind_of(&header.header), &header.header) {
+            (None, Header::OfsDelta { base_distance }) => {
+                let base = header.checked_base_pack_offset(*base_distance);
+                let base = base.and_then(|base| entries.binary_search_by_key(&base, |e| e.offset).ok());
+                let base = base.and_then(|base| u32::try_from(base).ok());
+                let Some(base) = base else {
+                    return Err(PackError::malformed(offset, "a delta whose base is no object of the pack"));
+                };
+                deltas.add_at(base, position);
+                stream.inflate(&mut inflater, size, |_| {})?;
+                UNKNOWN
+            }
+            (None, header) => {
+                if let Header::RefDelta { base_id } = header {
+                    deltas.add_by_id(base_id.as_slice().try_into().unwrap_or(UNKNOWN), position);
+                }
+                stream.inflate(&mut inflater, size, |_| {})?;
+                UNKNOWN
+            }
+            (Some(kind), _) => {
+                if kind != Kind::Blob && size > super::MAX_OBJECT_IN_MEMORY {
+                    return Err(PackError::malformed(offset, "an object too large to be held in memory"));
+                }
+                let mut hasher = object_hasher(kind, size);
+                content.clear();
+                stream.inflate(&mut inflater, size, |bytes| {
+                    hasher.update(bytes);
+                    if kind != Kind::Blob {
+                        content.extend_from_slice(bytes);
+                    }
+                })?;
+                links.add(kind, &content).map_err(|reason| PackError::malformed(offset, reason))?;
+                id_of(finish(hasher)?)
+            }
+        };
+        entries.push(IndexEntry { offset, id, crc: stream.entry_crc() });
+    }
+    let end = stream.offset();
+    let computed = finish(stream.finish()?)?;
+    let mut declared = [0; 20];
+    std::os::unix::fs::FileExt::read_exact_at(file, &mut declared, end)?;
+    if computed != ObjectId::Sha1(declared) {
+        return Err(PackError::Checksum { declared: ObjectId::Sha1(declared) });
+    }
+    deltas.sort();
+    Ok(Scanned { entries, deltas, links, end, name: computed })
+}
+
+/// A hasher that has taken in an object's header.
+pub(super) fn object_hasher(kind: Kind, size: u64) -> gix_hash::Hasher {
+    let mut hasher = gix_hash::hasher(gix_hash::Kind::Sha1);
+    hasher.update(format!("{} {size}\0", kind.name()).as_bytes());
+    hasher
+}
+
+pub(super) fn id_of(id: ObjectId) -> [u8; 20] {
+    id.as_slice().try_into().unwrap_or(UNKNOWN)
+}
+
+/// Replaces the thin pack at `path` by one with `bases` appended.
+///
+/// Existing entries keep their place, so relative offsets stay right. A new file, not a change in
+/// place: somebody may be streaming the old one.
+fn complete(path: &Path, bases: &[(u8, Vec<u8>)]) -> Result<(), PackError> {
+    let thin = File::open(path)?;
+    let body = thin.metadata()?.len() - HEADER_LEN - HASH_LEN;
+    let count = PackStream::new(thin.try_clone()?)?.count()?;
+    let added = u32::try_from(bases.len()).unwrap_or(u32::MAX);
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut whole = tempfile::Builder::new().prefix("whole-").tempfile_in(folder)?;
+    let mut thin = std::io::BufReader::new(thin);
+    std::io::Seek::seek(&mut thin, std::io::SeekFrom::Start(HEADER_LEN))?;
+    let mut thin = std::io::Read::take(thin, body);
+    HashingWriter::new(std::io::BufWriter::new(whole.as_file_mut())).and_pack(
+        count.saturating_add(added),
+        |out| {
+            std::io::copy(&mut thin, out)?;
+            for (kind, content) in bases {
+                write_full(out, full_header(*kind), content)?;
+            }
+            Ok(())
+        },
+    )?;
+    whole.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// Writes an object as an entry of its own, compressed.
+pub(super) fn write_full(out: &mut impl Write, kind: Header, content: &[u8]) -> Result<(), PackError> {
+    kind.write_to(content.len() as u64, out)?;
+    let mut encoder = ZlibEncoder::new(out, Compression::default());
+    encoder.write_all(content)?;
+    encoder.finish()?;
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! Refs of a repository: set as a state wants them, with old tips kept.
+
+use std::collections::BTreeMap;
+
+use super::{GitError, ObjectId, Refs, Repository, object_id, oid};
+use crate::model::refs::RefName;
+
+/// What [`Repository::set_refs`] changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RefChanges {
+    /// Branches and tags that are new.
+    pub created: usize,
+    /// Those that point elsewhere now.
+    pub updated: usize,
+    /// Those that are gone.
+    pub deleted: usize,
+    /// Full names of the refs that keep old tips.
+    pub archived: Vec<String>,
+    /// Whether `HEAD` names another branch now.
+    pub head_moved: bool,
+}
+
+impl RefChanges {
+    /// Whether nothing had to change.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Repository {
+    /// The repository's branches and tags.
+    ///
+    /// # Errors
+    ///
+    /// When the refs cannot be read.
+    pub fn refs(&self) -> Result<Refs, GitError> {
+        let raw = self.raw()?;
+        let failed = self.git("reading the refs");
+        let mut refs = Refs::new();
+        for pattern in ["refs/heads/*", "refs/tags/*"] {
+            for reference in raw.references_glob(pattern).map_err(&failed)? {
+                let reference = reference.map_err(&failed)?;
+                let name = reference.name().ok().and_then(|name| name.parse::<RefName>().ok());
+                if let (Some(name), Some(target)) = (name, reference.target()) {
+                    refs.insert(name, object_id(target));
+                }
+            }
+        }
+        Ok(refs)
+    }
+
+    /// Makes the branches and tags exactly `refs`, and `HEAD` point at `head` if given.
+    ///
+    /// An old tip that would be lost (deleted, or not an ancestor of the new one) is first kept at
+    /// `refs/archive/<now>/heads/…` or `…/tags/…`; `now` is Unix seconds, and a second in which
+    /// something was archived already is passed over. Archived first, then deletes, then the rest, each
+    /// one transaction: a stop in between loses nothing, and the next call finishes. (Not one
+    /// transaction for all: `a` has to go before `a/b` can be locked.)
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::check_tips`], with nothing changed; or when a ref cannot be written.
+    pub fn set_refs(&self, refs: &Refs, head: Option<&RefName>, now: u64) -> Result<RefChanges, GitError> {
+        self.check_tips(refs)?;
+        let raw = self.raw()?;
+        let failed = self.git("setting refs");
+        let old = self.refs()?;
+        let mut changes = RefChanges::default();
+
+        let lost = old.iter().filter(|(name, tip)| loses(&raw, name, **tip, refs.get(*name).copied()));
+        let lost: Vec<_> = lost.collect();
+        if !lost.is_empty() {
+            let stamp = self.free_stamp(&raw, now)?;
+            let kept: BTreeMap<String, ObjectId> = lost
+                .into_iter()
+                .map(|(name, tip)| {
+                    let short = name.as_str().strip_prefix("refs/").unwrap_or(name.as_str());
+                    (format!("refs/archive/{stamp}/{short}"), *tip)
+                })
+                .collect();
+            write(&raw, kept.iter().map(|(name, tip)| (name.as_str(), Some(*tip)))).map_err(&failed)?;
+            changes.archived = kept.into_keys().collect();
+        }
+
+        let gone: Vec<_> = old.keys().filter(|name| !refs.contains_key(*name)).collect();
+        changes.deleted = gone.len();
+        write(&raw, gone.iter().map(|name| (name.as_str(), None))).map_err(&failed)?;
+
+        let moved: Vec<_> = refs.iter().filter(|(name, tip)| old.get(*name) != Some(tip)).collect();
+        changes.updated = moved.iter().filter(|(name, _)| old.contains_key(*name)).count();
+        changes.created = moved.len() - changes.updated;
+        write(&raw, moved.iter().map(|(name, tip)| (name.as_str(), Some(**tip)))).map_err(&failed)?;
+
+        if let Some(head) = head {
+            let current = raw.find_reference("HEAD").map_err(&failed)?;
+            if current.symbolic_target().ok().flatten() != Some(head.as_str()) {
+                raw.set_head(head.as_str()).map_err(&failed)?;
+                changes.head_moved = true;
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Keeps the commit of a pull request at `refs/nostr/<event id>`, so that it counts as in use.
+    ///
+    /// # Errors
+    ///
+    /// When the id is not 64 hex digits or the commit is not there.
+    pub fn set_pull_request(&self, event_id_hex: &str, tip: ObjectId) -> Result<(), GitError> {
+        if event_id_hex.len() != 64 || !event_id_hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let (repository, id) = (self.path.clone(), event_id_hex.to_owned());
+            return Err(GitError::NotAnEventId { repository, id });
+        }
+        let name = format!("refs/nostr/{}", event_id_hex.to_ascii_lowercase());
+        if !self.missing([tip])?.is_empty() {
+            return Err(self.missing_tip(&name, &tip));
+        }
+        let raw = self.raw()?;
+        raw.reference(&name, oid(&tip), true, "").map_err(self.git("setting a pull request's ref"))?;
+        Ok(())
+    }
+
+    /// The first second from `now` on in which nothing has been archived.
+    fn free_stamp(&self, raw: &git2::Repository, now: u64) -> Result<u64, GitError> {
+        let mut stamp = now;
+        loop {
+            let mut there = raw
+                .references_glob(&format!("refs/archive/{stamp}/*"))
+                .map_err(self.git("reading the archived refs"))?;
+            if there.next().is_none() {
+                return Ok(stamp);
+            }
+            stamp = stamp.saturating_add(1);
+        }
+    }
+}
+
+/// Whether moving `name` from `old` to `new` (`None`: deleting it) would leave `old` unreachable.
+fn loses(raw: &git2::Repository, name: &RefName, old: ObjectId, new: Option<ObjectId>) -> bool {
+    match new {
+        None => true,
+        Some(new) if new == old => false,
+        // Only commits have descendants; a tag that moves always loses its old object.
+        Some(new) => !name.is_branch() || !raw.graph_descendant_of(oid(&new), oid(&old)).unwrap_or(false),
+    }
+}
+
+/// Sets (or with `None` deletes) refs in one transaction: all are locked before the first one changes.
+fn write<'a>(
+    raw: &git2::Repository,
+    refs: impl IntoIterator<Item = (&'a str, Option<ObjectId>)>,
+) -> Result<(), git2::Error> {
+    let mut transaction = raw.transaction()?;
+    let mut any = false;
+    for (name, tip) in refs {
+        any = true;
+        transaction.lock_ref(name)?;
+        match tip.as_ref().map(oid) {
+            Some(tip) => transaction.set_target(name, tip, None, "")?,
+            None => transaction.remove(name)?,
+        }
+    }
+    if any { transaction.commit() } else { Ok(()) }
+}

@@ -1,0 +1,161 @@
+//! Why talking to a git server failed, and the server's words made fit for showing.
+
+use std::{io, time::Duration};
+
+use url::Url;
+
+/// Longest text of a server that is kept, in characters.
+const MAX_WORDS: usize = 500;
+
+/// Why a request to a git server failed. Every variant names the repository's URL there.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// No connection came about: name not found, connection refused, TLS, or the connect timeout.
+    #[error("{url} cannot be reached: {}", chain(source))]
+    Unreachable {
+        /// The repository there.
+        url: Url,
+        /// What went wrong.
+        source: reqwest::Error,
+    },
+    /// The connection broke.
+    #[error("the connection to {url} broke while {doing}, after {sent_bytes} bytes sent: {}", chain(source))]
+    Broken {
+        /// The repository there.
+        url: Url,
+        /// What was being done.
+        doing: &'static str,
+        /// How much of the request's body had been sent, in bytes.
+        sent_bytes: u64,
+        /// What went wrong.
+        source: reqwest::Error,
+    },
+    /// Nothing moved for too long, or the whole took too long.
+    #[error("{url} did not finish {doing} within {limit:?}{}", if *stalled { " of silence" } else { "" })]
+    TimedOut {
+        /// The repository there.
+        url: Url,
+        /// What was being done.
+        doing: &'static str,
+        /// The limit that was passed.
+        limit: Duration,
+        /// Whether it was the limit for silence (else the one for the whole request).
+        stalled: bool,
+    },
+    /// The server does not have the repository (404).
+    #[error("{url} does not exist on that server")]
+    RepositoryUnknown {
+        /// The repository there.
+        url: Url,
+    },
+    /// An HTTP status that is no answer.
+    #[error("{url} answered HTTP {status}: {reason}")]
+    Status {
+        /// The repository there.
+        url: Url,
+        /// The status.
+        status: u16,
+        /// The start of the answer's text, cleaned.
+        reason: String,
+    },
+    /// The server said no. For a push: nothing may be taken as changed before the refs are read again.
+    #[error("{url} refused {doing}: {reason}")]
+    Refused {
+        /// The repository there.
+        url: Url,
+        /// What it refused.
+        doing: &'static str,
+        /// Its own words, cleaned.
+        reason: String,
+    },
+    /// An answer that is not git's protocol.
+    #[error("{url} sent an answer that cannot be read: {reason}")]
+    Malformed {
+        /// The repository there.
+        url: Url,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An answer over a configured limit.
+    #[error("{url} sent more than {limit} {unit}; raise {setting} in the configuration if that is expected")]
+    TooLarge {
+        /// The repository there.
+        url: Url,
+        /// The limit.
+        limit: u64,
+        /// What it counts.
+        unit: &'static str,
+        /// The setting it comes from.
+        setting: &'static str,
+    },
+    /// A file on this machine could not be read or written.
+    #[error("{doing} with {url}: {source}")]
+    Local {
+        /// The repository there.
+        url: Url,
+        /// What was being done.
+        doing: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// Why a push failed.
+pub type PushError = WireError;
+
+/// An error with the causes that reqwest keeps to itself.
+fn chain(error: &reqwest::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !words.contains(&next) {
+            words.push_str(": ");
+            words.push_str(&next);
+        }
+        cause = error.source();
+    }
+    words
+}
+
+/// A server's words as one line to show: no control or direction-changing characters, at most 500
+/// characters.
+pub(super) fn words(bytes: &[u8]) -> String {
+    // A character takes at most four bytes; more need not be looked at.
+    let bytes = bytes.get(..MAX_WORDS * 8).unwrap_or(bytes);
+    let text = String::from_utf8_lossy(bytes);
+    let clean: String = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).filter(shows).collect();
+    let mut words = String::new();
+    for word in clean.split_whitespace() {
+        if !words.is_empty() {
+            words.push(' ');
+        }
+        words.push_str(word);
+    }
+    if words.chars().nth(MAX_WORDS).is_none() {
+        return words;
+    }
+    words.chars().take(MAX_WORDS).chain(['…']).collect()
+}
+
+/// Unicode's controls, and the characters that reorder or hide text (bidi marks, zero width, tags).
+fn shows(c: &char) -> bool {
+    !c.is_control()
+        && !matches!(*c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{61c}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_words_become_one_harmless_line() {
+        assert_eq!(words(b"ERR  no\r\n\x1b[31mway\n"), "ERR no [31mway");
+        assert_eq!(words("a\u{202e}b\u{200b}c".as_bytes()), "abc");
+        assert_eq!(words(b"\xff\xfe"), "\u{fffd}\u{fffd}");
+        let long = words("ü".repeat(5000).as_bytes());
+        assert_eq!(long.chars().count(), 501);
+        assert!(long.ends_with('…'));
+    }
+}

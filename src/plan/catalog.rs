@@ -1,0 +1,323 @@
+//! From stored events to the repositories that are to be mirrored.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nostr::prelude::{Event, EventId, Kind, PublicKey, Timestamp};
+
+use super::authority::{self, Authority, Family};
+use crate::model::{
+    announcement::Announcement,
+    coordinate::{Coordinate, folder_name},
+    server::ServerUrl,
+    state::State,
+};
+
+/// What is to be mirrored, in whole authors and in single repositories.
+#[derive(Clone, Debug, Default)]
+pub struct Watched {
+    /// Every repository these authors announce.
+    pub authors: BTreeSet<PublicKey>,
+    /// Single repositories of others.
+    pub repositories: BTreeSet<Coordinate>,
+}
+
+/// Bounds on what one repository or author may ask of the mirror.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Heads and tags in one state.
+    pub max_refs: usize,
+    /// Repositories mirrored for one author; the newest announcements win.
+    pub max_repos_per_author: usize,
+}
+
+/// One repository to mirror.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    /// The watched owner's coordinate.
+    pub coordinate: Coordinate,
+    /// The owner's announcement first, then those of the other confirmed maintainers.
+    pub announcements: Vec<Announcement>,
+    /// Who may sign its state.
+    pub authority: Option<Authority>,
+    /// The authoritative state; `None` while nobody has signed one.
+    pub state: Option<State>,
+    /// Why it cannot be mirrored although it should be.
+    pub obstacle: Option<Obstacle>,
+    /// The folder of its local copy, below the owner's.
+    pub folder: String,
+}
+
+/// Why a repository cannot be mirrored although it is wanted, in words for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// This mirror's own limits.
+    Limit(String),
+    /// What its maintainers signed cannot be followed.
+    Signed(String),
+}
+
+impl Obstacle {
+    /// The reason, for people.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Limit(reason) | Self::Signed(reason) => reason,
+        }
+    }
+}
+
+/// Everything wanted, and what is left alone on purpose.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// Sorted by coordinate.
+    pub repositories: Vec<Repository>,
+    /// Announced once and deleted since (NIP-09).
+    pub deleted: BTreeSet<Coordinate>,
+    /// Private repositories: counted, never named.
+    pub private: usize,
+    /// Left out because their author announces more than the limit.
+    pub over_limit: usize,
+}
+
+impl Repository {
+    /// The watched owner's announcement.
+    #[must_use]
+    pub fn announcement(&self) -> Option<&Announcement> {
+        self.announcements.first()
+    }
+
+    /// All announced clone URLs, the owner's first, each once.
+    #[must_use]
+    pub fn clone_urls(&self) -> Vec<String> {
+        distinct(self.announcements.iter().flat_map(|announcement| announcement.clone_urls.iter()))
+    }
+
+    /// All announced relays, the owner's first, each once.
+    #[must_use]
+    pub fn relays(&self) -> Vec<String> {
+        distinct(self.announcements.iter().flat_map(|announcement| announcement.relays.iter()))
+    }
+
+    /// Every confirmed maintainer's coordinate: what the conversation may point at.
+    #[must_use]
+    pub fn coordinates(&self) -> Vec<Coordinate> {
+        self.announcements.iter().map(|announcement| announcement.coordinate.clone()).collect()
+    }
+
+    /// Whose announcement lists `server`, the owner before the other maintainers.
+    #[must_use]
+    pub fn listed_by(&self, server: &ServerUrl) -> Option<&Coordinate> {
+        self.announcements.iter().find(|announcement| announcement.lists(server)).map(|a| &a.coordinate)
+    }
+}
+
+fn distinct<'a>(values: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    values.filter(|value| seen.insert(*value)).cloned().collect()
+}
+
+/// Deletion requests (NIP-09): an author may take back what it signed.
+#[derive(Debug, Default)]
+struct Deletions {
+    ids: BTreeSet<(PublicKey, EventId)>,
+    coordinates: BTreeMap<(PublicKey, String), Timestamp>,
+}
+
+impl Deletions {
+    fn of(events: &[Event]) -> Self {
+        let mut all = Self::default();
+        for event in events.iter().filter(|event| event.kind == Kind::EventDeletion) {
+            all.ids.extend(event.tags.event_ids().map(|id| (event.pubkey, id)));
+            for tag in event.tags.iter().filter(|tag| tag.kind() == "a") {
+                let Some(target) = tag.content() else { continue };
+                let at = all.coordinates.entry((event.pubkey, target.to_owned())).or_insert(event.created_at);
+                *at = (*at).max(event.created_at);
+            }
+        }
+        all
+    }
+
+    fn cover(&self, event: &Event, identifier: &str) -> bool {
+        let coordinate = format!("{}:{}:{identifier}", event.kind.as_u16(), event.pubkey.to_hex());
+        self.ids.contains(&(event.pubkey, event.id))
+            || self.coordinates.get(&(event.pubkey, coordinate)).is_some_and(|at| *at >= event.created_at)
+    }
+}
+
+/// Works out from everything stored what is to be mirrored for `watched`.
+///
+/// `events` may hold anything; announcements, states and deletions count. The bot's own announcements
+/// (`bot`) are copies and never sources.
+#[must_use]
+pub fn build(events: &[Event], watched: &Watched, bot: &PublicKey, limits: Limits) -> Catalog {
+    let deletions = Deletions::of(events);
+    let mut announced: BTreeMap<(String, PublicKey), Announcement> = BTreeMap::new();
+    let mut states: BTreeMap<String, Vec<&Event>> = BTreeMap::new();
+    for event in events {
+        if event.kind == Kind::RepoState {
+            if let Some(identifier) = event.tags.identifier()
+                && !deletions.cover(event, &identifier)
+            {
+                states.entry(identifier).or_default().push(event);
+            }
+        } else if let Some(found) = Announcement::read(event.clone())
+            && found.author() != *bot
+            && !deletions.cover(event, &found.coordinate.identifier)
+        {
+            let key = (found.coordinate.identifier.clone(), found.author());
+            let newer = announced.get(&key).is_none_or(|known| wins(&found.event, &known.event));
+            if newer {
+                announced.insert(key, found);
+            }
+        }
+    }
+
+    let mut catalog = Catalog::default();
+    for (author, target) in deletions.coordinates.keys() {
+        if let Ok(coordinate) = target.parse::<Coordinate>()
+            && coordinate.owner == *author
+            && watched.wants(&coordinate)
+            && !announced.contains_key(&(coordinate.identifier.clone(), *author))
+        {
+            catalog.deleted.insert(coordinate);
+        }
+    }
+    let mut by_identifier: BTreeMap<&str, Family<'_>> = BTreeMap::new();
+    for ((identifier, author), announcement) in &announced {
+        by_identifier.entry(identifier).or_default().insert(*author, announcement);
+    }
+    for (identifier, family) in &by_identifier {
+        let no_states = Vec::new();
+        let states = states.get(*identifier).unwrap_or(&no_states);
+        gather_family(family, states, watched, limits, &mut catalog);
+    }
+    catalog.keep_newest(limits.max_repos_per_author);
+    catalog.repositories.sort_by(|a, b| a.coordinate.cmp(&b.coordinate));
+    catalog
+}
+
+impl Watched {
+    fn wants(&self, coordinate: &Coordinate) -> bool {
+        self.authors.contains(&coordinate.owner) || self.repositories.contains(coordinate)
+    }
+}
+
+impl Catalog {
+    fn keep_newest(&mut self, per_author: usize) {
+        self.repositories.sort_by_key(|repository| {
+            std::cmp::Reverse(repository.announcement().map(Announcement::created_at))
+        });
+        let mut counts: BTreeMap<PublicKey, usize> = BTreeMap::new();
+        let before = self.repositories.len();
+        self.repositories.retain(|repository| {
+            let count = counts.entry(repository.coordinate.owner).or_default();
+            *count += 1;
+            *count <= per_author
+        });
+        self.over_limit = before - self.repositories.len();
+    }
+}
+
+/// Adds the repositories that watched authors announce under one `d`.
+///
+/// Maintainers of one repository who are all watched get one mirror, named after the lead where there is one:
+/// their coordinates stand for the same thing.
+fn gather_family(
+    family: &Family<'_>,
+    states: &[&Event],
+    watched: &Watched,
+    limits: Limits,
+    into: &mut Catalog,
+) {
+    let mut candidates: Vec<_> = family
+        .values()
+        .filter(|announcement| watched.wants(&announcement.coordinate))
+        .map(|announcement| (*announcement, authority::resolve(announcement.author(), family)))
+        .collect();
+    candidates.sort_by_key(|(announcement, authority)| {
+        let leads_itself = authority.as_ref().is_ok_and(|found| found.root == announcement.author());
+        (!leads_itself, announcement.author())
+    });
+    let mut taken: Vec<Authority> = Vec::new();
+    for (announcement, authority) in candidates {
+        let same = |other: &Authority| {
+            authority.as_ref().is_ok_and(|found| found.confirmed == other.confirmed)
+                && other.confirmed.contains(&announcement.author())
+        };
+        if taken.iter().any(same) {
+            continue;
+        }
+        let members: Vec<Announcement> = match &authority {
+            Ok(found) => std::iter::once(announcement)
+                .chain(
+                    found
+                        .confirmed
+                        .iter()
+                        .filter(|key| **key != announcement.author())
+                        .filter_map(|key| family.get(key).copied()),
+                )
+                .cloned()
+                .collect(),
+            Err(_) => vec![announcement.clone()],
+        };
+        if members.iter().any(|member| member.private) {
+            into.private += 1;
+            continue;
+        }
+        into.repositories.push(repository(
+            announcement.coordinate.clone(),
+            members,
+            authority.as_ref(),
+            states,
+            limits,
+        ));
+        taken.extend(authority.ok());
+    }
+}
+
+fn repository(
+    coordinate: Coordinate,
+    announcements: Vec<Announcement>,
+    authority: Result<&Authority, &authority::AuthorityError>,
+    states: &[&Event],
+    limits: Limits,
+) -> Repository {
+    let mut obstacle =
+        authority.err().map(|error| Obstacle::Signed(format!("nobody may sign its state: {error}")));
+    let folder = folder_name(&coordinate.identifier).unwrap_or_else(|error| {
+        obstacle = Some(Obstacle::Limit(error.to_string()));
+        String::new()
+    });
+    let newest = authority.ok().and_then(|authority| {
+        states.iter().filter(|event| authority.confirmed.contains(&event.pubkey)).fold(
+            None,
+            |best: Option<&Event>, event| match best {
+                Some(best) if !wins(event, best) => Some(best),
+                _ => Some(event),
+            },
+        )
+    });
+    // A newest state that cannot be followed is not replaced by an older one: no server would take it.
+    let state = match newest.map(|event| State::read(event.clone())) {
+        Some(Ok(state)) if state.refs.len() > limits.max_refs => {
+            obstacle = Some(Obstacle::Limit(format!(
+                "its state has {} refs, more than limits.max_refs = {}",
+                state.refs.len(),
+                limits.max_refs
+            )));
+            None
+        }
+        Some(Ok(state)) => Some(state),
+        Some(Err(error)) => {
+            obstacle = Some(Obstacle::Signed(error.to_string()));
+            None
+        }
+        None => None,
+    };
+    Repository { coordinate, announcements, authority: authority.ok().cloned(), state, obstacle, folder }
+}
+
+/// Whether `event` replaces `other` (NIP-01: newest first, ties to the lower id).
+fn wins(event: &Event, other: &Event) -> bool {
+    (event.created_at, other.id) > (other.created_at, event.id)
+}

@@ -1,0 +1,283 @@
+//! Catalog, places and the bot's own namespace, from signed events.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nostr::prelude::{Event, EventBuilder, FinalizeEvent, Keys, Kind, Tag, Timestamp};
+use proptest::prelude::*;
+
+use super::{
+    catalog::{Catalog, Limits, Obstacle, Repository, Watched, build},
+    namespace,
+    placement::{Grasp, announced_servers, places},
+};
+use crate::model::{
+    announcement::Announcement, coordinate::Coordinate, placement::Placement, policy::Reach,
+    server::ServerUrl,
+};
+
+const LIMITS: Limits = Limits { max_refs: 3, max_repos_per_author: 5 };
+
+fn event(keys: &Keys, kind: u16, at: u64, tags: &[&[&str]]) -> Event {
+    EventBuilder::new(Kind::from(kind), "")
+        .tags(tags.iter().map(|tag| Tag::parse(tag.iter().copied()).unwrap()))
+        .custom_created_at(Timestamp::from_secs(at))
+        .finalize(keys)
+        .unwrap()
+}
+
+fn announce(keys: &Keys, d: &str, at: u64, more: &[&[&str]]) -> Event {
+    event(keys, 30617, at, &[&[&["d", d][..]], more].concat())
+}
+
+fn state(keys: &Keys, d: &str, at: u64, commit: char) -> Event {
+    event(
+        keys,
+        30618,
+        at,
+        &[&["d", d], &["refs/heads/main", &commit.to_string().repeat(40)], &["HEAD", "ref: refs/heads/main"]],
+    )
+}
+
+fn catalog(events: &[Event], watched: &[&Keys]) -> Catalog {
+    let watched = Watched {
+        authors: watched.iter().map(|keys| keys.public_key()).collect(),
+        repositories: BTreeSet::new(),
+    };
+    build(events, &watched, &Keys::generate().public_key(), LIMITS)
+}
+
+fn only(catalog: &Catalog) -> &Repository {
+    assert_eq!(catalog.repositories.len(), 1);
+    &catalog.repositories[0]
+}
+
+#[test]
+fn the_newest_state_of_a_confirmed_maintainer_counts_and_nobody_elses() {
+    let [owner, invited, stranger] = [(); 3].map(|()| Keys::generate());
+    let hex = invited.public_key().to_hex();
+    let old = state(&owner, "d", 10, 'a');
+    let new = state(&owner, "d", 20, 'b');
+    let events = [
+        announce(&owner, "d", 1, &[&["maintainers", &hex]]),
+        old,
+        new.clone(),
+        announce(&invited, "d", 2, &[]),
+        state(&invited, "d", 90, 'c'),
+        announce(&stranger, "d", 3, &[&["maintainers", &owner.public_key().to_hex()]]),
+        state(&stranger, "d", 99, 'd'),
+    ];
+    let catalog = catalog(&events, &[&owner]);
+    assert_eq!(only(&catalog).state.as_ref().unwrap().event.id, new.id);
+}
+
+#[test]
+fn of_equally_old_states_the_lower_id_wins() {
+    let owner = Keys::generate();
+    let states = ['a', 'b', 'c'].map(|commit| state(&owner, "d", 10, commit));
+    let lowest = states.iter().map(|event| event.id).min().unwrap();
+    for rotation in 0..3 {
+        let mut events = states.to_vec();
+        events.rotate_left(rotation);
+        events.push(announce(&owner, "d", 1, &[]));
+        assert_eq!(only(&catalog(&events, &[&owner])).state.as_ref().unwrap().event.id, lowest);
+    }
+}
+
+#[test]
+fn deleted_and_private_repositories_are_left_alone() {
+    let owner = Keys::generate();
+    let a = format!("30617:{}:gone", owner.public_key().to_hex());
+    let events = [
+        announce(&owner, "gone", 1, &[]),
+        event(&owner, 5, 2, &[&["a", &a]]),
+        // A stranger cannot delete it.
+        announce(&owner, "kept", 1, &[]),
+        event(&Keys::generate(), 5, 2, &[&["a", &a.replace("gone", "kept")]]),
+        announce(&owner, "secret", 1, &[&["private", "true"]]),
+    ];
+    let found = catalog(&events, &[&owner]);
+    assert_eq!(only(&found).coordinate.identifier, "kept");
+    assert_eq!(found.deleted.iter().map(|c| c.identifier.as_str()).collect::<Vec<_>>(), ["gone"]);
+    assert_eq!(found.private, 1);
+    // Announced again after the deletion: there it is again.
+    let again = [events.to_vec(), vec![announce(&owner, "gone", 3, &[])]].concat();
+    let found = catalog(&again, &[&owner]);
+    assert_eq!((found.repositories.len(), found.deleted.len()), (2, 0));
+}
+
+#[test]
+fn maintainers_of_one_repository_share_one_mirror() {
+    let (alice, bob) = (Keys::generate(), Keys::generate());
+    let events = [
+        announce(&alice, "d", 1, &[&["maintainers", &bob.public_key().to_hex()]]),
+        announce(&bob, "d", 2, &[&["maintainers", &alice.public_key().to_hex()]]),
+        state(&bob, "d", 3, 'b'),
+    ];
+    let found = catalog(&events, &[&alice, &bob]);
+    assert_eq!(only(&found).announcements.len(), 2);
+    assert_eq!(only(&found).state.as_ref().unwrap().event.pubkey, bob.public_key());
+}
+
+#[test]
+fn what_cannot_be_mirrored_says_why() {
+    let owner = Keys::generate();
+    let many: Vec<[String; 2]> = (0..4).map(|n| [format!("refs/heads/b{n}"), "a".repeat(40)]).collect();
+    let mut tags: Vec<Vec<&str>> = vec![vec!["d", "many"]];
+    tags.extend(many.iter().map(|tag| tag.iter().map(String::as_str).collect()));
+    let tags: Vec<&[&str]> = tags.iter().map(Vec::as_slice).collect();
+    let events = [
+        announce(&owner, "../up", 1, &[]),
+        announce(&owner, "many", 1, &[]),
+        event(&owner, 30618, 2, &tags),
+        announce(&owner, "broken", 1, &[]),
+        event(&owner, 30618, 2, &[&["d", "broken"], &["refs/heads/a..b", &"a".repeat(40)]]),
+    ];
+    let found = catalog(&events, &[&owner]);
+    let obstacles: BTreeMap<&str, &Obstacle> = found
+        .repositories
+        .iter()
+        .map(|repository| (repository.coordinate.identifier.as_str(), repository.obstacle.as_ref().unwrap()))
+        .collect();
+    assert!(matches!(obstacles["../up"], Obstacle::Limit(reason) if reason.contains("path")));
+    assert!(matches!(obstacles["many"], Obstacle::Limit(reason) if reason.contains("max_refs")));
+    assert!(matches!(obstacles["broken"], Obstacle::Signed(reason) if reason.contains("refs/heads/a..b")));
+}
+
+#[test]
+fn one_author_cannot_fill_the_disk() {
+    let owner = Keys::generate();
+    let events: Vec<Event> = (0..8).map(|n| announce(&owner, &format!("r{n}"), n, &[])).collect();
+    let found = catalog(&events, &[&owner]);
+    let kept: Vec<&str> = found.repositories.iter().map(|r| r.coordinate.identifier.as_str()).collect();
+    assert_eq!(kept, ["r3", "r4", "r5", "r6", "r7"]);
+    assert_eq!(found.over_limit, 3);
+}
+
+fn server(name: &str) -> ServerUrl {
+    format!("wss://{name}.example").parse().unwrap()
+}
+
+/// A repository of `owner` that lists the server `listed`.
+fn listed_repository(owner: &Keys, d: &str, at: u64) -> Repository {
+    let url = server("listed").clone_url(&owner.public_key(), d).to_string();
+    let events = [
+        announce(
+            owner,
+            d,
+            at,
+            &[
+                &["clone", &url],
+                &["relays", "wss://Listed.example/"],
+                &["r", "abc", "euc"],
+                &["t", "rust"],
+                &["name", "n"],
+            ],
+        ),
+        state(owner, d, at + 1, 'a'),
+    ];
+    only(&catalog(&events, &[owner])).clone()
+}
+
+#[test]
+fn listed_where_listed_and_in_the_namespace_elsewhere() {
+    let (owner, bot) = (Keys::generate(), Keys::generate().public_key());
+    let repository = listed_repository(&owner, "d", 1);
+    let servers = BTreeMap::from([
+        (server("listed"), Grasp::Full),
+        (server("other"), Grasp::Full),
+        (server("dead"), Grasp::Unknown),
+        (server("archive"), Grasp::ArchiveOnly),
+        (server("relay"), Grasp::NotGrasp("no".to_owned())),
+    ]);
+    let all = places(&repository, &servers, Reach::Everywhere, &bot, "d");
+    let how = |name: &str| all.get(&server(name)).map(|place| (place.placement, place.takes_pushes));
+    assert_eq!(how("listed"), Some((Placement::Listed, true)));
+    assert_eq!(how("other"), Some((Placement::Namespace, true)));
+    assert_eq!(how("archive"), Some((Placement::Listed, false)));
+    assert_eq!(how("relay"), None);
+    assert_eq!(all[&server("other")].path, Coordinate::new(bot, "d"));
+    // Nobody is sent to a server that has never answered.
+    assert_eq!(announced_servers(&all, &servers), BTreeSet::from([server("other")]));
+    let listed = places(&repository, &servers, Reach::Listed, &bot, "d");
+    assert_eq!(listed.keys().collect::<Vec<_>>(), [&server("listed")]);
+}
+
+#[test]
+fn the_copys_events_are_the_same_whenever_they_are_made() {
+    let (owner, bot) = (Keys::generate(), Keys::generate());
+    let repository = listed_repository(&owner, "d", 100);
+    let servers = BTreeSet::from([server("a"), server("b")]);
+    let draft = namespace::announcement(&repository, &bot.public_key(), "d", &servers).unwrap();
+    let npub = crate::model::coordinate::npub(&bot.public_key());
+    let hex = owner.public_key().to_hex();
+    assert!(draft.tags.contains(&vec![
+        "clone".to_owned(),
+        format!("https://a.example/{npub}/d.git"),
+        format!("https://b.example/{npub}/d.git"),
+    ]));
+    for tag in [
+        vec!["u", &repository.coordinate.to_string(), "wss://Listed.example/", &hex],
+        vec!["maintainers", &hex],
+        vec!["r", "abc", "euc"],
+        vec!["t", "rust"],
+        vec!["relays", "wss://a.example", "wss://b.example"],
+    ] {
+        let tag: Vec<String> = tag.into_iter().map(str::to_owned).collect();
+        assert!(draft.tags.contains(&tag), "{tag:?}");
+    }
+    assert_eq!(draft.created_at, Timestamp::from_secs(100));
+
+    let copy = namespace::state(repository.state.as_ref().unwrap(), "d-1");
+    let tags: Vec<&[&str]> = vec![&["d", "d-1"]];
+    assert_eq!(copy.tags[0], tags[0]);
+    assert_eq!(
+        copy.tags[1..].iter().map(|tag| tag[0].as_str()).collect::<Vec<_>>(),
+        ["refs/heads/main", "HEAD"]
+    );
+
+    // Said already: nothing to sign. Said otherwise: signed anew, dated after what it replaces.
+    let said = EventBuilder::new(draft.kind, "")
+        .tags(draft.tags.iter().map(|tag| Tag::parse(tag).unwrap()))
+        .custom_created_at(Timestamp::from_secs(500))
+        .finalize(&bot)
+        .unwrap();
+    assert_eq!(draft.clone().unless_said(Some(&said)), None);
+    let wider = BTreeSet::from([server("a"), server("b"), server("c")]);
+    let changed = namespace::announcement(&repository, &bot.public_key(), "d", &wider).unwrap();
+    assert_eq!(changed.unless_said(Some(&said)).unwrap().created_at, Timestamp::from_secs(501));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// Owners with the same `d` get different names, and keep them whoever else comes and in whatever order.
+    #[test]
+    fn names_in_the_namespace_are_distinct_and_stable(first in 1..5_usize, later in 0..4_usize, times in proptest::collection::vec(1..50_u64, 9)) {
+        let bot = Keys::generate();
+        let owners: Vec<Keys> = (0..first + later).map(|_| Keys::generate()).collect();
+        let all: Vec<Repository> =
+            owners.iter().zip(&times).map(|(owner, at)| listed_repository(owner, "d", *at)).collect();
+        let names = namespace::identifiers(&all[..first], &[]);
+        prop_assert_eq!(names.len(), first);
+        prop_assert_eq!(names.values().collect::<BTreeSet<_>>().len(), first);
+        prop_assert_eq!(names.values().filter(|name| *name == "d").count(), 1);
+        for (coordinate, name) in &names {
+            let suffixed = format!("d-{}", &coordinate.owner.to_hex()[..8]);
+            prop_assert!(name == "d" || *name == suffixed);
+        }
+        // What was published is read back, also on a blank machine, and nobody is renamed.
+        let own: Vec<Announcement> = all[..first].iter().map(|repository| {
+            let name = &names[&repository.coordinate];
+            let draft = namespace::announcement(repository, &bot.public_key(), name, &BTreeSet::from([server("a")])).unwrap();
+            let event = EventBuilder::new(draft.kind, "").tags(draft.tags.iter().map(|tag| Tag::parse(tag).unwrap())).finalize(&bot).unwrap();
+            Announcement::read(event).unwrap()
+        }).collect();
+        let after = namespace::identifiers(&all, &own);
+        prop_assert_eq!(after.values().collect::<BTreeSet<_>>().len(), all.len());
+        for (coordinate, name) in &names {
+            prop_assert_eq!(&after[coordinate], name);
+        }
+    }
+}

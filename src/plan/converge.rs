@@ -1,0 +1,214 @@
+//! The next step for one mirror.
+//!
+//! A mirror converges by asking [`next_step`] again after every step: announcement and state first (a server
+//! takes no git data without them), then the git data, then what else belongs there, and at the end a look at
+//! what the server really serves. Only that look makes a mirror in sync.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nostr::prelude::{EventId, Timestamp};
+
+use super::{conversation::PullRequest, placement::Place};
+use crate::model::{coordinate::Coordinate, refs::Refs, server::ServerUrl};
+
+/// What one server is to have of one repository.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The watched owner's coordinate.
+    pub repository: Coordinate,
+    /// Where.
+    pub server: ServerUrl,
+    /// How.
+    pub place: Place,
+    /// What makes the server take the repository: announcements, then the governing state.
+    pub governing: Vec<EventId>,
+    /// The governing state: a server that serves it has its git data. `None` while nobody signed one.
+    pub state: Option<EventId>,
+    /// Heads and tags, exactly.
+    pub refs: Refs,
+    /// In the bot's namespace: the maintainers' own announcements and state, which the server takes once it
+    /// has the bot's.
+    pub attached: Vec<EventId>,
+    /// Pull requests whose commits are here and can be pushed.
+    pub pull_requests: Vec<PullRequest>,
+    /// The conversation, in order.
+    pub conversation: Vec<EventId>,
+}
+
+/// What a server said to an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Stored and served.
+    Taken,
+    /// Kept back until the git data arrives ("purgatory").
+    Purgatory,
+    /// Refused for good, with its words.
+    Refused(String),
+}
+
+/// What is known of one mirror: read back from the server, or answered by it during this run.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Governing and attached events the server itself was seen to serve.
+    pub served: BTreeSet<EventId>,
+    /// Whether `served` was read after everything that was sent.
+    pub fresh: bool,
+    /// Answers to what was sent during this run.
+    pub answers: BTreeMap<EventId, Answer>,
+    /// Refused earlier, with the server's words; not tried again.
+    pub refused: BTreeMap<EventId, String>,
+    /// Whether the heads and tags were pushed (or found to be right already) during this run.
+    pub pushed: bool,
+    /// How often the server was looked at after a push without the state being served.
+    pub looks: u8,
+    /// Conversation events the server lacks; `None` before it was asked.
+    pub lacks: Option<BTreeSet<EventId>>,
+    /// Pull requests pushed during this run.
+    pub pushed_requests: BTreeSet<EventId>,
+}
+
+/// One step towards a mirror in sync.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Send these events, in this order.
+    Send(Vec<EventId>),
+    /// Make the server's heads and tags exactly the state's, in one request.
+    Push,
+    /// Push these pull requests' commits to `refs/nostr/<event id>`.
+    PushRequests(Vec<PullRequest>),
+    /// Ask which governing and attached events the server serves.
+    Look,
+    /// Ask which events of the conversation the server lacks.
+    LookAtConversation,
+    /// Nothing left to do.
+    Settled(Outcome),
+}
+
+/// How a mirror stands when there is nothing left to do in this run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The server serves what it should.
+    InSync,
+    /// Sent, but not seen to be served yet.
+    Pending(String),
+    /// The server said no for good.
+    Refused(String),
+}
+
+/// Looks after a push before the mirror is left pending: a server needs a moment to release what it kept back.
+pub const LOOKS: u8 = 6;
+
+impl Wanted {
+    /// The events whose being served proves the mirror.
+    pub fn proofs(&self) -> impl Iterator<Item = &EventId> {
+        self.governing.iter().chain(&self.attached)
+    }
+
+    /// Whether the server is known to serve all of it but the conversation.
+    #[must_use]
+    pub fn is_proved_by(&self, seen: &Seen) -> bool {
+        self.proofs().all(|id| seen.served.contains(id) || self.may_lack(id, seen))
+    }
+
+    /// Attached events a server refused are its own business; the governing ones are not.
+    fn may_lack(&self, id: &EventId, seen: &Seen) -> bool {
+        !self.governing.contains(id) && seen.refusal(id).is_some()
+    }
+}
+
+impl Seen {
+    fn refusal(&self, id: &EventId) -> Option<&String> {
+        match self.answers.get(id) {
+            Some(Answer::Refused(reason)) => Some(reason),
+            Some(_) => None,
+            None => self.refused.get(id),
+        }
+    }
+
+    /// Neither served nor sent in this run nor refused for good.
+    fn is_due(&self, id: &EventId) -> bool {
+        !self.served.contains(id) && !self.answers.contains_key(id) && !self.refused.contains_key(id)
+    }
+}
+
+/// The next step for one mirror. Same input, same answer.
+#[must_use]
+pub fn next_step(wanted: &Wanted, seen: &Seen) -> Step {
+    // A refused announcement or state ends it: nothing else would be taken.
+    if let Some(reason) = wanted.governing.iter().find_map(|id| seen.refusal(id)) {
+        return Step::Settled(Outcome::Refused(reason.clone()));
+    }
+    let due: Vec<EventId> = wanted.governing.iter().copied().filter(|id| seen.is_due(id)).collect();
+    if !due.is_empty() {
+        return Step::Send(due);
+    }
+    if let Some(state) = &wanted.state
+        && !seen.served.contains(state)
+    {
+        let kept_back = seen.answers.get(state) == Some(&Answer::Purgatory);
+        let may_push = wanted.place.takes_pushes && !seen.pushed;
+        // A state taken without "purgatory" found its git data there already; only a look can tell more.
+        if may_push && (kept_back || seen.fresh) {
+            return Step::Push;
+        }
+        if !seen.fresh || seen.looks < LOOKS && wanted.place.takes_pushes {
+            return Step::Look;
+        }
+        return Step::Settled(Outcome::Pending(if wanted.place.takes_pushes {
+            "pushed, but the server does not serve the state yet".to_owned()
+        } else {
+            "sent to an archive server, which fetches the git data by itself".to_owned()
+        }));
+    }
+    let attached: Vec<EventId> = wanted.attached.iter().copied().filter(|id| seen.is_due(id)).collect();
+    if !attached.is_empty() {
+        return Step::Send(attached);
+    }
+    if !wanted.is_proved_by(seen) {
+        if !seen.fresh || seen.looks < LOOKS {
+            return Step::Look;
+        }
+        return Step::Settled(Outcome::Pending(
+            "the server has not served every announcement yet".to_owned(),
+        ));
+    }
+    conversation_step(wanted, seen)
+}
+
+fn conversation_step(wanted: &Wanted, seen: &Seen) -> Step {
+    let Some(lacks) = &seen.lacks else {
+        return if wanted.conversation.is_empty() {
+            Step::Settled(Outcome::InSync)
+        } else {
+            Step::LookAtConversation
+        };
+    };
+    let unpushed: Vec<PullRequest> = wanted
+        .pull_requests
+        .iter()
+        .filter(|request| wanted.place.takes_pushes && lacks.contains(&request.id))
+        .filter(|request| {
+            !seen.pushed_requests.contains(&request.id) && !seen.refused.contains_key(&request.id)
+        })
+        .cloned()
+        .collect();
+    if !unpushed.is_empty() {
+        return Step::PushRequests(unpushed);
+    }
+    let unsent: Vec<EventId> = wanted
+        .conversation
+        .iter()
+        .copied()
+        .filter(|id| lacks.contains(id) && !seen.answers.contains_key(id) && !seen.refused.contains_key(id))
+        .collect();
+    if unsent.is_empty() { Step::Settled(Outcome::InSync) } else { Step::Send(unsent) }
+}
+
+/// When a mirror that failed is tried again: 30 s doubled with every failure, an hour at most.
+#[must_use]
+pub fn retry_at(now: Timestamp, failures: u32) -> Timestamp {
+    const FIRST_SECS: u64 = 30;
+    const CAP_SECS: u64 = 3_600;
+    let wait = FIRST_SECS.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(CAP_SECS);
+    Timestamp::from_secs(now.as_secs() + wait)
+}

@@ -1,0 +1,19 @@
+//! What is wanted, and the next step towards it. Pure: (events, what was last read, now) → decisions.
+//!
+//! [`catalog`] says what is to be mirrored and [`authority`] whose word counts; [`namespace`] says what the bot
+//! itself announces; [`conversation`] which events belong to a repository; [`placement`] where each mirror goes;
+//! [`converge`] is the next step for one mirror.
+
+pub mod authority;
+pub mod catalog;
+#[cfg(test)]
+mod catalog_tests;
+pub mod converge;
+#[cfg(test)]
+mod converge_tests;
+pub mod conversation;
+pub mod namespace;
+pub mod placement;
+pub mod record;
+#[cfg(test)]
+mod simulated;

@@ -1,0 +1,136 @@
+//! What the bot says in its own namespace: a copy of a repository under the bot's key, for servers that no
+//! maintainer listed.
+//!
+//! A server takes the copy because the bot announces it, governs it by the bot's state, which is a copy of the
+//! authoritative one, and then also accepts the owner's announcement, state and conversation, because the
+//! bot's announcement names the owner (`u`, `maintainers`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nostr::prelude::{Event, Kind, PublicKey, Timestamp};
+
+use super::catalog::Repository;
+use crate::model::{
+    announcement::{Announcement, first, values},
+    coordinate::Coordinate,
+    server::ServerUrl,
+    state::State,
+};
+
+/// An event of the bot's that is to be signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// The kind of event.
+    pub kind: Kind,
+    /// Tags in order.
+    pub tags: Vec<Vec<String>>,
+    /// When it is to be dated: never at random, so that a bot that lost its disk signs the same event again.
+    pub created_at: Timestamp,
+}
+
+impl Draft {
+    /// What is to be signed to replace `existing`, dated after it; `None` when it already says the same.
+    #[must_use]
+    pub fn unless_said(mut self, existing: Option<&Event>) -> Option<Self> {
+        if let Some(event) = existing {
+            let said = event.tags.iter().map(|tag| tag.as_slice()).eq(self.tags.iter().map(Vec::as_slice));
+            if said && event.content.is_empty() {
+                return None;
+            }
+            self.created_at = self.created_at.max(Timestamp::from_secs(event.created_at.as_secs() + 1));
+        }
+        Some(self)
+    }
+}
+
+/// The identifier of each repository's copy in the bot's namespace.
+///
+/// A copy keeps the owner's `d`. Where two owners use the same `d`, who has it already (in the bot's published
+/// announcements, `own`) keeps it, else who announced first; the others get `d-<first eight hex digits of the
+/// owner's key>`.
+#[must_use]
+pub fn identifiers(repositories: &[Repository], own: &[Announcement]) -> BTreeMap<Coordinate, String> {
+    let mut assigned: BTreeMap<Coordinate, String> = BTreeMap::new();
+    let mut used: BTreeSet<String> = BTreeSet::new();
+    for copy in own {
+        if let Some(upstream) = &copy.upstream
+            && used.insert(copy.coordinate.identifier.clone())
+        {
+            assigned.entry(upstream.clone()).or_insert_with(|| copy.coordinate.identifier.clone());
+        }
+    }
+    let mut order: Vec<&Repository> = repositories.iter().collect();
+    order.sort_by_key(|repository| {
+        (repository.announcement().map(Announcement::created_at), repository.coordinate.clone())
+    });
+    for repository in order {
+        let coordinate = &repository.coordinate;
+        if assigned.contains_key(coordinate) {
+            continue;
+        }
+        let hex = coordinate.owner.to_hex();
+        let name = [8, hex.len()]
+            .into_iter()
+            .map(|digits| format!("{}-{}", coordinate.identifier, hex.get(..digits).unwrap_or(&hex)))
+            .fold(None, |found: Option<String>, name| {
+                found.or_else(|| (!used.contains(&name)).then_some(name))
+            });
+        let name =
+            if used.contains(&coordinate.identifier) { name } else { Some(coordinate.identifier.clone()) };
+        if let Some(name) = name {
+            used.insert(name.clone());
+            assigned.insert(coordinate.clone(), name);
+        }
+    }
+    assigned
+}
+
+/// The bot's announcement of its copy of `repository` on `servers`.
+#[must_use]
+pub fn announcement(
+    repository: &Repository,
+    bot: &PublicKey,
+    identifier: &str,
+    servers: &BTreeSet<ServerUrl>,
+) -> Option<Draft> {
+    let owner = repository.announcement()?;
+    let owner_hex = repository.coordinate.owner.to_hex();
+    let mut tags = vec![vec!["d".to_owned(), identifier.to_owned()]];
+    for name in ["name", "description"] {
+        if let Some(value) = first(&owner.event, name) {
+            tags.push(vec![name.to_owned(), value.to_owned()]);
+        }
+    }
+    let web = values(&owner.event, "web");
+    if !web.is_empty() {
+        tags.push([vec!["web".to_owned()], web].concat());
+    }
+    tags.push(
+        std::iter::once("clone".to_owned())
+            .chain(servers.iter().map(|server| server.clone_url(bot, identifier).to_string()))
+            .collect(),
+    );
+    tags.push(std::iter::once("relays".to_owned()).chain(servers.iter().map(ToString::to_string)).collect());
+    let copied = owner.event.tags.iter().map(|tag| tag.as_slice()).filter(|tag| match tag {
+        [name, _, marker, ..] if name == "r" => marker == "euc",
+        [name, ..] => name == "t",
+        [] => false,
+    });
+    tags.extend(copied.map(<[String]>::to_vec));
+    let hint = owner.relays.first().cloned().unwrap_or_default();
+    tags.push(vec!["u".to_owned(), repository.coordinate.to_string(), hint, owner_hex.clone()]);
+    tags.push(vec!["maintainers".to_owned(), owner_hex]);
+    tags.push(vec![
+        "alt".to_owned(),
+        format!("mirror of the git repository {}", repository.coordinate.for_people()),
+    ]);
+    Some(Draft { kind: Kind::GitRepoAnnouncement, tags, created_at: owner.created_at() })
+}
+
+/// The bot's state for its copy: the authoritative one, ref by ref, under another `d`.
+#[must_use]
+pub fn state(authoritative: &State, identifier: &str) -> Draft {
+    let mut tags = vec![vec!["d".to_owned(), identifier.to_owned()]];
+    tags.extend(authoritative.ref_tags.iter().cloned());
+    Draft { kind: Kind::RepoState, tags, created_at: authoritative.event.created_at }
+}

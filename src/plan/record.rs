@@ -1,0 +1,132 @@
+//! What is remembered of each mirror between runs.
+
+use std::collections::BTreeMap;
+
+use nostr::prelude::{EventId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::converge::{Answer, Outcome, Seen, retry_at};
+use crate::model::{placement::Placement, server::ServerUrl, status::MirrorStatus};
+
+/// Everything remembered of one repository's mirrors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryRecord {
+    /// By server.
+    pub mirrors: BTreeMap<ServerUrl, MirrorRecord>,
+}
+
+/// What was last read back from one mirror, and what it refuses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorRecord {
+    /// How it stands.
+    pub status: MirrorStatus,
+    /// How it is placed.
+    pub placement: Placement,
+    /// Why it is not in sync, in words for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when it has this status, Unix seconds.
+    pub since: u64,
+    /// When it was last seen in sync on the server itself, Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_back_at: Option<u64>,
+    /// When a failing one is tried again, Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<u64>,
+    /// Failures in a row.
+    #[serde(default)]
+    pub failures: u32,
+    /// Events the server refused for good, with its words; not sent again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<EventId, String>,
+    /// Fingerprint of the conversation the server was last seen to hold in full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<String>,
+}
+
+/// How one run ended for one mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The walk to the end.
+    Settled(Outcome),
+    /// Something went wrong on the way.
+    Failed(String),
+    /// The server could not be reached.
+    Unreachable(String),
+    /// The operator's own policy or limits keep it away.
+    Blocked(String),
+}
+
+/// The record after a run: `seen` is what was read and answered, `governing` the events without which there is
+/// no mirror, `conversation` its fingerprint when the server was seen to hold all of it.
+#[must_use]
+pub fn after(
+    before: Option<&MirrorRecord>,
+    placement: Placement,
+    ending: Ending,
+    seen: &Seen,
+    governing: &[EventId],
+    conversation: Option<String>,
+    now: Timestamp,
+) -> MirrorRecord {
+    let (status, reason) = match ending {
+        Ending::Settled(Outcome::InSync) => (MirrorStatus::InSync, None),
+        Ending::Settled(Outcome::Pending(reason)) => (MirrorStatus::Pending, Some(reason)),
+        Ending::Settled(Outcome::Refused(reason)) if is_for_good(&reason) || is_restricted(&reason) => {
+            (MirrorStatus::Refused, Some(reason))
+        }
+        Ending::Settled(Outcome::Refused(reason)) => (MirrorStatus::Failing, Some(reason)),
+        Ending::Blocked(reason) => (MirrorStatus::Blocked, Some(reason)),
+        Ending::Failed(reason) => (MirrorStatus::Failing, Some(reason)),
+        Ending::Unreachable(reason) => (MirrorStatus::Unreachable, Some(reason)),
+    };
+    let failures = match status {
+        MirrorStatus::Failing | MirrorStatus::Unreachable | MirrorStatus::Pending => {
+            before.map_or(0, |record| record.failures).saturating_add(1)
+        }
+        _ => 0,
+    };
+    let since = before.filter(|record| record.status == status).map_or(now.as_secs(), |record| record.since);
+    let mut refused = before.map(|record| record.refused.clone()).unwrap_or_default();
+    for (id, answer) in &seen.answers {
+        match answer {
+            // A reply is also "restricted" while what it answers is missing, so only the events that make the
+            // repository are given up for that.
+            Answer::Refused(reason)
+                if is_for_good(reason) || is_restricted(reason) && governing.contains(id) =>
+            {
+                refused.insert(*id, reason.clone());
+            }
+            _ => {
+                refused.remove(id);
+            }
+        }
+    }
+    let in_sync = status == MirrorStatus::InSync;
+    MirrorRecord {
+        status,
+        placement,
+        reason,
+        since,
+        read_back_at: if in_sync {
+            Some(now.as_secs())
+        } else {
+            before.and_then(|record| record.read_back_at)
+        },
+        retry_at: (failures > 0).then(|| retry_at(now, failures).as_secs()),
+        failures,
+        refused,
+        conversation: conversation
+            .or_else(|| before.and_then(|record| record.conversation.clone()).filter(|_| !in_sync)),
+    }
+}
+
+/// Whether a relay's refusal will be the same tomorrow (NIP-01 machine-readable prefixes).
+#[must_use]
+pub fn is_for_good(reason: &str) -> bool {
+    ["blocked:", "invalid:", "pow:"].iter().any(|prefix| reason.starts_with(prefix))
+}
+
+fn is_restricted(reason: &str) -> bool {
+    reason.starts_with("restricted:")
+}

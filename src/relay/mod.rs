@@ -1,0 +1,161 @@
+//! Relays: reading to the end, writing at the rate they allow, and what a server says about itself.
+//!
+//! [`Relays`] holds one connection per address for a run. Everything a relay sends is verified and saved in
+//! the event database by nostr-sdk before anyone here sees it. A relay that cannot be reached costs its
+//! connect timeout once per run. A read that does not end in `EOSE` is an error, never "nothing there".
+
+mod link;
+pub mod nip11;
+mod read;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    num::NonZeroU32,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use link::Link;
+use nostr::prelude::{Event, EventId, Filter, Keys, RelayUrl, Timestamp};
+use nostr_database::NostrDatabase;
+
+use crate::plan::converge::Answer;
+
+/// What bounds the work with one relay.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long a connection may take.
+    pub connect_timeout: Duration,
+    /// How long a relay may be silent in the middle of an answer.
+    pub stall_timeout: Duration,
+    /// Events sent to one relay per minute, in all.
+    pub events_per_minute: NonZeroU32,
+    /// Events read in one go; more is an incomplete read.
+    pub max_events: usize,
+}
+
+/// What went wrong with a relay. Every variant names it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RelayError {
+    /// No connection.
+    #[error("{relay} cannot be reached: {reason}")]
+    Unreachable {
+        /// Which relay.
+        relay: String,
+        /// Why.
+        reason: String,
+    },
+    /// The answer broke off before its end.
+    #[error("{relay} broke off in the middle of an answer: {reason}")]
+    Incomplete {
+        /// Which relay.
+        relay: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The relay ended the request itself.
+    #[error("{relay} does not answer: {reason}")]
+    Closed {
+        /// Which relay.
+        relay: String,
+        /// Its own words.
+        reason: String,
+    },
+    /// An event could not be delivered, though the relay did not refuse it.
+    #[error("{relay} did not take the event {event}: {reason}")]
+    NotTaken {
+        /// Which relay.
+        relay: String,
+        /// Which event.
+        event: EventId,
+        /// What happened, in the relay's own words where it said something.
+        reason: String,
+    },
+}
+
+impl RelayError {
+    /// Whether the relay is down, as against answering badly.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+}
+
+/// All relays of a run.
+#[derive(Debug)]
+pub struct Relays {
+    links: Mutex<HashMap<RelayUrl, Arc<Link>>>,
+    database: Arc<dyn NostrDatabase>,
+    keys: Keys,
+    limits: Limits,
+}
+
+impl Relays {
+    /// Relays that save what they bring into `database` and, when asked, authenticate as `keys` (NIP-42).
+    #[must_use]
+    pub fn new(database: Arc<dyn NostrDatabase>, keys: Keys, limits: Limits) -> Self {
+        Self { links: Mutex::default(), database, keys, limits }
+    }
+
+    fn link(&self, url: &RelayUrl) -> Arc<Link> {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || Arc::new(Link::new(url, &self.database, &self.keys, self.limits));
+        Arc::clone(links.entry(url.clone()).or_insert_with(make))
+    }
+
+    /// Brings everything `filter` matches at `url` into the database: by negentropy (NIP-77) where the relay
+    /// speaks it, else page by page to the end.
+    ///
+    /// # Errors
+    ///
+    /// [`RelayError`]; whatever arrived before is saved all the same.
+    pub async fn backfill(&self, url: &RelayUrl, filter: Filter) -> Result<(), RelayError> {
+        self.link(url).backfill(filter).await
+    }
+
+    /// Brings everything that matches one of `filters` (to its end, page by page) and returns it.
+    ///
+    /// # Errors
+    ///
+    /// [`RelayError`]; whatever arrived before is saved all the same.
+    pub async fn read(&self, url: &RelayUrl, filters: Vec<Filter>) -> Result<Vec<Event>, RelayError> {
+        self.link(url).read_pages(filters).await
+    }
+
+    /// Which of `wanted` the relay does not serve. `filter` must match all of them; the narrower, the cheaper.
+    ///
+    /// # Errors
+    ///
+    /// [`RelayError`].
+    pub async fn lacks(
+        &self,
+        url: &RelayUrl,
+        filter: Filter,
+        wanted: &[(EventId, Timestamp)],
+    ) -> Result<BTreeSet<EventId>, RelayError> {
+        self.link(url).lacks(filter, wanted).await
+    }
+
+    /// Which of `ids` the relay serves, asked for one by one.
+    ///
+    /// # Errors
+    ///
+    /// [`RelayError`].
+    pub async fn serves(&self, url: &RelayUrl, ids: &[EventId]) -> Result<BTreeSet<EventId>, RelayError> {
+        let mut served = BTreeSet::new();
+        for some in ids.chunks(read::IDS_PER_FILTER) {
+            let filter = Filter::new().ids(some.iter().copied());
+            served.extend(self.link(url).read_once(vec![filter]).await?.into_iter().map(|event| event.id));
+        }
+        Ok(served)
+    }
+
+    /// Sends one event, no faster than the relay allows, and returns what it said.
+    ///
+    /// # Errors
+    ///
+    /// [`RelayError`] when there was no answer, or one that says "later".
+    pub async fn send(&self, url: &RelayUrl, event: &Event) -> Result<Answer, RelayError> {
+        self.link(url).send(event).await
+    }
+}

@@ -1,0 +1,187 @@
+//! Reading from a relay to the end.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::atomic::Ordering,
+    time::Duration,
+};
+
+use futures::StreamExt;
+use nostr::prelude::{
+    Event, EventId, Filter, MachineReadablePrefix, RelayMessage, SubscriptionId, Timestamp,
+};
+use nostr_sdk::{
+    error::ErrorKind,
+    relay::{RelayNotification, ReqExitPolicy, SubscribeAutoCloseOptions, SyncOptions},
+};
+
+use super::{
+    RelayError,
+    link::{Link, chain},
+};
+
+/// Ids in one filter: well below every relay's message limit (66 bytes each).
+pub(super) const IDS_PER_FILTER: usize = 400;
+
+/// Events asked for at once; relays cut off at 500 or so, and then more pages follow.
+const PAGE: usize = 500;
+
+/// How long a relay gets to show that it speaks NIP-77.
+const NEGENTROPY_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Link {
+    fn incomplete(&self, reason: impl Into<String>) -> RelayError {
+        RelayError::Incomplete { relay: self.relay.url().to_string(), reason: reason.into() }
+    }
+
+    /// One request, to its `EOSE`.
+    ///
+    /// nostr-sdk's own fetch ends a stream in the same way on `EOSE` and on a lost connection, so the end is
+    /// watched for here.
+    pub(super) async fn read_once(&self, filters: Vec<Filter>) -> Result<Vec<Event>, RelayError> {
+        let _slot = self.requests.acquire().await.map_err(|_| self.incomplete("shutting down"))?;
+        self.connect().await?;
+        let id = SubscriptionId::generate();
+        let mut notices = self.relay.notifications();
+        let close = SubscribeAutoCloseOptions::default().exit_policy(ReqExitPolicy::ExitOnEOSE);
+        self.relay
+            .subscribe(filters)
+            .with_id(id.clone())
+            .close_on(close)
+            .await
+            .map_err(|error| self.incomplete(chain(&error)))?;
+        let mut events = Vec::new();
+        let result = loop {
+            let notice = match tokio::time::timeout(self.limits.stall_timeout, notices.next()).await {
+                Ok(Some(notice)) => notice,
+                Ok(None) => break Err(self.incomplete("the connection ended")),
+                Err(_) => {
+                    let silence = self.limits.stall_timeout.as_secs();
+                    break Err(self.incomplete(format!("silent for {silence} s")));
+                }
+            };
+            match notice {
+                RelayNotification::Message { message } => match *message {
+                    RelayMessage::Event { subscription_id, event } if *subscription_id == id => {
+                        events.push(event.into_owned());
+                        if events.len() > self.limits.max_events {
+                            break Err(self.incomplete("more events than the limit"));
+                        }
+                    }
+                    RelayMessage::EndOfStoredEvents(of) if *of == id => break Ok(()),
+                    RelayMessage::Closed { subscription_id, message } if *subscription_id == id => {
+                        match MachineReadablePrefix::parse(&message) {
+                            // nostr-sdk authenticates and asks again.
+                            Some(MachineReadablePrefix::AuthRequired) => {}
+                            _ => {
+                                break Err(RelayError::Closed {
+                                    relay: self.relay.url().to_string(),
+                                    reason: message.chars().filter(|c| !c.is_control()).take(300).collect(),
+                                });
+                            }
+                        }
+                    }
+                    _ => {}
+                },
+                RelayNotification::AuthenticationFailed => {
+                    break Err(RelayError::Closed {
+                        relay: self.relay.url().to_string(),
+                        reason: "it wants authentication and refused ours".to_owned(),
+                    });
+                }
+                RelayNotification::RelayStatus { status } if !status.is_connected() => {
+                    break Err(self.incomplete("the connection was lost"));
+                }
+                _ => {}
+            }
+        };
+        if result.is_err() {
+            let _ = self.relay.unsubscribe(&id).await;
+        }
+        result.map(|()| events)
+    }
+
+    /// Every event that matches one of `filters`, page by page until a page brings nothing new.
+    pub(super) async fn read_pages(&self, filters: Vec<Filter>) -> Result<Vec<Event>, RelayError> {
+        let mut all = Vec::new();
+        for filter in filters {
+            let mut seen: HashSet<EventId> = HashSet::new();
+            let mut until: Option<Timestamp> = None;
+            loop {
+                let mut page = filter.clone().limit(PAGE);
+                page.until = until.or(filter.until);
+                let events = self.read_once(vec![page]).await?;
+                let oldest = events.iter().map(|event| event.created_at).min();
+                let brought = events.len();
+                let fresh: Vec<Event> = events.into_iter().filter(|event| seen.insert(event.id)).collect();
+                let nothing_new = fresh.is_empty();
+                all.extend(fresh);
+                if all.len() > self.limits.max_events {
+                    return Err(self.incomplete("more events than the limit"));
+                }
+                let Some(oldest) = oldest else { break };
+                if nothing_new {
+                    // A page full of one second's events would come again and again: step over that second.
+                    if brought < PAGE || oldest.as_secs() == 0 {
+                        break;
+                    }
+                    until = Some(Timestamp::from_secs(oldest.as_secs() - 1));
+                } else {
+                    until = Some(oldest);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    pub(super) async fn backfill(&self, filter: Filter) -> Result<(), RelayError> {
+        if self.speaks_negentropy() {
+            let _slot = self.requests.acquire().await.map_err(|_| self.incomplete("shutting down"))?;
+            self.connect().await?;
+            match self.relay.sync(filter.clone()).opts(self.sync_options()).await {
+                Ok(_) => return Ok(()),
+                Err(error) => self.negentropy_failed(&error),
+            }
+        }
+        self.read_pages(vec![filter]).await.map(|_| ())
+    }
+
+    pub(super) async fn lacks(
+        &self,
+        filter: Filter,
+        wanted: &[(EventId, Timestamp)],
+    ) -> Result<BTreeSet<EventId>, RelayError> {
+        if wanted.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        if self.speaks_negentropy() {
+            let _slot = self.requests.acquire().await.map_err(|_| self.incomplete("shutting down"))?;
+            self.connect().await?;
+            let asked = self
+                .relay
+                .sync(filter.clone())
+                .items(wanted.iter().copied())
+                .opts(self.sync_options().dry_run())
+                .await;
+            match asked {
+                Ok(summary) => return Ok(summary.local.into_iter().collect()),
+                Err(error) => self.negentropy_failed(&error),
+            }
+        }
+        let served: HashSet<EventId> =
+            self.read_pages(vec![filter]).await?.into_iter().map(|event| event.id).collect();
+        Ok(wanted.iter().map(|(id, _)| *id).filter(|id| !served.contains(id)).collect())
+    }
+
+    fn sync_options(&self) -> SyncOptions {
+        SyncOptions::new().initial_timeout(NEGENTROPY_PATIENCE).idle_timeout(self.limits.stall_timeout)
+    }
+
+    fn negentropy_failed(&self, error: &nostr_sdk::error::Error) {
+        // A relay that does not know NIP-77 says so, or says nothing; either way it is not asked again.
+        if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Timeout | ErrorKind::Rejected) {
+            self.no_negentropy.store(true, Ordering::Relaxed);
+        }
+        tracing::debug!(relay = %self.relay.url(), error = %chain(error), "no negentropy; reading by pages");
+    }
+}

@@ -1,0 +1,361 @@
+//! The status report: the content of the kind 30078 event with `d` = `grasp-mirror/status`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nostr::prelude::{EventId, PublicKey};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::{coordinate::Coordinate, server::ServerUrl, status::MirrorStatus},
+    plan::record::MirrorRecord,
+};
+
+/// The report's `d` tag.
+pub const IDENTIFIER: &str = "grasp-mirror/status";
+
+/// Relays take events of 64 KiB; this leaves room for the envelope.
+pub const MAX_BYTES: usize = 60 * 1024;
+
+/// What stands in `software`.
+pub const SOFTWARE: &str = concat!("grasp-mirror/", env!("CARGO_PKG_VERSION"));
+
+/// The whole report. Times are Unix seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The format's version: 1.
+    pub version: u32,
+    /// Program and version.
+    pub software: String,
+    /// The cycle it tells of.
+    pub cycle: CycleSummary,
+    /// Sums over everything, also over what `truncated` left out.
+    pub totals: Totals,
+    /// The servers in use, and those that were meant to be.
+    pub servers: Vec<ReportedServer>,
+    /// The repositories, those with problems first.
+    pub repos: Vec<ReportedRepository>,
+    /// Repositories left out to keep the event small.
+    pub truncated: usize,
+    /// What is left alone on purpose; absent when nothing is.
+    #[serde(default, skip_serializing_if = "LeftAlone::is_empty")]
+    pub left_alone: LeftAlone,
+}
+
+/// One cycle.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CycleSummary {
+    /// Counted from 1 over the life of the data folder.
+    pub number: u64,
+    /// What started it: `start`, `timer`, `once` or `command`.
+    pub trigger: String,
+    /// When it began.
+    pub started_at: u64,
+    /// When it ended.
+    pub finished_at: u64,
+    /// When the next one begins; `null` when nobody will start one.
+    pub next_at: Option<u64>,
+}
+
+/// Sums. `in_sync + pending + failing + refused = mirrors`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Watched authors.
+    pub authors: usize,
+    /// Their repositories.
+    pub repos: usize,
+    /// Servers in use.
+    pub servers: usize,
+    /// (repository, server) pairs.
+    pub mirrors: usize,
+    /// Of those, how many the servers were seen to serve.
+    pub in_sync: usize,
+    /// Sent, not yet read back, or waiting for a signature.
+    pub pending: usize,
+    /// Failing, or on a server that is down.
+    pub failing: usize,
+    /// Refused by the server or blocked by the operator's policy.
+    pub refused: usize,
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedServer {
+    /// Its address.
+    pub url: ServerUrl,
+    /// Whether it answered.
+    pub reachable: bool,
+    /// `<name> <version>`, as far as it said.
+    pub software: Option<String>,
+    /// Mirrors it is to hold.
+    pub mirrors: usize,
+    /// Of those, how many it was seen to serve.
+    pub in_sync: usize,
+    /// Why it is not used although it is configured; absent when it is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused: Option<String>,
+}
+
+/// One repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedRepository {
+    /// Its coordinate.
+    pub a: Coordinate,
+    /// The authoritative state event.
+    pub state: Option<EventId>,
+    /// Verified copies.
+    pub copies: usize,
+    /// Copies there should be.
+    pub wanted: usize,
+    /// Every mirror that is not in sync.
+    pub problems: Vec<Problem>,
+    /// What else people should know, such as LFS objects that are not mirrored; absent when there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// Why one mirror is not in sync.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Where.
+    pub server: ServerUrl,
+    /// How it stands.
+    pub status: MirrorStatus,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since: u64,
+    /// When it is tried again, where it is.
+    pub retry_at: Option<u64>,
+}
+
+/// What is not mirrored, and is meant not to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftAlone {
+    /// Repositories whose announcement was deleted.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub deleted: BTreeSet<Coordinate>,
+    /// How many repositories are private.
+    #[serde(default)]
+    pub private: usize,
+    /// How many are beyond `max_repos_per_author`.
+    #[serde(default)]
+    pub over_limit: usize,
+}
+
+impl LeftAlone {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a cycle knows of one repository at its end.
+#[derive(Clone, Debug)]
+pub struct RepositoryOutcome {
+    /// Its coordinate.
+    pub coordinate: Coordinate,
+    /// The authoritative state event.
+    pub state: Option<EventId>,
+    /// Its mirrors.
+    pub mirrors: BTreeMap<ServerUrl, MirrorRecord>,
+    /// What people should know.
+    pub notes: Vec<String>,
+}
+
+/// What a cycle knows of one server.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServerOutcome {
+    /// Its address.
+    pub url: ServerUrl,
+    /// Whether it answered.
+    pub reachable: bool,
+    /// `<name> <version>`.
+    pub software: Option<String>,
+    /// Why it is not used.
+    pub unused: Option<String>,
+}
+
+impl Report {
+    /// Puts a report together.
+    #[must_use]
+    pub fn of(
+        cycle: CycleSummary,
+        authors: &BTreeSet<PublicKey>,
+        servers: &[ServerOutcome],
+        outcomes: &[RepositoryOutcome],
+        left_alone: LeftAlone,
+    ) -> Self {
+        let mut repos: Vec<ReportedRepository> = outcomes.iter().map(ReportedRepository::of).collect();
+        repos.sort_by_key(|repo| (repo.problems.is_empty(), repo.a.clone()));
+        let mut totals = Totals {
+            authors: authors.len(),
+            repos: repos.len(),
+            servers: servers.iter().filter(|server| server.unused.is_none()).count(),
+            ..Totals::default()
+        };
+        let mut per_server: BTreeMap<&ServerUrl, (usize, usize)> = BTreeMap::new();
+        for (server, mirror) in outcomes.iter().flat_map(|outcome| &outcome.mirrors) {
+            totals.mirrors += 1;
+            let counts = per_server.entry(server).or_default();
+            counts.0 += 1;
+            *match mirror.status {
+                MirrorStatus::InSync => {
+                    counts.1 += 1;
+                    &mut totals.in_sync
+                }
+                MirrorStatus::Pending | MirrorStatus::AwaitingSignature => &mut totals.pending,
+                MirrorStatus::Failing | MirrorStatus::Unreachable => &mut totals.failing,
+                MirrorStatus::Refused | MirrorStatus::Blocked => &mut totals.refused,
+            } += 1;
+        }
+        let servers = servers
+            .iter()
+            .map(|server| {
+                let (mirrors, in_sync) = per_server.get(&server.url).copied().unwrap_or_default();
+                ReportedServer {
+                    url: server.url.clone(),
+                    reachable: server.reachable,
+                    software: server.software.clone(),
+                    mirrors,
+                    in_sync,
+                    unused: server.unused.clone(),
+                }
+            })
+            .collect();
+        let software = SOFTWARE.to_owned();
+        let report = Self { version: 1, software, cycle, totals, servers, repos, truncated: 0, left_alone };
+        report.within(MAX_BYTES)
+    }
+
+    /// Leaves out repositories, those without problems first, until the JSON has at most `max_bytes`.
+    fn within(mut self, max_bytes: usize) -> Self {
+        let size_of =
+            |repo: &ReportedRepository| serde_json::to_string(repo).map_or(0, |json| json.len() + 1);
+        let sizes: Vec<usize> = self.repos.iter().map(size_of).collect();
+        let total = serde_json::to_string(&self).map_or(0, |json| json.len());
+        // Room for `truncated` to grow by some digits.
+        let rest = total.saturating_sub(sizes.iter().sum()) + 8;
+        let mut used = rest;
+        let fitting = sizes
+            .iter()
+            .take_while(|size| {
+                used += **size;
+                used <= max_bytes
+            })
+            .count();
+        self.truncated = self.repos.len().saturating_sub(fitting);
+        self.repos.truncate(fitting);
+        self
+    }
+
+    /// Whether everything wanted is in sync.
+    #[must_use]
+    pub fn is_in_sync(&self) -> bool {
+        self.totals.in_sync == self.totals.mirrors && self.repos.iter().all(|repo| repo.problems.is_empty())
+    }
+}
+
+impl ReportedRepository {
+    fn of(outcome: &RepositoryOutcome) -> Self {
+        let in_sync = outcome.mirrors.values().filter(|mirror| mirror.status == MirrorStatus::InSync).count();
+        let problems = outcome
+            .mirrors
+            .iter()
+            .filter(|(_, mirror)| mirror.status != MirrorStatus::InSync)
+            .map(|(server, mirror)| Problem {
+                server: server.clone(),
+                status: mirror.status,
+                reason: mirror.reason.clone().unwrap_or_default(),
+                since: mirror.since,
+                retry_at: mirror.retry_at,
+            })
+            .collect();
+        Self {
+            a: outcome.coordinate.clone(),
+            state: outcome.state,
+            copies: in_sync,
+            wanted: outcome.mirrors.len(),
+            problems,
+            notes: outcome.notes.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use nostr::prelude::Keys;
+
+    use super::*;
+    use crate::model::placement::Placement;
+
+    fn mirror(status: MirrorStatus) -> MirrorRecord {
+        MirrorRecord {
+            status,
+            placement: Placement::Listed,
+            reason: (status != MirrorStatus::InSync).then(|| "blocked: no".to_owned()),
+            since: 1_790_000_001,
+            read_back_at: None,
+            retry_at: None,
+            failures: 0,
+            refused: BTreeMap::new(),
+            conversation: None,
+        }
+    }
+
+    fn outcome(owner: PublicKey, d: &str, mirrors: &[(&str, MirrorStatus)]) -> RepositoryOutcome {
+        RepositoryOutcome {
+            coordinate: Coordinate::new(owner, d),
+            state: None,
+            mirrors: mirrors.iter().map(|(url, status)| (url.parse().unwrap(), mirror(*status))).collect(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn report(outcomes: &[RepositoryOutcome]) -> Report {
+        let cycle = CycleSummary { number: 1, trigger: "once".to_owned(), ..CycleSummary::default() };
+        let servers = ["wss://a.example", "wss://b.example"].map(|url| ServerOutcome {
+            url: url.parse().unwrap(),
+            reachable: true,
+            software: Some("ngit-grasp 3.0.9".to_owned()),
+            unused: None,
+        });
+        Report::of(cycle, &BTreeSet::new(), &servers, outcomes, LeftAlone::default())
+    }
+
+    #[test]
+    fn the_document_is_the_contracts() {
+        let owner = PublicKey::from_hex(&"1".repeat(64)).unwrap_or_else(|_| Keys::generate().public_key());
+        let outcomes = [
+            outcome(owner, "fine", &[("wss://a.example", MirrorStatus::InSync)]),
+            outcome(
+                owner,
+                "odd",
+                &[("wss://a.example", MirrorStatus::InSync), ("wss://b.example", MirrorStatus::Refused)],
+            ),
+        ];
+        let report = report(&outcomes);
+        let json = serde_json::to_value(&report).unwrap();
+        insta::assert_snapshot!(json["totals"], @r#"{"authors":0,"failing":0,"in_sync":2,"mirrors":3,"pending":0,"refused":1,"repos":2,"servers":2}"#);
+        insta::assert_snapshot!(json["servers"][1], @r#"{"in_sync":0,"mirrors":1,"reachable":true,"software":"ngit-grasp 3.0.9","url":"wss://b.example"}"#);
+        assert_eq!(json["repos"][0]["a"], format!("30617:{}:odd", owner.to_hex()));
+        insta::assert_snapshot!(json["repos"][0]["problems"], @r#"[{"reason":"blocked: no","retry_at":null,"server":"wss://b.example","since":1790000001,"status":"refused"}]"#);
+        assert!(!report.is_in_sync());
+        assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report);
+    }
+
+    #[test]
+    fn it_never_outgrows_what_relays_take_and_problems_stay() {
+        let owner = Keys::generate().public_key();
+        let mut outcomes: Vec<_> = (0..2_000)
+            .map(|n| outcome(owner, &format!("repository-{n}"), &[("wss://a.example", MirrorStatus::InSync)]))
+            .collect();
+        outcomes.push(outcome(owner, "zzz", &[("wss://a.example", MirrorStatus::Failing)]));
+        let report = report(&outcomes);
+        let size = serde_json::to_string(&report).unwrap().len();
+        assert!(size <= MAX_BYTES && size > MAX_BYTES - 1024, "{size}");
+        assert_eq!(report.repos.len() + report.truncated, 2_001);
+        assert_eq!(report.totals.repos, 2_001);
+        assert_eq!(report.repos[0].a.identifier, "zzz");
+    }
+}

@@ -1,0 +1,94 @@
+//! Every event seen, in one LMDB Nostr database, and the bot's own bookkeeping in the same.
+//!
+//! The database is nostr-lmdb behind `nostr-database`'s trait; relays save what they bring straight into it.
+//! The bot's records ([`records`]) are events too, signed by the bot and never published, so that there is no
+//! second format on the disk. One daemon at a time works on a data folder ([`lock`]); readers such as `status`
+//! may stand beside it, as LMDB allows.
+
+pub mod lock;
+pub mod records;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use nostr::prelude::{Event, Filter};
+use nostr_database::NostrDatabase;
+use nostr_lmdb::NostrLmdb;
+
+/// Why the store cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The data folder cannot be made.
+    #[error("cannot make the data folder {path}: {source}")]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process works on the same data folder.
+    #[error("the data folder {path} is in use by process {holder}; stop it, or use another --data-dir")]
+    Locked {
+        /// Which.
+        path: PathBuf,
+        /// Its process id, as far as it said.
+        holder: String,
+    },
+    /// The database.
+    #[error("the event database: {0}")]
+    Database(#[from] nostr_database::error::Error),
+    /// A record cannot be written or read.
+    #[error("the record {name}: {reason}")]
+    Record {
+        /// Which.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The event database of one data folder.
+#[derive(Clone, Debug)]
+pub struct Store {
+    database: Arc<NostrLmdb>,
+}
+
+impl Store {
+    /// Opens (or makes) `<data_dir>/events`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Folder`] or [`StoreError::Database`].
+    pub async fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        let path = data_dir.join("events");
+        std::fs::create_dir_all(&path).map_err(|source| StoreError::Folder { path: path.clone(), source })?;
+        Ok(Self { database: Arc::new(NostrLmdb::open(path).await?) })
+    }
+
+    /// The database as relays take it, to save what they bring.
+    #[must_use]
+    pub fn database(&self) -> Arc<dyn NostrDatabase> {
+        Arc::<NostrLmdb>::clone(&self.database)
+    }
+
+    /// Saves an event that was verified already.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`].
+    pub async fn save(&self, event: &Event) -> Result<(), StoreError> {
+        self.database.save_event(event).await?;
+        Ok(())
+    }
+
+    /// All stored events that match `filter`, newest first.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`].
+    pub async fn query(&self, filter: Filter) -> Result<Vec<Event>, StoreError> {
+        Ok(self.database.query(filter).await?.into_iter().collect())
+    }
+}

@@ -1,0 +1,98 @@
+//! The bot's bookkeeping: what each server acknowledged, last read-backs, retries.
+//!
+//! A record is a kind 30078 event signed by the bot, `d` = `grasp-mirror/local/<name>`, content JSON, that is
+//! never published. It lives in the same database as every other event.
+
+use nostr::prelude::{EventBuilder, Filter, FinalizeEvent, Keys, Kind, Tag, Timestamp};
+use nostr_database::NostrDatabase;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Store, StoreError};
+
+const PREFIX: &str = "grasp-mirror/local/";
+
+/// Reads and writes the bot's own records.
+#[derive(Clone, Debug)]
+pub struct Records {
+    store: Store,
+    keys: Keys,
+}
+
+impl Records {
+    /// The records of the bot with `keys`.
+    #[must_use]
+    pub fn new(store: Store, keys: Keys) -> Self {
+        Self { store, keys }
+    }
+
+    fn filter(&self) -> Filter {
+        Filter::new().kind(Kind::ApplicationSpecificData).author(self.keys.public_key())
+    }
+
+    /// The record called `name`; `None` when there is none, or when an older version wrote what this one
+    /// cannot read (records can always be learned again from the servers).
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`].
+    pub async fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
+        let found = self.store.query(self.filter().identifier(format!("{PREFIX}{name}"))).await?;
+        Ok(found.first().and_then(|event| {
+            serde_json::from_str(&event.content)
+                .inspect_err(|error| tracing::warn!(name, %error, "a record is unreadable and starts anew"))
+                .ok()
+        }))
+    }
+
+    /// Writes the record called `name`, unless it already says the same.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Record`] when the database did not take it.
+    pub async fn write<T: Serialize + Sync>(&self, name: &str, value: &T) -> Result<(), StoreError> {
+        let failed = |reason: String| StoreError::Record { name: name.to_owned(), reason };
+        let content = serde_json::to_string(value).map_err(|error| failed(error.to_string()))?;
+        let identifier = format!("{PREFIX}{name}");
+        let before = self.store.query(self.filter().identifier(&identifier)).await?;
+        let mut created_at = Timestamp::now();
+        if let Some(before) = before.first() {
+            if before.content == content {
+                return Ok(());
+            }
+            // Two writes within a second: of equally old addressable events the database keeps the lower id.
+            created_at = created_at.max(Timestamp::from_secs(before.created_at.as_secs() + 1));
+        }
+        let event = EventBuilder::new(Kind::ApplicationSpecificData, content)
+            .tag(Tag::identifier(identifier))
+            .custom_created_at(created_at)
+            .finalize(&self.keys)
+            .map_err(|error| failed(error.to_string()))?;
+        let status = self.store.database.save_event(&event).await?;
+        if status.is_success() { Ok(()) } else { Err(failed(format!("the database said {status:?}"))) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_write_counts_even_within_a_second() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Keys::generate();
+        let records = Records::new(Store::open(dir.path()).await.unwrap(), keys.clone());
+        assert_eq!(records.read::<u32>("x").await.unwrap(), None);
+        for value in 0..5_u32 {
+            records.write("x", &value).await.unwrap();
+        }
+        records.write("y", &"other").await.unwrap();
+        assert_eq!(records.read::<u32>("x").await.unwrap(), Some(4));
+        // Another type in its place is not an error but a fresh start.
+        assert_eq!(records.read::<u32>("y").await.unwrap(), None);
+        // Another bot's records are not ours.
+        let other = Records::new(records.store.clone(), Keys::generate());
+        assert_eq!(other.read::<u32>("x").await.unwrap(), None);
+    }
+}

@@ -1,0 +1,129 @@
+//! Brings git data here: exactly the signed commits and tags, from whoever has them.
+//!
+//! Sources are tried one after the other, and each is asked only for what is still missing, so several can
+//! supply one repository together. Nothing a source says about its refs is believed: what arrives is checked
+//! by the local repository, which takes a pack whole or not at all.
+
+use std::collections::BTreeMap;
+
+use url::Url;
+
+use super::{Transfer, blocking};
+use crate::{
+    git::{GitError, Repository},
+    model::refs::ObjectId,
+};
+
+/// Objects that signed events name, by what names them.
+pub type Tips = BTreeMap<String, ObjectId>;
+
+/// Why git data could not be brought here.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No source had it all.
+    #[error("no clone URL serves what was signed: {}", .sources.join("; "))]
+    NotServed {
+        /// What each source said or lacked.
+        sources: Vec<String>,
+    },
+    /// The local copy is in trouble.
+    #[error(transparent)]
+    Local(#[from] GitError),
+}
+
+impl Transfer {
+    /// Makes sure that `repository` holds every one of `tips` with all they refer to. Returns whether
+    /// anything had to be fetched.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::NotServed`] says for each source why it did not help.
+    pub async fn bring(
+        &self,
+        repository: &Repository,
+        tips: &Tips,
+        sources: &[String],
+    ) -> Result<bool, FetchError> {
+        let mut missing = self.missing(repository, tips).await?;
+        if missing.is_empty() {
+            return Ok(false);
+        }
+        let mut reasons = Vec::new();
+        for source in sources {
+            if let Err(reason) = self.bring_from(repository, tips, &missing, source).await {
+                tracing::debug!(source, reason, "a source did not help");
+                reasons.push(reason);
+            }
+            missing = self.missing(repository, tips).await?;
+            if missing.is_empty() {
+                return Ok(true);
+            }
+            if let Some((name, id)) = missing.first_key_value() {
+                reasons.push(format!("{source} has not {id} ({name})"));
+            }
+        }
+        if sources.is_empty() {
+            reasons.push("there is no clone URL".to_owned());
+        }
+        reasons.dedup();
+        Err(FetchError::NotServed { sources: reasons })
+    }
+
+    async fn missing(&self, repository: &Repository, tips: &Tips) -> Result<Tips, GitError> {
+        let (repository, tips) = (repository.clone(), tips.clone());
+        blocking(move || {
+            let absent = repository.missing(tips.values().copied())?;
+            Ok(tips.into_iter().filter(|(_, id)| absent.contains(id)).collect())
+        })
+        .await
+    }
+
+    async fn bring_from(
+        &self,
+        repository: &Repository,
+        tips: &Tips,
+        missing: &Tips,
+        source: &str,
+    ) -> Result<(), String> {
+        let url: Url = source.parse().map_err(|_| format!("{source} is not a URL"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(format!("{source} is not http(s)"));
+        }
+        self.guard.check(&url).await.map_err(|error| error.to_string())?;
+        let advertised = self.git.ls_refs(&url).await.map_err(|error| error.to_string())?;
+        let (shown, hidden): (Vec<ObjectId>, Vec<ObjectId>) = {
+            let mut wanted: Vec<ObjectId> = missing.values().copied().collect();
+            wanted.sort_unstable();
+            wanted.dedup();
+            wanted.into_iter().partition(|id| advertised.refs.values().any(|shown| shown == id))
+        };
+        // What a source does not advertise it may still have, but one unknown object spoils a whole request.
+        for wants in [shown, hidden] {
+            if wants.is_empty() {
+                continue;
+            }
+            let held = repository.clone();
+            let known = tips.clone();
+            let haves = blocking(move || {
+                let mut haves: Vec<ObjectId> = held.refs()?.into_values().collect();
+                let absent = held.missing(known.values().copied())?;
+                haves.extend(known.into_values().filter(|id| !absent.contains(id)));
+                haves.sort_unstable();
+                haves.dedup();
+                Ok::<_, GitError>(haves)
+            })
+            .await
+            .map_err(|error| error.to_string())?;
+            let into = repository.incoming_dir();
+            let pack =
+                self.git.fetch_pack(&url, &wants, &haves, &into).await.map_err(|error| error.to_string())?;
+            let held = repository.clone();
+            let bytes = pack.bytes;
+            let ingested = blocking(move || held.ingest(&pack.path))
+                .await
+                .map_err(|error| format!("{source} sent a pack that is thrown away: {error}"))?;
+            tracing::info!(source, pack_bytes = bytes, objects = ingested.objects, "fetched");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,246 @@
+//! Keeps the mirror from being sent into the operator's own network.
+//!
+//! Anyone can announce a repository whose clone URL or relay is `http://192.168.0.1/` or a name that resolves
+//! there. Such an address is only used when the operator configured it, or allowed private addresses. The
+//! guard fails closed: what cannot be resolved or understood is refused.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::{Host, Url};
+
+/// Why an address is not used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GuardError {
+    /// Another protocol than the web's.
+    #[error("{url} is not http(s) or ws(s)")]
+    Scheme {
+        /// The address.
+        url: String,
+    },
+    /// Not reachable from everywhere.
+    #[error("{url} is not a public address; set allow_private_addresses under [network] to use it")]
+    Private {
+        /// The address.
+        url: String,
+    },
+    /// The name means nothing.
+    #[error("{url} cannot be resolved: {reason}")]
+    Unresolved {
+        /// The address.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Decides which addresses named by events may be used.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    allow_private: bool,
+    /// Host and port of everything in the operator's own configuration.
+    trusted: Arc<BTreeSet<(String, u16)>>,
+}
+
+impl Guard {
+    /// A guard that trusts the operator's own `addresses`, and everything when `allow_private` is set.
+    #[must_use]
+    pub fn new(allow_private: bool, addresses: impl IntoIterator<Item = Url>) -> Self {
+        let trusted = addresses.into_iter().filter_map(|url| place(&url)).collect();
+        Self { allow_private, trusted: Arc::new(trusted) }
+    }
+
+    /// Whether `url` may be used, looking its name up where it has one.
+    ///
+    /// # Errors
+    ///
+    /// [`GuardError`] with the way out.
+    pub async fn check(&self, url: &Url) -> Result<(), GuardError> {
+        let shown = || shown(url);
+        if !matches!(url.scheme(), "http" | "https" | "ws" | "wss") {
+            return Err(GuardError::Scheme { url: shown() });
+        }
+        if self.allow_private || place(url).is_some_and(|place| self.trusted.contains(&place)) {
+            return Ok(());
+        }
+        let unresolved = |reason: String| GuardError::Unresolved { url: shown(), reason };
+        match url.host() {
+            None => Err(unresolved("it has no host".to_owned())),
+            Some(Host::Domain(name)) => {
+                let port = url.port_or_known_default().unwrap_or(443);
+                let mut addresses = tokio::net::lookup_host((name, port))
+                    .await
+                    .map_err(|error| unresolved(error.to_string()))?
+                    .peekable();
+                if addresses.peek().is_none() {
+                    return Err(unresolved("no address".to_owned()));
+                }
+                if addresses.all(|address| is_global(address.ip())) {
+                    Ok(())
+                } else {
+                    Err(GuardError::Private { url: shown() })
+                }
+            }
+            Some(_) => {
+                if self.permits_literal(url) {
+                    Ok(())
+                } else {
+                    Err(GuardError::Private { url: shown() })
+                }
+            }
+        }
+    }
+
+    /// Whether a redirect to `url` may be followed, as far as can be told without a look-up; names are
+    /// checked again when they are resolved.
+    #[must_use]
+    pub fn permits_literal(&self, url: &Url) -> bool {
+        if self.allow_private || place(url).is_some_and(|place| self.trusted.contains(&place)) {
+            return true;
+        }
+        match url.host() {
+            Some(Host::Ipv4(address)) => is_global(address.into()),
+            Some(Host::Ipv6(address)) => is_global(address.into()),
+            Some(Host::Domain(_)) => true,
+            None => false,
+        }
+    }
+}
+
+fn place(url: &Url) -> Option<(String, u16)> {
+    Some((url.host_str()?.to_ascii_lowercase(), url.port_or_known_default()?))
+}
+
+/// The address without credentials, for people.
+fn shown(url: &Url) -> String {
+    format!("{}://{}{}", url.scheme(), url.authority().rsplit('@').next().unwrap_or_default(), url.path())
+}
+
+/// Resolves names for HTTP connections and drops what the guard would not permit, so that the address that
+/// was checked is the address that is used.
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let guard = self.clone();
+        Box::pin(async move {
+            let host = name.as_str().to_ascii_lowercase();
+            let trusted = guard.allow_private || guard.trusted.iter().any(|(known, _)| *known == host);
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0))
+                .await?
+                .filter(|address| trusted || is_global(address.ip()))
+                .collect();
+            if found.is_empty() {
+                return Err(format!("{host} has no public address").into());
+            }
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Whether an address is reachable from everywhere (IANA special-purpose address registries).
+#[must_use]
+pub fn is_global(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => is_global_v4(v4),
+        IpAddr::V6(v6) => is_global_v6(v6),
+    }
+}
+
+fn is_global_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    let special = address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_multicast()
+        || address.is_documentation()
+        || a == 0
+        || a >= 240
+        || (a == 100 && (64..128).contains(&b))
+        || (a == 192 && b == 0 && c == 0)
+        || (a == 198 && (b == 18 || b == 19));
+    !special
+}
+
+fn is_global_v6(address: Ipv6Addr) -> bool {
+    // Addresses that carry an IPv4 one lead where that one leads.
+    if let Some(v4) = address.to_ipv4_mapped() {
+        return is_global_v4(v4);
+    }
+    let [first, second, third, .., seventh, eighth] = address.segments();
+    let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    match first {
+        // NAT64.
+        0x64 if second == 0xff9b => third == 0 && is_global_v4(v4(seventh, eighth)),
+        // 6to4.
+        0x2002 => is_global_v4(v4(second, third)),
+        // Documentation and other protocol assignments.
+        0x2001 => second >= 0x200 && second != 0xdb8,
+        // Global unicast is 2000::/3; everything else is special or unassigned.
+        _ => first & 0xe000 == 0x2000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn special_addresses_are_not_global() {
+        for inside in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "198.18.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "2001:db8::1",
+        ] {
+            assert!(!is_global(inside.parse().unwrap()), "{inside}");
+        }
+        for outside in [
+            "1.1.1.1",
+            "192.0.2.1".replace("192.0.2", "193.0.2").as_str(),
+            "2606:4700::1111",
+            "64:ff9b::101:101",
+        ] {
+            assert!(is_global(outside.parse().unwrap()), "{outside}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_operator_named_is_fine_and_nothing_else_inside() {
+        let guard = Guard::new(false, [url("ws://127.0.0.1:7701")]);
+        assert_eq!(guard.check(&url("http://127.0.0.1:7701/x.git")).await, Ok(()));
+        assert!(matches!(
+            guard.check(&url("http://127.0.0.1:7702/x.git")).await,
+            Err(GuardError::Private { .. })
+        ));
+        assert!(matches!(guard.check(&url("http://localhost:1/x")).await, Err(GuardError::Private { .. })));
+        assert!(matches!(guard.check(&url("file:///etc/passwd")).await, Err(GuardError::Scheme { .. })));
+        assert!(!guard.permits_literal(&url("http://[::1]/")));
+        assert_eq!(Guard::new(true, []).check(&url("http://10.0.0.1/x")).await, Ok(()));
+        let told = guard.check(&url("http://me:secret@10.0.0.1/x")).await.unwrap_err().to_string();
+        assert!(!told.contains("secret"), "{told}");
+    }
+}

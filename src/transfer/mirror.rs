@@ -1,0 +1,269 @@
+//! One mirror, from what was last seen to the end of this run.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use nostr::prelude::{Event, EventId, Filter, Timestamp};
+use url::Url;
+
+use super::{Transfer, blocking};
+use crate::{
+    git::{
+        Pack, Repository,
+        wire::{Advertisement, RefUpdate, WireError, commands_to},
+    },
+    model::refs::ObjectId,
+    plan::{
+        converge::{Answer, LOOKS, Outcome, Seen, Step, Wanted, next_step},
+        conversation::PullRequest,
+        record::Ending,
+    },
+    relay::RelayError,
+};
+
+/// More steps than any mirror needs; a plan that runs in circles ends here.
+const MAX_STEPS: usize = 64;
+
+/// The wait before the second look at a server that has not served something yet; doubled each time.
+const LOOK_WAIT: Duration = Duration::from_millis(100);
+
+/// Everything one mirror's run needs.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What the server is to have.
+    pub wanted: Wanted,
+    /// What is known of it.
+    pub seen: Seen,
+    /// The events `wanted` names.
+    pub events: Arc<BTreeMap<EventId, Event>>,
+    /// The local copy, or why there is none to push.
+    pub git: Result<Repository, String>,
+}
+
+/// How a mirror's run ended, and what was seen on the way.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// How it ended.
+    pub ending: Ending,
+    /// What the server served and answered.
+    pub seen: Seen,
+    /// Whether the server was seen to hold the whole conversation, what it refuses for good aside.
+    pub holds_conversation: bool,
+    /// Bytes of git data sent.
+    pub pushed_bytes: u64,
+}
+
+/// A step that went wrong.
+enum Stopped {
+    Unreachable(String),
+    Failed(String),
+}
+
+impl From<RelayError> for Stopped {
+    fn from(error: RelayError) -> Self {
+        if error.is_unreachable() {
+            Self::Unreachable(error.to_string())
+        } else {
+            Self::Failed(error.to_string())
+        }
+    }
+}
+
+impl Transfer {
+    /// Walks one mirror to its end. Never fails: what went wrong is the [`Ending`].
+    pub async fn converge(&self, job: Job) -> Done {
+        let mut run = Run { transfer: self, job, pushed_bytes: 0 };
+        let limit = self.limits.total_timeout;
+        let ending = match tokio::time::timeout(limit, run.walk()).await {
+            Ok(ending) => ending,
+            Err(_) => Ending::Failed(format!("not done within {} s", limit.as_secs())),
+        };
+        let seen = run.job.seen;
+        let holds_conversation = match &seen.lacks {
+            Some(lacks) => lacks.iter().all(|id| seen.refused.contains_key(id)),
+            None => run.job.wanted.conversation.is_empty(),
+        };
+        Done { ending, seen, holds_conversation, pushed_bytes: run.pushed_bytes }
+    }
+}
+
+struct Run<'transfer> {
+    transfer: &'transfer Transfer,
+    job: Job,
+    pushed_bytes: u64,
+}
+
+impl Run<'_> {
+    async fn walk(&mut self) -> Ending {
+        for _ in 0..MAX_STEPS {
+            let step = next_step(&self.job.wanted, &self.job.seen);
+            tracing::debug!(
+                repository = %self.job.wanted.repository, server = %self.job.wanted.server, ?step, "next step"
+            );
+            let result = match step {
+                Step::Settled(outcome) => return Ending::Settled(outcome),
+                Step::Send(ids) => self.send(&ids).await,
+                Step::Push => self.push().await,
+                Step::PushRequests(requests) => self.push_requests(&requests).await,
+                Step::Look => self.look().await,
+                Step::LookAtConversation => self.look_at_conversation().await,
+            };
+            match result {
+                Ok(()) => {}
+                Err(Stopped::Unreachable(reason)) => return Ending::Unreachable(reason),
+                Err(Stopped::Failed(reason)) => return Ending::Failed(reason),
+            }
+        }
+        Ending::Settled(Outcome::Pending("more to do than fits in one run".to_owned()))
+    }
+
+    async fn send(&mut self, ids: &[EventId]) -> Result<(), Stopped> {
+        let relay = self.job.wanted.server.relay_url().clone();
+        for id in ids {
+            let Some(event) = self.job.events.get(id) else {
+                return Err(Stopped::Failed(format!("the event {id} is not in the store any more")));
+            };
+            let answer = self.transfer.relays.send(&relay, event).await?;
+            tracing::debug!(server = %self.job.wanted.server, event = %id, kind = event.kind.as_u16(), ?answer, "sent");
+            let refused = matches!(answer, Answer::Refused(_));
+            self.job.seen.answers.insert(*id, answer);
+            // What follows a refused announcement would be refused for want of it, not on its own account.
+            if refused && self.job.wanted.governing.contains(id) {
+                break;
+            }
+        }
+        self.job.seen.fresh = false;
+        // What was sent is only there when the server says so itself.
+        self.job.seen.lacks = None;
+        Ok(())
+    }
+
+    async fn look(&mut self) -> Result<(), Stopped> {
+        let seen = &mut self.job.seen;
+        if seen.fresh {
+            let doublings = u32::from(seen.looks.min(LOOKS));
+            tokio::time::sleep(LOOK_WAIT.saturating_mul(1 << doublings)).await;
+        }
+        let ids: Vec<EventId> = self.job.wanted.proofs().copied().collect();
+        let relay = self.job.wanted.server.relay_url();
+        seen.served = self.transfer.relays.serves(relay, &ids).await?;
+        seen.fresh = true;
+        seen.looks = seen.looks.saturating_add(1);
+        Ok(())
+    }
+
+    async fn look_at_conversation(&mut self) -> Result<(), Stopped> {
+        let relay = self.job.wanted.server.relay_url();
+        let mut lacks = BTreeSet::new();
+        for some in self.job.wanted.conversation.chunks(400) {
+            let items: Vec<(EventId, Timestamp)> = some
+                .iter()
+                .filter_map(|id| self.job.events.get(id))
+                .map(|event| (event.id, event.created_at))
+                .collect();
+            let filter = Filter::new().ids(some.iter().copied());
+            lacks.extend(self.transfer.relays.lacks(relay, filter, &items).await?);
+        }
+        self.job.seen.lacks = Some(lacks);
+        Ok(())
+    }
+
+    fn url(&self) -> Url {
+        let path = &self.job.wanted.place.path;
+        self.job.wanted.server.clone_url(&path.owner, &path.identifier)
+    }
+
+    fn local(&self) -> Result<Repository, Stopped> {
+        self.job.git.clone().map_err(Stopped::Failed)
+    }
+
+    /// Makes the server's heads and tags exactly the state's.
+    async fn push(&mut self) -> Result<(), Stopped> {
+        let local = self.local()?;
+        let places = self.transfer.push_places(&self.job.wanted.server);
+        let _place = places.acquire().await.map_err(|_| Stopped::Failed("shutting down".to_owned()))?;
+        let url = self.url();
+        let advertised =
+            self.transfer.git.receive_pack_refs(&url).await.map_err(|e| Stopped::Failed(e.to_string()))?;
+        let commands = commands_to(&advertised.refs, &self.job.wanted.refs);
+        if !commands.is_empty() {
+            self.push_pack(&local, &advertised, &commands).await?;
+        }
+        self.job.seen.pushed = true;
+        self.job.seen.fresh = false;
+        Ok(())
+    }
+
+    /// Sends `commands` with what the server lacks, or, where it turns out to lack more, with everything.
+    async fn push_pack(
+        &mut self,
+        local: &Repository,
+        server: &Advertisement,
+        commands: &[RefUpdate],
+    ) -> Result<(), Stopped> {
+        let haves = server.haves();
+        let url = &server.url;
+        let wants: Vec<ObjectId> =
+            commands.iter().map(|command| command.new).filter(|id| !id.is_null()).collect();
+        let partial = !haves.is_empty();
+        let pack = pack_for(local, &wants, haves).await?;
+        match self.transfer.git.push(server, commands, &pack).await {
+            Ok(pushed) => self.pushed_bytes += pushed.bytes_sent,
+            Err(WireError::Refused { reason, .. }) if partial && reason.contains("unpack") => {
+                tracing::info!(%url, reason, "the server lacks more than its refs tell; sending everything");
+                let pack = pack_for(local, &wants, Vec::new()).await?;
+                let pushed = self
+                    .transfer
+                    .git
+                    .push(server, commands, &pack)
+                    .await
+                    .map_err(|error| Stopped::Failed(error.to_string()))?;
+                self.pushed_bytes += pushed.bytes_sent;
+            }
+            Err(error) => return Err(Stopped::Failed(error.to_string())),
+        }
+        tracing::info!(%url, refs = commands.len(), pack_bytes = pack.len(), "pushed");
+        Ok(())
+    }
+
+    /// Pushes each pull request's commit on its own: one that is refused must not keep the others away.
+    async fn push_requests(&mut self, requests: &[PullRequest]) -> Result<(), Stopped> {
+        let local = self.local()?;
+        let places = self.transfer.push_places(&self.job.wanted.server);
+        let _place = places.acquire().await.map_err(|_| Stopped::Failed("shutting down".to_owned()))?;
+        let url = self.url();
+        let mut advertised =
+            self.transfer.git.receive_pack_refs(&url).await.map_err(|e| Stopped::Failed(e.to_string()))?;
+        for request in requests {
+            self.job.seen.pushed_requests.insert(request.id);
+            let name = format!("refs/nostr/{}", request.id.to_hex());
+            let old = advertised.refs.get(&name).copied();
+            if old == Some(request.tip) {
+                continue;
+            }
+            let command = RefUpdate {
+                name: name.clone(),
+                old: old.unwrap_or_else(|| ObjectId::null(request.tip.kind())),
+                new: request.tip,
+            };
+            match self.push_pack(&local, &advertised, &[command]).await {
+                Ok(()) => {
+                    advertised.refs.insert(name, request.tip);
+                }
+                Err(Stopped::Failed(reason)) => {
+                    tracing::warn!(pull_request = %request.id, %url, reason, "its commit was not taken");
+                }
+                Err(stopped) => return Err(stopped),
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn pack_for(local: &Repository, wants: &[ObjectId], haves: Vec<ObjectId>) -> Result<Pack, Stopped> {
+    let (local, wants) = (local.clone(), wants.to_vec());
+    blocking(move || local.pack_for(&wants, &haves)).await.map_err(|error| Stopped::Failed(error.to_string()))
+}
