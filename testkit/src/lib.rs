@@ -32,6 +32,7 @@
 )]
 
 mod announcement;
+mod bulk;
 pub mod look;
 mod mirror;
 mod owner;

@@ -50,6 +50,27 @@ pub fn git(dir: &Path) -> Command {
     command
 }
 
+/// Lets `command` (`ngit`, or `git` on a `nostr://` URL) find the real `ngit`, and makes `relay` the only
+/// address that this asks beside the repository's own; else it would turn to public relays.
+pub fn with_ngit(command: &mut Command, relay: &str) {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(tool("git-remote-nostr").parent().unwrap().to_owned());
+    command.env("PATH", env::join_paths(folders.chain(env::split_paths(&path))).unwrap());
+    for set in ["DEFAULT", "ANNOUNCEMENT_INDEXER", "BLASTER", "SIGNER_FALLBACK"] {
+        command.env(format!("NGIT_RELAY_{set}_SET"), relay);
+    }
+}
+
+/// `ngit` in the repository `dir`, as isolated as [`git`].
+#[must_use]
+pub fn ngit(dir: &Path, relay: &str) -> Command {
+    let mut command = Command::new(tool("ngit"));
+    command.current_dir(dir);
+    isolate(&mut command, &dir.join(".git"));
+    with_ngit(&mut command, relay);
+    command
+}
+
 /// Cuts `command` off from the user's environment; `home` becomes its home folder.
 pub fn isolate(command: &mut Command, home: &Path) {
     command.env_clear().envs(env::vars_os().filter(|(key, _)| {
