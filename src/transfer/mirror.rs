@@ -60,6 +60,18 @@ pub struct Done {
 enum Stopped {
     Unreachable(String),
     Failed(String),
+    /// The server said no to a push, or to a part of it.
+    Refused(String),
+}
+
+impl From<WireError> for Stopped {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::Refused { .. } => Self::Refused(error.to_string()),
+            WireError::Unreachable { .. } => Self::Unreachable(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
+    }
 }
 
 impl From<RelayError> for Stopped {
@@ -75,7 +87,7 @@ impl From<RelayError> for Stopped {
 impl Transfer {
     /// Walks one mirror to its end. Never fails: what went wrong is the [`Ending`].
     pub async fn converge(&self, job: Job) -> Done {
-        let mut run = Run { transfer: self, job, pushed_bytes: 0 };
+        let mut run = Run { transfer: self, job, pushed_bytes: 0, refusal: None };
         let limit = self.limits.total_timeout;
         let ending = match tokio::time::timeout(limit, run.walk()).await {
             Ok(ending) => ending,
@@ -94,6 +106,8 @@ struct Run<'transfer> {
     transfer: &'transfer Transfer,
     job: Job,
     pushed_bytes: u64,
+    /// What the server said when it did not take a push as a whole.
+    refusal: Option<String>,
 }
 
 impl Run<'_> {
@@ -104,7 +118,18 @@ impl Run<'_> {
                 repository = %self.job.wanted.repository, server = %self.job.wanted.server, ?step, "next step"
             );
             let result = match step {
-                Step::Settled(outcome) => return Ending::Settled(outcome),
+                Step::Settled(outcome) => {
+                    return match (outcome, self.refusal.take()) {
+                        // The rest of the push is there, and the server removes that branch by itself, minutes later.
+                        (Outcome::Pending(_), Some(reason))
+                            if reason.contains("deletion of the current branch") =>
+                        {
+                            Ending::Settled(Outcome::Pending(reason))
+                        }
+                        (Outcome::Pending(_), Some(reason)) => Ending::Failed(reason),
+                        (outcome, _) => Ending::Settled(outcome),
+                    };
+                }
                 Step::Send(ids) => self.send(&ids).await,
                 Step::Push => self.push().await,
                 Step::PushRequests(requests) => self.push_requests(&requests).await,
@@ -114,7 +139,7 @@ impl Run<'_> {
             match result {
                 Ok(()) => {}
                 Err(Stopped::Unreachable(reason)) => return Ending::Unreachable(reason),
-                Err(Stopped::Failed(reason)) => return Ending::Failed(reason),
+                Err(Stopped::Failed(reason) | Stopped::Refused(reason)) => return Ending::Failed(reason),
             }
         }
         Ending::Settled(Outcome::Pending("more to do than fits in one run".to_owned()))
@@ -186,11 +211,16 @@ impl Run<'_> {
         let places = self.transfer.push_places(&self.job.wanted.server);
         let _place = places.acquire().await.map_err(|_| Stopped::Failed("shutting down".to_owned()))?;
         let url = self.url();
-        let advertised =
-            self.transfer.git.receive_pack_refs(&url).await.map_err(|e| Stopped::Failed(e.to_string()))?;
+        let advertised = self.transfer.git.receive_pack_refs(&url).await?;
         let commands = commands_to(&advertised.refs, &self.job.wanted.refs);
         if !commands.is_empty() {
-            self.push_pack(&local, &advertised, &commands).await?;
+            match self.push_pack(&local, &advertised, &commands).await {
+                Ok(()) => {}
+                // A server may take the objects and some refs, and then set the others by itself from the state:
+                // git refuses to delete the branch that HEAD names, for one. A look tells.
+                Err(Stopped::Refused(reason)) => self.refusal = Some(reason),
+                Err(stopped) => return Err(stopped),
+            }
         }
         self.job.seen.pushed = true;
         self.job.seen.fresh = false;
@@ -215,15 +245,9 @@ impl Run<'_> {
             Err(WireError::Refused { reason, .. }) if partial && reason.contains("unpack") => {
                 tracing::info!(%url, reason, "the server lacks more than its refs tell; sending everything");
                 let pack = pack_for(local, &wants, Vec::new()).await?;
-                let pushed = self
-                    .transfer
-                    .git
-                    .push(server, commands, &pack)
-                    .await
-                    .map_err(|error| Stopped::Failed(error.to_string()))?;
-                self.pushed_bytes += pushed.bytes_sent;
+                self.pushed_bytes += self.transfer.git.push(server, commands, &pack).await?.bytes_sent;
             }
-            Err(error) => return Err(Stopped::Failed(error.to_string())),
+            Err(error) => return Err(error.into()),
         }
         tracing::info!(%url, refs = commands.len(), pack_bytes = pack.len(), "pushed");
         Ok(())
@@ -235,8 +259,7 @@ impl Run<'_> {
         let places = self.transfer.push_places(&self.job.wanted.server);
         let _place = places.acquire().await.map_err(|_| Stopped::Failed("shutting down".to_owned()))?;
         let url = self.url();
-        let mut advertised =
-            self.transfer.git.receive_pack_refs(&url).await.map_err(|e| Stopped::Failed(e.to_string()))?;
+        let mut advertised = self.transfer.git.receive_pack_refs(&url).await?;
         for request in requests {
             self.job.seen.pushed_requests.insert(request.id);
             let name = format!("refs/nostr/{}", request.id.to_hex());
@@ -253,7 +276,7 @@ impl Run<'_> {
                 Ok(()) => {
                     advertised.refs.insert(name, request.tip);
                 }
-                Err(Stopped::Failed(reason)) => {
+                Err(Stopped::Failed(reason) | Stopped::Refused(reason)) => {
                     tracing::warn!(pull_request = %request.id, %url, reason, "its commit was not taken");
                 }
                 Err(stopped) => return Err(stopped),
