@@ -158,19 +158,21 @@ struct Ready {
     bot: BotKey,
 }
 
-/// What every command that works needs: somebody to watch, and a key (made now if there is none).
+/// What every command that works needs; a key is made now if there is none.
 fn ready_to_work(context: &Context) -> anyhow::Result<Ready> {
     let config = load(&context.overrides)?;
-    if config.environment.watched.is_empty() {
-        bail!(
-            "nobody to watch: set MIRROR_NPUBS (in .env beside {}) to the npubs whose repositories \
-               are to be mirrored",
-            config.path.display()
-        );
-    }
     let bot = key::find_or_make(&config.environment.key, &config.bot.data_dir)?;
     if let KeySource::Made(file) = &bot.source {
-        eprintln!("made the bot's key: {} (back it up)\nthe bot is {}", file.display(), npub(&bot));
+        // On stderr: stdout may be data.
+        eprintln!("made the bot's key: {} (back it up)", file.display());
+        eprintln!("the bot is {}", npub(&bot));
+    }
+    if config.environment.watched.is_empty() {
+        eprintln!(
+            "nobody is watched: set MIRROR_NPUBS (in .env beside {}) to the npubs whose repositories are to be \
+             mirrored",
+            config.path.display()
+        );
     }
     Ok(Ready { config, bot })
 }

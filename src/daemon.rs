@@ -12,6 +12,7 @@ use tokio::{
 use crate::{
     config::Config,
     cycle::{CycleError, Trigger, World},
+    model::coordinate::npub,
     store::{Store, StoreError, lock::Lock},
 };
 
@@ -46,6 +47,7 @@ pub async fn run(config: &Config, keys: &Keys) -> Result<(), DaemonError> {
     let mut timer = interval(config.bot.cycle_interval);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut trigger = Trigger::Start;
+    tracing::info!(bot = npub(&keys.public_key()), pid = std::process::id(), "started");
     loop {
         tokio::select! {
             _ = timer.tick() => {}

@@ -1,4 +1,17 @@
-//! The walk.
+//! grasp-mirror: a bot that keeps git repositories published over Nostr (NIP-34) alive on GRASP servers.
+//!
+//! # The walk
+//!
+//! ```text
+//! relays, servers ─▶ store ─▶ catalog ─▶ wanted ─▶ next step ─▶ events and git on servers ─▶ read back ─▶ record ─▶ report
+//! ```
+//!
+//! [`cycle`] walks it once over all repositories; [`daemon`] does so whenever it is time. What is decided is
+//! pure: [`plan`] over the words of [`model`], and [`report`]. What touches the world stands at the edge:
+//! [`store`] (events and records), [`relay`], [`git`], and [`transfer`], which carries out the plan's steps.
+//! [`config`] and [`key`] are read once, at the door.
+//!
+//! The page `ARCHITECTURE.md` says why it is like this.
 
 pub mod config;
 pub mod cycle;

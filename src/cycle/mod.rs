@@ -67,9 +67,6 @@ pub enum CycleError {
     /// An event could not be signed.
     #[error("an event could not be signed: {0}")]
     Sign(String),
-    /// A relay, where one is needed.
-    #[error(transparent)]
-    Relay(#[from] crate::relay::RelayError),
 }
 
 /// The record that counts cycles.

@@ -18,11 +18,14 @@ use crate::{
         catalog::Obstacle,
         converge::{Outcome, Seen, Wanted},
         conversation::PullRequest,
-        record::{self, Ending, MirrorRecord},
+        record::{self, Ending, HeldConversation, MirrorRecord},
     },
     report::document::RepositoryOutcome,
     transfer::{blocking, fetch::Tips, mirror::Job},
 };
+
+/// How one mirror's walk ended, what was seen, and the conversation the server holds.
+type MirrorEnd = (Ending, Seen, Option<HeldConversation>);
 
 impl World {
     /// Walks all mirrors of one repository and remembers how they ended.
@@ -93,7 +96,7 @@ impl World {
         servers: &BTreeMap<ServerUrl, Server>,
         trigger: Trigger,
         now: Timestamp,
-    ) -> BTreeMap<ServerUrl, (Ending, Seen, Option<String>)> {
+    ) -> BTreeMap<ServerUrl, MirrorEnd> {
         let git = self.local_copy(subject, now).await;
         let lacking = subject.seen.values().any(|seen| seen.lacks.is_none());
         let mut requests = Vec::new();
@@ -136,10 +139,18 @@ impl World {
                 let Some(job) = job else {
                     return Some((url.clone(), (unreachable(), Seen::default(), None)));
                 };
-                let sent = fingerprint(&job.wanted.conversation);
+                let fingerprint = fingerprint(&job.wanted.conversation);
+                let asked = job.seen.lacks.is_none();
                 let done = self.transfer.converge(job).await;
                 let complete = done.ending == Ending::Settled(Outcome::InSync) && done.holds_conversation;
-                Some((url.clone(), (done.ending, done.seen, complete.then_some(sent))))
+                let held = if !complete {
+                    None
+                } else if asked {
+                    Some(HeldConversation { fingerprint, seen_at: now.as_secs() })
+                } else {
+                    before.and_then(|record| record.conversation.clone())
+                };
+                Some((url.clone(), (done.ending, done.seen, held)))
             }
         });
         join_all(walks).await.into_iter().flatten().collect()

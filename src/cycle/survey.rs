@@ -113,7 +113,7 @@ impl World {
             survey.signed.extend(signed);
         }
         survey.catalog = catalog;
-        self.read_back(&mut survey).await;
+        self.read_back(&mut survey, now).await;
         Ok(survey)
     }
 
@@ -195,7 +195,7 @@ impl World {
         let mut events: BTreeMap<EventId, Event> = BTreeMap::new();
         let coordinates: Vec<String> =
             subject.repository.coordinates().iter().map(ToString::to_string).collect();
-        let thread = self.thread(&coordinates).await?;
+        let thread = self.thread(&coordinates, self.config.limits.max_events_per_repo).await?;
         let talk = conversation::gather(
             &subject.repository.coordinates(),
             &thread,
@@ -295,7 +295,7 @@ impl World {
 
     /// Asks every server which of the wanted announcements and states it serves: one round a server,
     /// however many repositories there are.
-    async fn read_back(&self, survey: &mut Survey) {
+    async fn read_back(&self, survey: &mut Survey, now: Timestamp) {
         let mut asks: Vec<(ServerUrl, PerAuthor)> = Vec::new();
         for (url, _) in survey.servers.iter().filter(|(_, server)| server.is_up()) {
             let mut per_author = PerAuthor::new();
@@ -317,7 +317,7 @@ impl World {
             .await;
         for (url, lacks) in answers {
             match lacks {
-                Ok(lacks) => survey.note_served(&url, &lacks),
+                Ok(lacks) => survey.note_served(&url, &lacks, now),
                 Err(error) => {
                     tracing::warn!(server = %url, %error, "could not be read; its mirrors wait for the next run");
                     if let Some(server) = survey.servers.get_mut(&url) {
@@ -365,7 +365,7 @@ impl Survey {
         self.servers.iter().map(|(url, server)| server.outcome(url)).collect()
     }
 
-    fn note_served(&mut self, url: &ServerUrl, lacks: &BTreeSet<EventId>) {
+    fn note_served(&mut self, url: &ServerUrl, lacks: &BTreeSet<EventId>, now: Timestamp) {
         for subject in &mut self.subjects {
             let Some(wanted) = subject.wanted.get(url) else { continue };
             let record = subject.record.mirrors.get(url);
@@ -376,9 +376,8 @@ impl Survey {
                 ..Seen::default()
             };
             // A server that lost the repository may have lost the conversation, too.
-            let holds =
-                record.is_some_and(|record| record.conversation.as_ref() == Some(&subject.fingerprint));
-            if holds && wanted.is_proved_by(&seen) {
+            let held = record.and_then(|record| record.conversation.as_ref());
+            if held.is_some_and(|held| held.covers(&subject.fingerprint, now)) && wanted.is_proved_by(&seen) {
                 seen.lacks = Some(BTreeSet::new());
             }
             subject.seen.insert(url.clone(), seen);

@@ -6,7 +6,10 @@ use futures::{StreamExt, future::try_join_all, stream};
 use nostr::prelude::{Event, EventId, Filter, RelayUrl, SingleLetterTag};
 
 use super::{CycleError, world::World};
-use crate::plan::{catalog::Repository, conversation::MAX_DEPTH};
+use crate::{
+    plan::{catalog::Repository, conversation::MAX_DEPTH},
+    relay::RelayError,
+};
 
 /// Values in one tag filter.
 const VALUES_PER_FILTER: usize = 100;
@@ -21,6 +24,14 @@ const AT_REPOSITORY: [SingleLetterTag; 3] =
 /// How events point at events.
 const AT_EVENT: [SingleLetterTag; 3] =
     [SingleLetterTag::LOWERCASE_E, SingleLetterTag::UPPERCASE_E, SingleLetterTag::LOWERCASE_Q];
+
+/// What events may point at.
+struct Targets {
+    /// Coordinates.
+    repositories: Vec<String>,
+    /// Event ids in hex.
+    events: Vec<String>,
+}
 
 impl World {
     /// Brings the conversation around `repositories` into the store, from the relays each of them names and
@@ -38,39 +49,64 @@ impl World {
                 per_relay.entry(relay).or_default().extend(coordinates.iter().cloned());
             }
         }
-        stream::iter(per_relay)
-            .for_each_concurrent(AT_ONCE, |(relay, coordinates)| async move {
-                if let Err(error) = self.collect_from(&relay, coordinates).await {
-                    tracing::warn!(%relay, %error, "its conversations could not be read to the end");
-                }
-            })
-            .await;
-        Ok(())
-    }
-
-    async fn collect_from(&self, relay: &RelayUrl, coordinates: BTreeSet<String>) -> Result<(), CycleError> {
-        let mut asked: BTreeSet<String> = BTreeSet::new();
-        let mut level: Vec<String> = coordinates.into_iter().collect();
-        let mut tags = AT_REPOSITORY;
+        let mut asked: BTreeMap<RelayUrl, BTreeSet<String>> = BTreeMap::new();
+        // Round by round over all relays together: what one relay brings, another may have the answers to.
         for _ in 0..MAX_DEPTH {
-            for some in level.chunks(VALUES_PER_FILTER) {
-                let filters = tags.map(|tag| Filter::new().custom_tags(tag, some.iter().cloned()));
-                try_join_all(filters.map(|filter| self.relays.backfill(relay, filter))).await?;
+            let mut threads: BTreeMap<&BTreeSet<String>, BTreeSet<String>> = BTreeMap::new();
+            let mut todo: Vec<(RelayUrl, Targets)> = Vec::new();
+            for (relay, coordinates) in &per_relay {
+                if !threads.contains_key(coordinates) {
+                    let named: Vec<String> = coordinates.iter().cloned().collect();
+                    let events =
+                        self.thread(&named, self.config.limits.max_events_per_repo * named.len()).await?;
+                    threads.insert(coordinates, events.iter().map(|event| event.id.to_hex()).collect());
+                }
+                let before = asked.entry(relay.clone()).or_default();
+                let new = |all: &BTreeSet<String>| all.difference(before).cloned().collect::<Vec<String>>();
+                let targets = Targets {
+                    repositories: new(coordinates),
+                    events: threads.get(coordinates).map(new).unwrap_or_default(),
+                };
+                before.extend(targets.repositories.iter().chain(&targets.events).cloned());
+                if !targets.repositories.is_empty() || !targets.events.is_empty() {
+                    todo.push((relay.clone(), targets));
+                }
             }
-            asked.extend(level.iter().cloned());
-            let found = self.pointing_at(&level, tags).await?;
-            level =
-                found.into_iter().map(|event| event.id.to_hex()).filter(|id| !asked.contains(id)).collect();
-            if level.is_empty() || asked.len() > self.config.limits.max_events_per_repo.saturating_mul(8) {
+            if todo.is_empty() {
                 break;
             }
-            tags = AT_EVENT;
+            let failed: Vec<Option<RelayUrl>> = stream::iter(todo)
+                .map(|(relay, targets)| async move {
+                    let error = self.collect_from(&relay, targets).await.err()?;
+                    tracing::warn!(%relay, %error, "its conversations could not be read to the end");
+                    Some(relay)
+                })
+                .buffer_unordered(AT_ONCE)
+                .collect()
+                .await;
+            for relay in failed.into_iter().flatten() {
+                per_relay.remove(&relay);
+            }
         }
         Ok(())
     }
 
-    /// Stored events that point at one of `targets`, to the end of the thread.
-    pub(super) async fn thread(&self, coordinates: &[String]) -> Result<Vec<Event>, CycleError> {
+    async fn collect_from(&self, relay: &RelayUrl, targets: Targets) -> Result<(), RelayError> {
+        for (targets, tags) in [(targets.repositories, AT_REPOSITORY), (targets.events, AT_EVENT)] {
+            for some in targets.chunks(VALUES_PER_FILTER) {
+                let filters = tags.map(|tag| Filter::new().custom_tags(tag, some.iter().cloned()));
+                try_join_all(filters.map(|filter| self.relays.backfill(relay, filter))).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stored events that point at one of `coordinates`, to the end of the thread; about `max_events` at most.
+    pub(super) async fn thread(
+        &self,
+        coordinates: &[String],
+        max_events: usize,
+    ) -> Result<Vec<Event>, CycleError> {
         let mut all: BTreeMap<EventId, Event> = BTreeMap::new();
         let mut level = coordinates.to_vec();
         let mut tags = AT_REPOSITORY;
@@ -83,7 +119,7 @@ impl World {
                     all.insert(id, event).is_none().then(|| id.to_hex())
                 })
                 .collect();
-            if level.is_empty() || all.len() > self.config.limits.max_events_per_repo {
+            if level.is_empty() || all.len() > max_events {
                 break;
             }
             tags = AT_EVENT;

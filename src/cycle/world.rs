@@ -71,7 +71,11 @@ impl World {
             Arc::clone(&relays),
             git.clone(),
             guard.clone(),
-            transfer::Limits { per_server: limits.per_server, total_timeout: limits.total_timeout },
+            transfer::Limits {
+                per_server: limits.per_server,
+                disk_floor_bytes: limits.disk_floor_bytes,
+                total_timeout: limits.total_timeout,
+            },
         );
         Ok(Self {
             config: config.clone(),

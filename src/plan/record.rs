@@ -39,9 +39,29 @@ pub struct MirrorRecord {
     /// Events the server refused for good, with its words; not sent again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<EventId, String>,
-    /// Fingerprint of the conversation the server was last seen to hold in full.
+    /// The conversation the server was last seen to hold in full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub conversation: Option<String>,
+    pub conversation: Option<HeldConversation>,
+}
+
+/// A conversation that a server was seen to hold, what it refuses for good aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldConversation {
+    /// Names the set of events.
+    pub fingerprint: String,
+    /// When it was seen, Unix seconds.
+    pub seen_at: u64,
+}
+
+impl HeldConversation {
+    /// For how long it is believed: a server may lose events and keep the repository.
+    const GOOD_FOR_SECS: u64 = 24 * 3_600;
+
+    /// Whether the server still counts as holding the conversation named by `fingerprint`.
+    #[must_use]
+    pub fn covers(&self, fingerprint: &str, now: Timestamp) -> bool {
+        self.fingerprint == fingerprint && now.as_secs() < self.seen_at.saturating_add(Self::GOOD_FOR_SECS)
+    }
 }
 
 /// How one run ended for one mirror.
@@ -58,7 +78,7 @@ pub enum Ending {
 }
 
 /// The record after a run: `seen` is what was read and answered, `governing` the events without which there is
-/// no mirror, `conversation` its fingerprint when the server was seen to hold all of it.
+/// no mirror, `conversation` what the server is known to hold of it in full.
 #[must_use]
 pub fn after(
     before: Option<&MirrorRecord>,
@@ -66,7 +86,7 @@ pub fn after(
     ending: Ending,
     seen: &Seen,
     governing: &[EventId],
-    conversation: Option<String>,
+    conversation: Option<HeldConversation>,
     now: Timestamp,
 ) -> MirrorRecord {
     let (status, reason) = match ending {

@@ -4,7 +4,10 @@
 //! supply one repository together. Nothing a source says about its refs is believed: what arrives is checked
 //! by the local repository, which takes a pack whole or not at all.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use url::Url;
 
@@ -25,6 +28,16 @@ pub enum FetchError {
     NotServed {
         /// What each source said or lacked.
         sources: Vec<String>,
+    },
+    /// The disk is nearly full.
+    #[error(
+        "only {free_bytes} bytes are free on the disk of {folder}, less than limits.disk_floor_bytes; nothing is fetched"
+    )]
+    DiskFull {
+        /// The local copy's folder.
+        folder: PathBuf,
+        /// What is left.
+        free_bytes: u64,
     },
     /// The local copy is in trouble.
     #[error(transparent)]
@@ -48,6 +61,7 @@ impl Transfer {
         if missing.is_empty() {
             return Ok(false);
         }
+        self.check_disk(repository)?;
         let mut reasons = Vec::new();
         for source in sources {
             if let Err(reason) = self.bring_from(repository, tips, &missing, source).await {
@@ -67,6 +81,16 @@ impl Transfer {
         }
         reasons.dedup();
         Err(FetchError::NotServed { sources: reasons })
+    }
+
+    fn check_disk(&self, repository: &Repository) -> Result<(), FetchError> {
+        // A disk that cannot be asked is not taken for a full one.
+        let Ok(disk) = rustix::fs::statvfs(repository.path()) else { return Ok(()) };
+        let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free_bytes < self.limits.disk_floor_bytes {
+            return Err(FetchError::DiskFull { folder: repository.path().to_owned(), free_bytes });
+        }
+        Ok(())
     }
 
     async fn missing(&self, repository: &Repository, tips: &Tips) -> Result<Tips, GitError> {
@@ -105,12 +129,12 @@ impl Transfer {
             let held = repository.clone();
             let known = tips.clone();
             let haves = blocking(move || {
-                let mut haves: Vec<ObjectId> = held.refs()?.into_values().collect();
+                // Only the first few hundred are sent: what the signed state shares with us says most.
                 let absent = held.missing(known.values().copied())?;
-                haves.extend(known.into_values().filter(|id| !absent.contains(id)));
-                haves.sort_unstable();
-                haves.dedup();
-                Ok::<_, GitError>(haves)
+                let shared = known.into_values().filter(|id| !absent.contains(id));
+                let mut seen = BTreeSet::new();
+                let all = shared.chain(held.refs()?.into_values());
+                Ok::<_, GitError>(all.filter(|id| seen.insert(*id)).collect::<Vec<ObjectId>>())
             })
             .await
             .map_err(|error| error.to_string())?;

@@ -24,6 +24,8 @@ use crate::{git::wire::GitHttp, model::server::ServerUrl, relay::Relays};
 pub struct Limits {
     /// Pushes to one server at a time.
     pub per_server: usize,
+    /// Free disk space, in bytes, below which nothing is fetched.
+    pub disk_floor_bytes: u64,
     /// How long one mirror may take in one run.
     pub total_timeout: Duration,
 }

@@ -1,0 +1,121 @@
+//! Reading relays to the end: pages, broken connections, authentication. Against real relays in process.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use grasp_mirror::{
+    relay::{Limits, RelayError, Relays},
+    store::Store,
+};
+use grasp_mirror_testkit::{Fault, Proxy, TestRelay};
+use nostr::prelude::{Event, EventBuilder, Filter, FinalizeEvent, Keys, Kind, RelayUrl, Timestamp};
+use nostr_database::NostrDatabase;
+use nostr_lmdb::NostrLmdb;
+use nostr_sdk::local_relay::{LocalRelay, LocalRelayBuilder, LocalRelayBuilderNip42};
+use tempfile::TempDir;
+
+const EVENTS: u64 = 1_300;
+
+/// A relay that holds more than a page of events, two of every three with the same second as a neighbour.
+async fn full_relay(builder: LocalRelayBuilder, author: &Keys) -> (TestRelay, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let database = Arc::new(NostrLmdb::open(dir.path()).await.unwrap());
+    for n in 0..EVENTS {
+        database.save_event(&note(author, n)).await.unwrap();
+    }
+    (TestRelay::start_as(builder.database(database)).await, dir)
+}
+
+fn note(author: &Keys, n: u64) -> Event {
+    EventBuilder::new(Kind::TextNote, n.to_string())
+        .custom_created_at(Timestamp::from_secs(1_790_000_000 + n / 3))
+        .finalize(author)
+        .unwrap()
+}
+
+/// Relays as the bot uses them, with a store of their own.
+async fn relays() -> (Relays, Store, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    let limits = Limits {
+        connect_timeout: Duration::from_secs(3),
+        stall_timeout: Duration::from_secs(3),
+        events_per_minute: NonZeroU32::new(55).unwrap(),
+        max_events: 10_000,
+    };
+    (Relays::new(store.database(), Keys::generate(), limits), store, dir)
+}
+
+fn url(text: &str) -> RelayUrl {
+    RelayUrl::parse(text).unwrap()
+}
+
+async fn stored(store: &Store, author: &Keys) -> usize {
+    store.query(Filter::new().author(author.public_key())).await.unwrap().len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_negentropy_it_pages_to_the_end() {
+    let author = Keys::generate();
+    let no_negentropy = LocalRelay::builder().max_filter_limit(500).max_negentropy_items(0);
+    let (relay, _dir) = full_relay(no_negentropy, &author).await;
+    let (relays, store, _dir) = relays().await;
+    let filter = Filter::new().author(author.public_key());
+    relays.backfill(&url(relay.url()), filter.clone()).await.unwrap();
+    assert_eq!(stored(&store, &author).await, EVENTS as usize);
+
+    // And what the relay lacks is told by pages, too.
+    let absent = note(&author, EVENTS + 1);
+    let wanted = [note(&author, 0), note(&author, EVENTS - 1), absent.clone()].map(|e| (e.id, e.created_at));
+    let lacks = relays.lacks(&url(relay.url()), filter, &wanted).await.unwrap();
+    assert_eq!(lacks.into_iter().collect::<Vec<_>>(), [absent.id]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_negentropy_it_takes_everything_too() {
+    let author = Keys::generate();
+    let (relay, _dir) = full_relay(LocalRelay::builder(), &author).await;
+    let (relays, store, _dir) = relays().await;
+    relays.backfill(&url(relay.url()), Filter::new().author(author.public_key())).await.unwrap();
+    assert_eq!(stored(&store, &author).await, EVENTS as usize);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_breaks_off_is_never_nothing_there() {
+    let author = Keys::generate();
+    let (relay, _dir) = full_relay(LocalRelay::builder().max_negentropy_items(0), &author).await;
+    let address = relay.url().trim_start_matches("ws://").parse().unwrap();
+    let proxy = Proxy::before(address).await;
+    let through = url(&format!("ws://{}", proxy.address()));
+    let everything = vec![Filter::new().author(author.public_key())];
+    let broken = |result: Result<Vec<Event>, RelayError>| {
+        matches!(result, Err(RelayError::Incomplete { .. } | RelayError::Unreachable { .. }))
+    };
+
+    proxy.fault(Fault::CutDown(20_000));
+    let (cut, _store, _dir) = relays().await;
+    assert!(broken(cut.read(&through, everything.clone()).await), "cut in the middle");
+
+    proxy.fault(Fault::Hang);
+    let (hung, _store, _dir) = relays().await;
+    assert!(broken(hung.read(&through, everything.clone()).await), "no answer at all");
+
+    proxy.fault(Fault::Garbage);
+    let (garbled, _store, _dir) = relays().await;
+    assert!(broken(garbled.read(&through, everything.clone()).await), "garbage");
+
+    proxy.heal();
+    let (well, _store, _dir) = relays().await;
+    assert_eq!(well.read(&through, everything).await.unwrap().len(), EVENTS as usize);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_asks_who_we_are_is_told() {
+    let author = Keys::generate();
+    let (relay, _dir) =
+        full_relay(LocalRelay::builder().nip42(LocalRelayBuilderNip42::read()), &author).await;
+    let (relays, _store, _dir) = relays().await;
+    let read = relays.read(&url(relay.url()), vec![Filter::new().author(author.public_key())]).await;
+    assert_eq!(read.unwrap().len(), EVENTS as usize);
+}
