@@ -1,12 +1,12 @@
 //! The house rules of ARCHITECTURE.md, read from the sources: arrows between rooms go one way, and PURE
 //! rooms know no clock, no file system, no network and no randomness.
 //!
-//! A room is a module right under `src/`. Test code (`#[cfg(test)]`, `tests.rs`) may do as it likes.
+//! A room is a module right under `src/`. Test code (whatever is `#[cfg(test)]`) may do as it likes.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -371,15 +371,51 @@ fn module_of(file: &Path) -> Vec<String> {
     words
 }
 
+/// The sources under `folder` without those that only tests see.
 fn sources(folder: &Path) -> Vec<PathBuf> {
-    let mut files = BTreeMap::new();
+    let mut files = BTreeSet::new();
+    collect(folder, &mut files);
+    let for_tests: BTreeSet<_> = files.iter().flat_map(|file| test_modules(file)).collect();
+    files.into_iter().filter(|file| !for_tests.iter().any(|module| file.starts_with(module))).collect()
+}
+
+fn collect(folder: &Path, files: &mut BTreeSet<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            files.insert(path.clone(), sources(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
-            files.insert(path.clone(), vec![path]);
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.insert(path);
         }
     }
-    files.into_values().flatten().collect()
+}
+
+/// Where the modules lie that `file` declares for tests only: the file, and the folder of the same name.
+fn test_modules(file: &Path) -> Vec<PathBuf> {
+    let source = syn::parse_file(&fs::read_to_string(file).unwrap()).unwrap();
+    let (beside, stem) = (file.parent().unwrap(), file.file_stem().unwrap());
+    let below =
+        if ["mod", "lib", "main"].iter().any(|root| stem == *root) { beside } else { &beside.join(stem) };
+    let mut found = Vec::new();
+    for item in source.items {
+        if let syn::Item::Mod(module) = item
+            && module.content.is_none()
+            && only_for_tests(&module.attrs)
+        {
+            let named = module.attrs.iter().find_map(|attribute| match &attribute.meta {
+                syn::Meta::NameValue(pair) if pair.path.is_ident("path") => match &pair.value {
+                    syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(path), .. }) => Some(path.value()),
+                    _ => None,
+                },
+                _ => None,
+            });
+            found.extend(match named {
+                Some(path) => vec![beside.join(path)],
+                None => {
+                    vec![below.join(format!("{}.rs", module.ident)), below.join(module.ident.to_string())]
+                }
+            });
+        }
+    }
+    found
 }

@@ -100,3 +100,36 @@ async fn a_proxy_counts_and_breaks() {
     assert_eq!(look::refs(&url).await, owner.work.refs());
     assert!(start.elapsed() > Duration::from_millis(400), "{:?}", start.elapsed());
 }
+
+/// A state that renames the default branch and moves it on: git refuses the push that would make the refs
+/// exact, and what helps instead.
+#[tokio::test]
+async fn a_deleted_default_branch_needs_its_objects_on_the_server_without_it() {
+    let server = Server::start().await;
+    for state_first in [true, false] {
+        let owner = Owner::new("renamed");
+        let listing = owner.announcement().at(&server);
+        owner.publish(listing, &server).await;
+        let url = owner.url_at(&server);
+        owner.work.git(&["branch", "--move", "main", "trunk"]);
+        owner.work.commit(if state_first { "a" } else { "b" }, "1");
+        let state = owner.state();
+        if state_first {
+            assert!(server.send(&state).await.expect_accepted().message.contains("purgatory"));
+            let refused = owner.work.push_all(&url).await.unwrap_err();
+            assert!(refused.contains("deletion of the current branch prohibited"), "{refused}");
+            assert!(!look::serves(&server, &state).await);
+        }
+
+        let objects = format!("{}:refs/nostr/{}", owner.work.rev("trunk"), state.id.to_hex());
+        owner.work.push(&url, &objects).await.unwrap();
+        server.send(&state).await.expect_accepted();
+        look::wait_until(Duration::from_secs(5), "the state is served", async || {
+            look::serves(&server, &state).await
+        })
+        .await;
+        assert_eq!(look::refs(&url).await, owner.work.refs());
+        owner.work.push(&url, &format!(":refs/nostr/{}", state.id.to_hex())).await.unwrap();
+        assert_eq!(look::ls_remote(&url).await.len(), 2, "HEAD and trunk, nothing left behind");
+    }
+}
