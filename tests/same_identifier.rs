@@ -23,7 +23,7 @@ async fn both_are_mirrored_and_keep_their_names() {
             (&second, &first)
         }
     };
-    let name = |owner: &Owner| format!("dotfiles-{}", &owner.public_key().to_hex()[..8]);
+    let name = |owner: &Owner| format!("dotfiles-{}", owner.public_key().to_hex().get(..8).unwrap());
     assert_eq!(look::refs(&mirror.url_at(&b, &name(suffixed))).await, suffixed.work.refs());
     run.expect_code(0);
 

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{CycleError, world::World};
 use crate::{
-    model::server::ServerUrl, plan::placement::Grasp, relay::nip11, report::document::ServerOutcome,
+    model::server::ServerUrl,
+    plan::placement::Grasp,
+    relay::nip11::{self, Nip11Error},
+    report::document::ServerOutcome,
 };
 
 /// Servers asked at the same time.
@@ -82,7 +85,7 @@ impl World {
         let mut remembered: BTreeMap<ServerUrl, Remembered> =
             self.records.read(RECORD).await?.unwrap_or_default();
         let timeout = self.config.limits.connect_timeout;
-        let answers: Vec<(ServerUrl, Result<nip11::Introduction, nip11::Nip11Error>)> = stream::iter(servers)
+        let answers: Vec<(ServerUrl, Result<nip11::Introduction, Nip11Error>)> = stream::iter(servers)
             .map(|server| async move {
                 let answer = nip11::ask(&self.http, server.http_base(), timeout).await;
                 (server, answer)
@@ -92,38 +95,46 @@ impl World {
             .await;
         let mut found = BTreeMap::new();
         for (url, answer) in answers {
-            let server = match answer {
-                Ok(introduction) => {
-                    match &introduction.grasp {
-                        Grasp::NotGrasp(reason) => {
-                            tracing::warn!(server = %url, reason, "no GRASP server; it is not used");
-                            remembered.remove(&url);
-                        }
-                        grasp => {
-                            let archive_only = *grasp == Grasp::ArchiveOnly;
-                            let software = introduction.software.clone();
-                            remembered.insert(url.clone(), Remembered { archive_only, software });
-                        }
-                    }
-                    Server { grasp: introduction.grasp, software: introduction.software, down: None }
+            let server = read_answer(remembered.get(&url), answer);
+            match (&server.down, &server.grasp) {
+                (Some(reason), _) => tracing::warn!(server = %url, reason, "the server is down"),
+                (None, Grasp::NotGrasp(reason)) => {
+                    tracing::warn!(server = %url, reason, "no GRASP server; it is not used");
+                    remembered.remove(&url);
                 }
-                Err(error) => {
-                    tracing::warn!(server = %url, reason = error.reason, "the server is down");
-                    let known = remembered.get(&url);
-                    Server {
-                        grasp: match known {
-                            Some(known) if known.archive_only => Grasp::ArchiveOnly,
-                            Some(_) => Grasp::Full,
-                            None => Grasp::Unknown,
-                        },
-                        software: known.and_then(|known| known.software.clone()),
-                        down: Some(error.reason),
-                    }
+                (None, grasp) => {
+                    let archive_only = *grasp == Grasp::ArchiveOnly;
+                    let software = server.software.clone();
+                    remembered.insert(url.clone(), Remembered { archive_only, software });
                 }
-            };
+            }
             found.insert(url, server);
         }
         self.records.write(RECORD, &remembered).await?;
         Ok(found)
+    }
+}
+
+/// What an answer says about a server, given what it said before. One that was a GRASP server and now answers
+/// nonsense is down, not something else: it keeps its mirrors.
+fn read_answer(before: Option<&Remembered>, answer: Result<nip11::Introduction, Nip11Error>) -> Server {
+    let error = match answer {
+        Ok(introduction) => {
+            return Server { grasp: introduction.grasp, software: introduction.software, down: None };
+        }
+        Err(error) => error,
+    };
+    match (before, &error) {
+        (Some(known), _) => Server {
+            grasp: if known.archive_only { Grasp::ArchiveOnly } else { Grasp::Full },
+            software: known.software.clone(),
+            down: Some(error.to_string()),
+        },
+        (None, Nip11Error::Down(_)) => {
+            Server { grasp: Grasp::Unknown, software: None, down: Some(error.to_string()) }
+        }
+        (None, Nip11Error::NoDocument(_)) => {
+            Server { grasp: Grasp::NotGrasp(error.to_string()), software: None, down: None }
+        }
     }
 }

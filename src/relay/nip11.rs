@@ -30,30 +30,32 @@ struct Document {
     version: Option<String>,
 }
 
-/// Why a server could not be asked.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{server} cannot be reached: {reason}")]
-pub struct Nip11Error {
-    /// Its address.
-    pub server: Url,
-    /// What happened.
-    pub reason: String,
+/// Why a server did not introduce itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Nip11Error {
+    /// No connection, no answer in time, or trouble on its side (5xx).
+    #[error("it cannot be reached: {0}")]
+    Down(String),
+    /// Something answers there, but not with a relay information document.
+    #[error("it serves no relay information document (NIP-11): {0}")]
+    NoDocument(String),
 }
 
 /// Asks the server at `http_base` who it is.
 ///
 /// # Errors
 ///
-/// [`Nip11Error`] when no answer came within `timeout`. A server that answers something else than a relay
-/// information document with `supported_grasps` is [`Grasp::NotGrasp`], not an error.
+/// [`Nip11Error`] when no document came within `timeout`. A document without `supported_grasps` is
+/// [`Grasp::NotGrasp`], not an error.
 pub async fn ask(
     client: &reqwest::Client,
     http_base: &Url,
     timeout: Duration,
 ) -> Result<Introduction, Nip11Error> {
-    let failed = |error: reqwest::Error| Nip11Error {
-        server: http_base.clone(),
-        reason: super::link::chain(&error.without_url()),
+    let failed = |error: reqwest::Error| {
+        let down = error.is_connect() || error.is_timeout();
+        let reason = super::link::chain(&error.without_url());
+        if down { Nip11Error::Down(reason) } else { Nip11Error::NoDocument(reason) }
     };
     let mut response = client
         .get(http_base.clone())
@@ -63,26 +65,21 @@ pub async fn ask(
         .await
         .map_err(failed)?;
     if response.status().is_server_error() {
-        return Err(Nip11Error { server: http_base.clone(), reason: format!("HTTP {}", response.status()) });
+        return Err(Nip11Error::Down(format!("HTTP {}", response.status())));
     }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(failed)? {
         body.extend_from_slice(&chunk);
         if body.len() > MAX_BYTES {
-            return Ok(not_grasp("its information document is too long"));
+            return Err(Nip11Error::NoDocument("its answer is too long".to_owned()));
         }
     }
-    Ok(read(&body))
+    read(&body)
 }
 
-fn not_grasp(reason: &str) -> Introduction {
-    Introduction { grasp: Grasp::NotGrasp(reason.to_owned()), software: None }
-}
-
-fn read(body: &[u8]) -> Introduction {
-    let Ok(document) = serde_json::from_slice::<Document>(body) else {
-        return not_grasp("it serves no relay information document (NIP-11)");
-    };
+fn read(body: &[u8]) -> Result<Introduction, Nip11Error> {
+    let document: Document =
+        serde_json::from_slice(body).map_err(|error| Nip11Error::NoDocument(error.to_string()))?;
     let supports = |name: &str| {
         document.supported_grasps.as_deref().unwrap_or_default().iter().any(|grasp| grasp == name)
     };
@@ -95,7 +92,7 @@ fn read(body: &[u8]) -> Introduction {
     };
     let words = [&document.software, &document.version];
     let software = words.into_iter().flatten().map(|word| short(word)).collect::<Vec<_>>().join(" ");
-    Introduction { grasp, software: (!software.is_empty()).then_some(software) }
+    Ok(Introduction { grasp, software: (!software.is_empty()).then_some(software) })
 }
 
 /// A program's name may come as the URL of its source: the last part is the name.
@@ -113,11 +110,13 @@ mod tests {
         let full = br#"{"supported_grasps":["GRASP-01","GRASP-02"],"software":"https://x/ngit-grasp","version":"3.0.9"}"#;
         assert_eq!(
             read(full),
-            Introduction { grasp: Grasp::Full, software: Some("ngit-grasp 3.0.9".to_owned()) }
+            Ok(Introduction { grasp: Grasp::Full, software: Some("ngit-grasp 3.0.9".to_owned()) })
         );
-        assert_eq!(read(br#"{"supported_grasps":["GRASP-05"]}"#).grasp, Grasp::ArchiveOnly);
-        for other in [&br#"{"name":"a relay"}"#[..], b"<html>", b"", br#"{"supported_grasps":"x"}"#] {
-            assert!(matches!(read(other).grasp, Grasp::NotGrasp(_)));
+        let grasp = |body: &[u8]| read(body).map(|introduction| introduction.grasp);
+        assert_eq!(grasp(br#"{"supported_grasps":["GRASP-05"]}"#), Ok(Grasp::ArchiveOnly));
+        assert!(matches!(grasp(br#"{"name":"a relay"}"#), Ok(Grasp::NotGrasp(_))));
+        for other in [&b"<html>"[..], b"", br#"{"supported_grasps":"x"}"#] {
+            assert!(matches!(read(other), Err(Nip11Error::NoDocument(_))));
         }
     }
 }

@@ -120,12 +120,6 @@ impl Run<'_> {
             let result = match step {
                 Step::Settled(outcome) => {
                     return match (outcome, self.refusal.take()) {
-                        // The rest of the push is there, and the server removes that branch by itself, minutes later.
-                        (Outcome::Pending(_), Some(reason))
-                            if reason.contains("deletion of the current branch") =>
-                        {
-                            Ending::Settled(Outcome::Pending(reason))
-                        }
                         (Outcome::Pending(_), Some(reason)) => Ending::Failed(reason),
                         (outcome, _) => Ending::Settled(outcome),
                     };
@@ -216,14 +210,34 @@ impl Run<'_> {
         if !commands.is_empty() {
             match self.push_pack(&local, &advertised, &commands).await {
                 Ok(()) => {}
-                // A server may take the objects and some refs, and then set the others by itself from the state:
-                // git refuses to delete the branch that HEAD names, for one. A look tells.
+                // Git lets no push delete the branch that HEAD names. The rest of the push is there now, so the
+                // server can apply the state by itself, HEAD first; it only has to look again.
+                Err(Stopped::Refused(reason)) if reason.contains("deletion of the current branch") => {
+                    self.have_state_applied(&local, &url).await?;
+                    self.refusal = Some(reason);
+                }
+                // What a server refuses now it may do by itself in a moment. A look tells.
                 Err(Stopped::Refused(reason)) => self.refusal = Some(reason),
                 Err(stopped) => return Err(stopped),
             }
         }
         self.job.seen.pushed = true;
         self.job.seen.fresh = false;
+        Ok(())
+    }
+
+    /// Makes the server look again at the states it keeps back: any push that succeeds does, and one to
+    /// `refs/nostr/<event id>` needs no state that matches. The ref is taken away again.
+    async fn have_state_applied(&mut self, local: &Repository, url: &Url) -> Result<(), Stopped> {
+        let (Some(state), Some(tip)) = (self.job.wanted.state, self.job.wanted.refs.values().next()) else {
+            return Ok(());
+        };
+        let null = ObjectId::null(tip.kind());
+        let name = format!("refs/nostr/{}", state.to_hex());
+        for (old, new) in [(null, *tip), (*tip, null)] {
+            let advertised = self.transfer.git.receive_pack_refs(url).await?;
+            self.push_pack(local, &advertised, &[RefUpdate { name: name.clone(), old, new }]).await?;
+        }
         Ok(())
     }
 

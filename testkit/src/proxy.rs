@@ -71,6 +71,8 @@ impl Seen {
 struct Shared {
     upstream: SocketAddr,
     seen: Mutex<Seen>,
+    /// A path that is taken off every request, as a reverse proxy does for a server below a path.
+    below: String,
     /// Each with the part of a path it is meant for; the last match counts.
     faults: Mutex<Vec<(String, Fault)>>,
     /// Counts up when live connections are to be dropped.
@@ -98,11 +100,21 @@ impl Proxy {
     ///
     /// When it cannot listen.
     pub async fn before(upstream: SocketAddr) -> Self {
+        Self::below("", upstream).await
+    }
+
+    /// The same, with `upstream` appearing below `path` (such as `/grasp`).
+    ///
+    /// # Panics
+    ///
+    /// When it cannot listen.
+    pub async fn below(path: &str, upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", crate::free_port())).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
             upstream,
             seen: Mutex::default(),
+            below: path.to_owned(),
             faults: Mutex::default(),
             drops: watch::Sender::new(0),
         });
@@ -149,6 +161,18 @@ impl Proxy {
 }
 
 impl Shared {
+    /// `GET /grasp/x HTTP/1.1` becomes `GET /x HTTP/1.1`.
+    fn take_path_off(&self, head: Vec<u8>) -> Vec<u8> {
+        let Some(at) = head.iter().position(|byte| *byte == b' ').map(|space| space + 1) else { return head };
+        match head[at..].strip_prefix(self.below.as_bytes()) {
+            Some(rest) if !self.below.is_empty() => {
+                let slash: &[u8] = if rest.starts_with(b"/") { b"" } else { b"/" };
+                [&head[..at], slash, rest].concat()
+            }
+            _ => head,
+        }
+    }
+
     fn fault_for(&self, path: Option<&str>) -> Option<Fault> {
         lock(&self.faults).iter().rev().find_map(|(part, fault)| {
             let meant = if part.is_empty() { true } else { path.is_some_and(|path| path.contains(part)) };
@@ -239,6 +263,7 @@ async fn up(
             match found {
                 Some(Found::Message(text)) => lock(&shared.seen).messages.push(text),
                 Some(Found::Request { method, path }) => {
+                    piece = shared.take_path_off(piece);
                     let fault = shared.fault_for(Some(&path));
                     *lock(&shared.seen).requests.entry((method, path)).or_default() += 1;
                     match fault {

@@ -50,6 +50,7 @@ pub fn free_port() -> u16 {
 pub struct ServerBuilder {
     env: Vec<(String, String)>,
     behind_proxy: bool,
+    path: String,
 }
 
 impl ServerBuilder {
@@ -67,6 +68,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Puts the server below a path such as `/grasp`, behind a [`Proxy`] that takes the path off.
+    #[must_use]
+    pub fn below(mut self, path: &str) -> Self {
+        self.path = path.to_owned();
+        self.behind_proxy()
+    }
+
     /// Starts the server and waits until it answers.
     ///
     /// # Panics
@@ -74,8 +82,8 @@ impl ServerBuilder {
     /// When `ngit-grasp` is not installed or does not come up; with its log.
     pub async fn start(self) -> Server {
         let bind = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let proxy = if self.behind_proxy { Some(Proxy::before(bind).await) } else { None };
-        let public = proxy.as_ref().map_or(bind, Proxy::address);
+        let proxy = if self.behind_proxy { Some(Proxy::below(&self.path, bind).await) } else { None };
+        let public = format!("{}{}", proxy.as_ref().map_or(bind, Proxy::address), self.path);
         let data = tempfile::tempdir().unwrap();
         let mut server = Server { child: None, data, bind, public, env: self.env, proxy };
         server.resume().await;
@@ -89,7 +97,8 @@ pub struct Server {
     child: Option<Child>,
     data: TempDir,
     bind: SocketAddr,
-    public: SocketAddr,
+    /// Host, port and path, as announced.
+    public: String,
     env: Vec<(String, String)>,
     proxy: Option<Proxy>,
 }
@@ -118,10 +127,10 @@ impl Server {
         format!("http://{}", self.public)
     }
 
-    /// `127.0.0.1:port`.
+    /// `127.0.0.1:port`, with the path if there is one.
     #[must_use]
     pub fn authority(&self) -> String {
-        self.public.to_string()
+        self.public.clone()
     }
 
     /// The clone URL of a repository here.
@@ -193,7 +202,7 @@ impl Server {
         command
             .current_dir(data)
             .arg("serve")
-            .env("NGIT_DOMAIN", self.public.to_string())
+            .env("NGIT_DOMAIN", &self.public)
             .env("NGIT_BIND_ADDRESS", self.bind.to_string())
             .env("NGIT_GIT_DATA_PATH", data.join("git"))
             .env("NGIT_RELAY_DATA_PATH", data.join("relay"))
