@@ -9,7 +9,7 @@ use grasp_mirror::{
     store::Store,
 };
 use grasp_mirror_testkit::{Fault, Proxy, TestRelay};
-use nostr::prelude::{Event, EventBuilder, Filter, FinalizeEvent, Keys, Kind, RelayUrl, Timestamp};
+use nostr::prelude::{Event, EventBuilder, Filter, FinalizeEvent, Keys, Kind, RelayUrl, Tag, Timestamp};
 use nostr_database::NostrDatabase;
 use nostr_lmdb::NostrLmdb;
 use nostr_sdk::local_relay::{LocalRelay, LocalRelayBuilder, LocalRelayBuilderNip42};
@@ -108,6 +108,18 @@ async fn an_answer_that_breaks_off_is_never_nothing_there() {
     proxy.heal();
     let (well, _store, _dir) = relays().await;
     assert_eq!(well.read(&through, everything).await.unwrap().len(), EVENTS as usize);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_with_thousands_of_refs_is_read() {
+    let author = Keys::generate();
+    let tags = (0..3_000).map(|n| Tag::custom(format!("refs/tags/v{n}"), ["1".repeat(40)]));
+    let state = EventBuilder::new(Kind::RepoState, "").tag(Tag::identifier("d")).tags(tags);
+    let relay = TestRelay::start_as(LocalRelay::builder().max_event_size(1 << 20)).await;
+    relay.send(&state.finalize(&author).unwrap()).await.expect_accepted();
+    let (relays, _store, _dir) = relays().await;
+    let read = relays.read(&url(relay.url()), vec![Filter::new().author(author.public_key())]).await.unwrap();
+    assert_eq!(read.iter().map(|event| event.tags.len()).collect::<Vec<_>>(), [3_001]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

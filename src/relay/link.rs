@@ -16,7 +16,7 @@ use nostr_database::NostrDatabase;
 use nostr_sdk::{
     authenticator::SignerAuthenticator,
     error::ErrorKind,
-    relay::{Relay, RelayOptions},
+    relay::{Relay, RelayLimits, RelayOptions},
 };
 use tokio::sync::Mutex;
 
@@ -68,7 +68,7 @@ impl Link {
         let relay = Relay::builder(url.clone())
             .database(Arc::clone(database))
             .authenticator(SignerAuthenticator::new(keys.clone()))
-            .opts(RelayOptions::default().reconnect(false).verify_subscriptions(true))
+            .opts(RelayOptions::default().reconnect(false).verify_subscriptions(true).limits(event_limits()))
             .build();
         Self {
             relay,
@@ -149,6 +149,14 @@ impl Link {
     pub(super) fn speaks_negentropy(&self) -> bool {
         !self.no_negentropy.load(Ordering::Relaxed)
     }
+}
+
+/// A state has a tag for every ref, and one more for every annotated tag: more than nostr-sdk takes by itself
+/// (2,000). Its limit on the size of a message stays.
+fn event_limits() -> RelayLimits {
+    let mut limits = RelayLimits::default();
+    limits.events.max_num_tags = Some(u16::MAX);
+    limits
 }
 
 /// What `OK true` means: GRASP servers keep an event back until its git data arrives, and say so.
