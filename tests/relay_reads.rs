@@ -7,6 +7,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use grasp_mirror::{
     relay::{Limits, RelayError, Relays},
     store::Store,
+    transfer::guard::Guard,
 };
 use grasp_mirror_testkit::{Fault, Proxy, TestRelay};
 use nostr::prelude::{Event, EventBuilder, Filter, FinalizeEvent, Keys, Kind, RelayUrl, Tag, Timestamp};
@@ -44,7 +45,7 @@ async fn relays() -> (Relays, Store, TempDir) {
         events_per_minute: NonZeroU32::new(55).unwrap(),
         max_events: 10_000,
     };
-    (Relays::new(store.database(), Keys::generate(), limits), store, dir)
+    (Relays::new(store.database(), Arc::new(Guard::new(true, [])), Keys::generate(), limits), store, dir)
 }
 
 fn url(text: &str) -> RelayUrl {

@@ -59,6 +59,7 @@ impl World {
         );
         let relays = Arc::new(Relays::new(
             store.database(),
+            Arc::new(guard.clone()),
             keys.clone(),
             relay::Limits {
                 connect_timeout: limits.connect_timeout,

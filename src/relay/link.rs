@@ -20,7 +20,10 @@ use nostr_sdk::{
 };
 use tokio::sync::Mutex;
 
-use super::{Limits, RelayError};
+use super::{
+    Limits, RelayError,
+    transport::{Addresses, Transport},
+};
 use crate::plan::converge::Answer;
 
 /// Requests open at once on one connection; relays allow some hundred, small ones a dozen.
@@ -62,10 +65,12 @@ impl Link {
     pub(super) fn new(
         url: &RelayUrl,
         database: &Arc<dyn NostrDatabase>,
+        addresses: &Arc<dyn Addresses>,
         keys: &Keys,
         limits: Limits,
     ) -> Self {
         let relay = Relay::builder(url.clone())
+            .websocket_transport(Transport::new(Arc::clone(addresses)))
             .database(Arc::clone(database))
             .authenticator(SignerAuthenticator::new(keys.clone()))
             .opts(RelayOptions::default().reconnect(false).verify_subscriptions(true).limits(event_limits()))

@@ -7,6 +7,7 @@
 mod link;
 pub mod nip11;
 mod read;
+mod transport;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,6 +15,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+
+pub use transport::Addresses;
 
 use link::Link;
 use nostr::prelude::{Event, EventId, Filter, Keys, RelayUrl, Timestamp};
@@ -94,20 +97,27 @@ impl RelayError {
 pub struct Relays {
     links: Mutex<HashMap<RelayUrl, Arc<Link>>>,
     database: Arc<dyn NostrDatabase>,
+    addresses: Arc<dyn Addresses>,
     keys: Keys,
     limits: Limits,
 }
 
 impl Relays {
-    /// Relays that save what they bring into `database` and, when asked, authenticate as `keys` (NIP-42).
+    /// Relays that save what they bring into `database`, are connected to where `addresses` says, and, when
+    /// they ask, are told who we are with `keys` (NIP-42).
     #[must_use]
-    pub fn new(database: Arc<dyn NostrDatabase>, keys: Keys, limits: Limits) -> Self {
-        Self { links: Mutex::default(), database, keys, limits }
+    pub fn new(
+        database: Arc<dyn NostrDatabase>,
+        addresses: Arc<dyn Addresses>,
+        keys: Keys,
+        limits: Limits,
+    ) -> Self {
+        Self { links: Mutex::default(), database, addresses, keys, limits }
     }
 
     fn link(&self, url: &RelayUrl) -> Arc<Link> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || Arc::new(Link::new(url, &self.database, &self.keys, self.limits));
+        let make = || Arc::new(Link::new(url, &self.database, &self.addresses, &self.keys, self.limits));
         Arc::clone(links.entry(url.clone()).or_insert_with(make))
     }
 

@@ -10,8 +10,11 @@ use std::{
     sync::Arc,
 };
 
+use futures::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
+
+use crate::relay::Addresses;
 
 /// Why an address is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,53 +63,33 @@ impl Guard {
     ///
     /// [`GuardError`] with the way out.
     pub async fn check(&self, url: &Url) -> Result<(), GuardError> {
-        let shown = || shown(url);
-        if !matches!(url.scheme(), "http" | "https" | "ws" | "wss") {
-            return Err(GuardError::Scheme { url: shown() });
-        }
-        if self.allow_private || place(url).is_some_and(|place| self.trusted.contains(&place)) {
-            return Ok(());
-        }
-        let unresolved = |reason: String| GuardError::Unresolved { url: shown(), reason };
-        match url.host() {
-            None => Err(unresolved("it has no host".to_owned())),
-            Some(Host::Domain(name)) => {
-                let port = url.port_or_known_default().unwrap_or(443);
-                let mut addresses = tokio::net::lookup_host((name, port))
-                    .await
-                    .map_err(|error| unresolved(error.to_string()))?
-                    .peekable();
-                if addresses.peek().is_none() {
-                    return Err(unresolved("no address".to_owned()));
-                }
-                if addresses.all(|address| is_global(address.ip())) {
-                    Ok(())
-                } else {
-                    Err(GuardError::Private { url: shown() })
-                }
-            }
-            Some(_) => {
-                if self.permits_literal(url) {
-                    Ok(())
-                } else {
-                    Err(GuardError::Private { url: shown() })
-                }
-            }
-        }
+        self.resolve_url(url).await.map(|_| ())
     }
 
-    /// Whether a redirect to `url` may be followed, as far as can be told without a look-up; names are
-    /// checked again when they are resolved.
-    #[must_use]
-    pub fn permits_literal(&self, url: &Url) -> bool {
-        if self.allow_private || place(url).is_some_and(|place| self.trusted.contains(&place)) {
-            return true;
+    /// The addresses to connect to for `url`: all that its host has, every one of them permitted.
+    async fn resolve_url(&self, url: &Url) -> Result<Vec<SocketAddr>, GuardError> {
+        if !matches!(url.scheme(), "http" | "https" | "ws" | "wss") {
+            return Err(GuardError::Scheme { url: shown(url) });
         }
-        match url.host() {
-            Some(Host::Ipv4(address)) => is_global(address.into()),
-            Some(Host::Ipv6(address)) => is_global(address.into()),
-            Some(Host::Domain(_)) => true,
-            None => false,
+        let unresolved = |reason: String| GuardError::Unresolved { url: shown(url), reason };
+        let port = url.port_or_known_default().unwrap_or(443);
+        let addresses: Vec<SocketAddr> = match url.host() {
+            None => return Err(unresolved("it has no host".to_owned())),
+            Some(Host::Ipv4(address)) => vec![(address, port).into()],
+            Some(Host::Ipv6(address)) => vec![(address, port).into()],
+            Some(Host::Domain(name)) => tokio::net::lookup_host((name, port))
+                .await
+                .map_err(|error| unresolved(error.to_string()))?
+                .collect(),
+        };
+        if addresses.is_empty() {
+            return Err(unresolved("no address".to_owned()));
+        }
+        let trusted = self.allow_private || place(url).is_some_and(|place| self.trusted.contains(&place));
+        if trusted || addresses.iter().all(|address| is_global(address.ip())) {
+            Ok(addresses)
+        } else {
+            Err(GuardError::Private { url: shown(url) })
         }
     }
 }
@@ -118,6 +101,13 @@ fn place(url: &Url) -> Option<(String, u16)> {
 /// The address without credentials, for people.
 fn shown(url: &Url) -> String {
     format!("{}://{}{}", url.scheme(), url.authority().rsplit('@').next().unwrap_or_default(), url.path())
+}
+
+/// Relays are connected to at the addresses that were checked.
+impl Addresses for Guard {
+    fn of<'a>(&'a self, url: &'a Url) -> BoxFuture<'a, Result<Vec<SocketAddr>, String>> {
+        Box::pin(async move { self.resolve_url(url).await.map_err(|error| error.to_string()) })
+    }
 }
 
 /// Resolves names for HTTP connections and drops what the guard would not permit, so that the address that
@@ -238,7 +228,7 @@ mod tests {
         ));
         assert!(matches!(guard.check(&url("http://localhost:1/x")).await, Err(GuardError::Private { .. })));
         assert!(matches!(guard.check(&url("file:///etc/passwd")).await, Err(GuardError::Scheme { .. })));
-        assert!(!guard.permits_literal(&url("http://[::1]/")));
+        assert!(matches!(guard.check(&url("http://[::1]/")).await, Err(GuardError::Private { .. })));
         assert_eq!(Guard::new(true, []).check(&url("http://10.0.0.1/x")).await, Ok(()));
         let told = guard.check(&url("http://me:secret@10.0.0.1/x")).await.unwrap_err().to_string();
         assert!(!told.contains("secret"), "{told}");
