@@ -26,6 +26,8 @@ async fn both_are_mirrored_and_keep_their_names() {
     let name = |owner: &Owner| format!("dotfiles-{}", owner.public_key().to_hex().get(..8).unwrap());
     assert_eq!(look::refs(&mirror.url_at(&b, &name(suffixed))).await, suffixed.work.refs());
     run.expect_code(0);
+    let note = mirror.status_of(&suffixed.coordinate()).await["notes"][0].to_string();
+    assert!(note.contains(&name(suffixed)), "{note}");
 
     // The names stay, also when the disk is lost.
     let again = mirror.on_a_new_machine();

@@ -216,6 +216,13 @@ impl World {
         for event in signed.current.iter() {
             events.insert(event.id, event.clone());
         }
+        let in_namespace = subject.places.values().any(|place| place.placement == Placement::Namespace);
+        if in_namespace && copy != subject.repository.coordinate.identifier {
+            subject.notes.push(format!(
+                "its copies are called {copy}, since another owner's have its name; servers take their git data, \
+                 not the conversation"
+            ));
+        }
         subject.fingerprint = fingerprint(&talk.events);
         for (server, place) in &subject.places {
             let (governing, attached) = match place.placement {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nostr::prelude::{EventId, Timestamp};
 
 use super::{conversation::PullRequest, placement::Place};
-use crate::model::{coordinate::Coordinate, refs::Refs, server::ServerUrl};
+use crate::model::{coordinate::Coordinate, placement::Placement, refs::Refs, server::ServerUrl};
 
 /// What one server is to have of one repository.
 #[derive(Clone, Debug)]
@@ -26,8 +26,8 @@ pub struct Wanted {
     pub state: Option<EventId>,
     /// Heads and tags, exactly.
     pub refs: Refs,
-    /// In the bot's namespace: the maintainers' own announcements and state, which the server takes once it
-    /// has the bot's.
+    /// In the bot's namespace: the maintainers' own announcements, the owner's first, and state, which the
+    /// server takes once it has the bot's. Elsewhere: the other maintainers' announcements.
     pub attached: Vec<EventId>,
     /// Pull requests whose commits are here and can be pushed.
     pub pull_requests: Vec<PullRequest>,
@@ -176,6 +176,11 @@ pub fn next_step(wanted: &Wanted, seen: &Seen) -> Step {
 }
 
 fn conversation_step(wanted: &Wanted, seen: &Seen) -> Step {
+    // In the bot's namespace a server takes the conversation only once it has taken the owner's announcement.
+    let in_namespace = wanted.place.placement == Placement::Namespace;
+    if in_namespace && wanted.attached.first().is_some_and(|owners| seen.refusal(owners).is_some()) {
+        return Step::Settled(Outcome::InSync);
+    }
     let Some(lacks) = &seen.lacks else {
         return if wanted.conversation.is_empty() {
             Step::Settled(Outcome::InSync)

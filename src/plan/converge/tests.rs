@@ -104,6 +104,16 @@ fn a_refusal_for_good_is_not_tried_again_and_ends_only_its_own_part() {
 }
 
 #[test]
+fn without_the_owners_announcement_a_server_is_not_bothered_with_the_conversation() {
+    let wanted = wanted();
+    let seen = Seen { refused: BTreeMap::from([(id(3), "invalid: not listed".to_owned())]), ..looked() };
+    let mut server = Server::default();
+    let (outcome, _) = walk(&wanted, seen, &mut server).unwrap();
+    assert_eq!(outcome, Outcome::InSync);
+    assert_eq!(server.sent, [id(1), id(2), id(4)]);
+}
+
+#[test]
 fn an_archive_gets_events_and_no_push() {
     let mut wanted = wanted();
     wanted.place.takes_pushes = false;
