@@ -74,7 +74,7 @@ pub(crate) fn init(context: &Context) -> anyhow::Result<Outcome> {
          MIRROR_ALLOWED_NPUBS (who may command the bot; your npub).\n  \
          2. grasp-mirror verify       checks the settings, relays and servers\n     \
          grasp-mirror mirror-once  brings everything into sync once\n     \
-         grasp-mirror daemon       keeps it so; then send the bot the message: help",
+         grasp-mirror daemon       keeps it so",
         env_path.display()
     )?;
     Ok(Outcome::Good)
