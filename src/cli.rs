@@ -90,7 +90,7 @@ pub(crate) fn daemon(context: &Context) -> anyhow::Result<Outcome> {
 /// `mirror-once`: one cycle, and the report.
 pub(crate) fn mirror_once(context: &Context) -> anyhow::Result<Outcome> {
     let ready = ready_to_work(context)?;
-    let progress = if context.progress { spinner()? } else { ProgressBar::hidden() };
+    let progress = context.progress.add(spinner()?);
     let report = runtime()?.block_on(async {
         let _lock = Lock::take(&ready.config.bot.data_dir)?;
         let store = Store::open(&ready.config.bot.data_dir).await?;

@@ -3,13 +3,14 @@
 mod cli;
 
 use std::{
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
 };
 
 use clap::{ArgAction, Parser, Subcommand};
 use grasp_mirror::config::{DEFAULT_PATH, Overrides};
+use indicatif::{MultiProgress, ProgressDrawTarget};
 use tracing_subscriber::EnvFilter;
 
 /// Keeps git repositories published over Nostr alive on every GRASP server it knows.
@@ -72,8 +73,8 @@ pub(crate) struct Context {
     pub(crate) overrides: Overrides,
     /// Whether data is printed as JSON.
     pub(crate) json: bool,
-    /// Whether a person watches, and progress may be drawn on stderr.
-    pub(crate) progress: bool,
+    /// Where progress is drawn when a person watches; hidden otherwise.
+    pub(crate) progress: MultiProgress,
 }
 
 fn main() -> ExitCode {
@@ -85,7 +86,10 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS };
         }
     };
-    start_log(args.verbose, args.quiet);
+    let watched = io::stderr().is_terminal() && !args.quiet;
+    let target = if watched { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let progress = MultiProgress::with_draw_target(target);
+    start_log(args.verbose, args.quiet, Log(progress.clone()));
     let context = Context {
         overrides: Overrides {
             config_explicit: args.config.is_some(),
@@ -93,7 +97,7 @@ fn main() -> ExitCode {
             data_dir: args.data_dir,
         },
         json: args.json,
-        progress: io::stderr().is_terminal() && !args.quiet,
+        progress,
     };
     let ended = match args.command {
         Command::Init => cli::init(&context),
@@ -117,7 +121,7 @@ fn main() -> ExitCode {
 ///
 /// nostr-sdk logs as errors what is ordinary for relays (an event that crosses the end of a request, say), and
 /// at debug level every message; what matters of it comes back to us as a result.
-fn start_log(verbose: u8, quiet: bool) {
+fn start_log(verbose: u8, quiet: bool, log: Log) {
     let default = match (quiet, verbose) {
         (true, _) => "error,nostr_sdk=off",
         (false, 0) => "warn,nostr_sdk=off,grasp_mirror=info",
@@ -127,7 +131,21 @@ fn start_log(verbose: u8, quiet: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(move || log.clone())
         .with_ansi(io::stderr().is_terminal())
         .init();
+}
+
+/// Standard error, with the progress out of the way while a line is written.
+#[derive(Clone)]
+struct Log(MultiProgress);
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.suspend(|| io::stderr().write(line))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
