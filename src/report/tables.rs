@@ -68,7 +68,7 @@ pub fn status(report: &Report, now: u64) -> String {
         ));
     }
     for (count, what) in [
-        (report.truncated, "more repositories without problems are not shown"),
+        (report.truncated, "more repositories do not fit into the report"),
         (alone.private, "private repositories are not mirrored"),
         (alone.over_limit, "repositories are beyond limits.max_repos_per_author and not mirrored"),
     ] {
