@@ -57,8 +57,8 @@ impl World {
             for (relay, coordinates) in &per_relay {
                 if !threads.contains_key(coordinates) {
                     let named: Vec<String> = coordinates.iter().cloned().collect();
-                    let events =
-                        self.thread(&named, self.config.limits.max_events_per_repo * named.len()).await?;
+                    let max_events = self.config.limits.max_events_per_repo.saturating_mul(named.len());
+                    let events = self.thread(&named, max_events).await?;
                     threads.insert(coordinates, events.iter().map(|event| event.id.to_hex()).collect());
                 }
                 let before = asked.entry(relay.clone()).or_default();

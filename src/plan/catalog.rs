@@ -262,6 +262,7 @@ fn gather_family(
         };
         if members.iter().any(|member| member.private) {
             into.private += 1;
+            taken.extend(authority.ok());
             continue;
         }
         into.repositories.push(repository(

@@ -37,7 +37,9 @@ impl Draft {
             if said && event.content.is_empty() {
                 return None;
             }
-            self.created_at = self.created_at.max(Timestamp::from_secs(event.created_at.as_secs() + 1));
+            // The date is a copy of an owner's, who may have chosen the last one there is.
+            let later = Timestamp::from_secs(event.created_at.as_secs().saturating_add(1));
+            self.created_at = self.created_at.max(later);
         }
         Some(self)
     }
@@ -69,14 +71,13 @@ pub fn identifiers(repositories: &[Repository], own: &[Announcement]) -> BTreeMa
             continue;
         }
         let hex = coordinate.owner.to_hex();
-        let name = [8, hex.len()]
+        let name = [coordinate.identifier.clone()]
             .into_iter()
-            .map(|digits| format!("{}-{}", coordinate.identifier, hex.get(..digits).unwrap_or(&hex)))
-            .fold(None, |found: Option<String>, name| {
-                found.or_else(|| (!used.contains(&name)).then_some(name))
-            });
-        let name =
-            if used.contains(&coordinate.identifier) { name } else { Some(coordinate.identifier.clone()) };
+            .chain(
+                [8, hex.len()]
+                    .map(|digits| format!("{}-{}", coordinate.identifier, hex.get(..digits).unwrap_or(&hex))),
+            )
+            .find(|name| !used.contains(name));
         if let Some(name) = name {
             used.insert(name.clone());
             assigned.insert(coordinate.clone(), name);

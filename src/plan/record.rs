@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use grasp_mirror_commands::clean;
 use nostr::prelude::{EventId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::converge::{Answer, Outcome, Seen, retry_at};
 use crate::model::{placement::Placement, server::ServerUrl, status::MirrorStatus};
+
+/// The longest reason kept, in characters. Reasons quote states and sources, which may be as long as they like.
+const REASON_MAX: usize = 500;
 
 /// Everything remembered of one repository's mirrors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +130,7 @@ pub fn after(
     MirrorRecord {
         status,
         placement,
-        reason,
+        reason: reason.map(|reason| clean(&reason, REASON_MAX)),
         since,
         read_back_at: if in_sync {
             Some(now.as_secs())
@@ -149,4 +153,18 @@ pub fn is_for_good(reason: &str) -> bool {
 
 fn is_restricted(reason: &str) -> bool {
     reason.starts_with("restricted:")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_as_long_as_a_person_reads_and_no_longer() {
+        let ending = Ending::Failed("source\n".repeat(10_000));
+        let now = Timestamp::from_secs(1_790_000_000);
+        let record = after(None, Placement::Listed, ending, &Seen::default(), &[], None, now);
+        let reason = record.reason.unwrap_or_default();
+        assert!(reason.starts_with("source source") && reason.chars().count() <= REASON_MAX, "{reason}");
+    }
 }

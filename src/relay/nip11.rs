@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use grasp_mirror_commands::clean;
 use reqwest::header;
 use serde::Deserialize;
 use url::Url;
@@ -79,7 +80,8 @@ pub async fn ask(
 
 fn read(body: &[u8]) -> Result<Introduction, Nip11Error> {
     let document: Document =
-        serde_json::from_slice(body).map_err(|error| Nip11Error::NoDocument(error.to_string()))?;
+        // The parser quotes what it met, however long that is.
+        serde_json::from_slice(body).map_err(|error| Nip11Error::NoDocument(clean(&error.to_string(), 300)))?;
     let supports = |name: &str| {
         document.supported_grasps.as_deref().unwrap_or_default().iter().any(|grasp| grasp == name)
     };
@@ -98,7 +100,7 @@ fn read(body: &[u8]) -> Result<Introduction, Nip11Error> {
 /// A program's name may come as the URL of its source: the last part is the name.
 fn short(word: &str) -> String {
     let name = word.trim_end_matches('/').rsplit('/').next().unwrap_or(word);
-    grasp_mirror_commands::clean(name.trim_end_matches(".git"), 64)
+    clean(name.trim_end_matches(".git"), 64)
 }
 
 #[cfg(test)]
@@ -118,5 +120,7 @@ mod tests {
         for other in [&b"<html>"[..], b"", br#"{"supported_grasps":"x"}"#] {
             assert!(matches!(read(other), Err(Nip11Error::NoDocument(_))));
         }
+        let long = format!(r#"{{"supported_grasps":"{}"}}"#, "x".repeat(100_000));
+        assert!(read(long.as_bytes()).is_err_and(|error| error.to_string().len() < 500));
     }
 }

@@ -1,7 +1,11 @@
 //! The status report: the content of the kind 30078 event with `d` = `grasp-mirror/status`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
 
+use grasp_mirror_commands::clean;
 use nostr::prelude::{EventId, PublicKey};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +19,9 @@ pub const IDENTIFIER: &str = "grasp-mirror/status";
 
 /// Relays take events of 64 KiB; this leaves room for the envelope.
 pub const MAX_BYTES: usize = 60 * 1024;
+
+/// The longest note, in characters.
+const NOTE_MAX: usize = 500;
 
 /// What stands in `software`.
 pub const SOFTWARE: &str = concat!("grasp-mirror/", env!("CARGO_PKG_VERSION"));
@@ -34,7 +41,7 @@ pub struct Report {
     pub servers: Vec<ReportedServer>,
     /// The repositories, those with problems first.
     pub repos: Vec<ReportedRepository>,
-    /// Repositories left out to keep the event small.
+    /// Repositories left out to keep the event small, deleted ones included.
     pub truncated: usize,
     /// What is left alone on purpose; absent when nothing is.
     #[serde(default, skip_serializing_if = "LeftAlone::is_empty")]
@@ -226,24 +233,20 @@ impl Report {
         report.within(MAX_BYTES)
     }
 
-    /// Leaves out repositories, those without problems first, until the JSON has at most `max_bytes`.
+    /// Leaves out repositories until the JSON has at most `max_bytes`: those without problems first, then
+    /// deleted ones. One that is too long by itself costs no other its place.
     fn within(mut self, max_bytes: usize) -> Self {
-        let size_of =
-            |repo: &ReportedRepository| serde_json::to_string(repo).map_or(0, |json| json.len() + 1);
-        let sizes: Vec<usize> = self.repos.iter().map(size_of).collect();
-        let total = serde_json::to_string(&self).map_or(0, |json| json.len());
-        // Room for `truncated` to grow by some digits.
-        let rest = total.saturating_sub(sizes.iter().sum()) + 8;
-        let mut used = rest;
-        let fitting = sizes
-            .iter()
-            .take_while(|size| {
-                used += **size;
-                used <= max_bytes
-            })
-            .count();
-        self.truncated = self.repos.len().saturating_sub(fitting);
-        self.repos.truncate(fitting);
+        let repos = mem::take(&mut self.repos);
+        let deleted = mem::take(&mut self.left_alone.deleted);
+        let all = repos.len() + deleted.len();
+        let (troubled, fine): (Vec<_>, Vec<_>) =
+            repos.into_iter().partition(|repo| !repo.problems.is_empty());
+        // Room for `truncated` to grow by some digits, and for `left_alone` where it holds deletions only.
+        let mut room = max_bytes.saturating_sub(json_len(&self) + 96);
+        self.repos = troubled.into_iter().filter(|repo| fits(&mut room, repo)).collect();
+        self.left_alone.deleted = deleted.into_iter().filter(|gone| fits(&mut room, gone)).collect();
+        self.repos.extend(fine.into_iter().filter(|repo| fits(&mut room, repo)));
+        self.truncated = all - self.repos.len() - self.left_alone.deleted.len();
         self
     }
 
@@ -252,6 +255,17 @@ impl Report {
     pub fn is_in_sync(&self) -> bool {
         self.totals.in_sync == self.totals.mirrors && self.repos.iter().all(|repo| repo.problems.is_empty())
     }
+}
+
+fn json_len(value: &impl Serialize) -> usize {
+    serde_json::to_string(value).map_or(usize::MAX, |json| json.len())
+}
+
+/// Whether `entry` and a comma fit into `room`, which then is less.
+fn fits(room: &mut usize, entry: &impl Serialize) -> bool {
+    let left = room.checked_sub(json_len(entry).saturating_add(1));
+    *room = left.unwrap_or(*room);
+    left.is_some()
 }
 
 impl ReportedRepository {
@@ -275,7 +289,8 @@ impl ReportedRepository {
             copies: in_sync,
             wanted: outcome.mirrors.len(),
             problems,
-            notes: outcome.notes.clone(),
+            // A note may quote what came from outside.
+            notes: outcome.notes.iter().map(|note| clean(note, NOTE_MAX)).collect(),
         }
     }
 }
@@ -357,5 +372,23 @@ mod tests {
         assert_eq!(report.repos.len() + report.truncated, 2_001);
         assert_eq!(report.totals.repos, 2_001);
         assert_eq!(report.repos[0].a.identifier, "zzz");
+    }
+
+    #[test]
+    fn what_owners_made_long_costs_nobody_else_a_place() {
+        let owner = Keys::generate().public_key();
+        let failing = [("wss://a.example", MirrorStatus::Failing)];
+        let mut long = outcome(owner, "long note", &failing);
+        long.notes.push("x".repeat(MAX_BYTES));
+        let outcomes =
+            [outcome(owner, &"d".repeat(MAX_BYTES), &failing), long, outcome(owner, "short", &failing)];
+        let deleted = (0..2_000).map(|n| Coordinate::new(owner, format!("deleted-{n}"))).collect();
+        let left_alone = LeftAlone { deleted, private: 0, over_limit: 0 };
+        let report = Report::of(CycleSummary::default(), &BTreeSet::new(), &[], &outcomes, left_alone);
+        assert!(serde_json::to_string(&report).unwrap().len() <= MAX_BYTES);
+        let told: Vec<&str> = report.repos.iter().map(|repo| repo.a.identifier.as_str()).collect();
+        assert_eq!(told, ["long note", "short"]);
+        assert!(report.left_alone.deleted.len() > 100);
+        assert_eq!(report.truncated, 2_001 - report.left_alone.deleted.len());
     }
 }

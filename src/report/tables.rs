@@ -68,7 +68,7 @@ pub fn status(report: &Report, now: u64) -> String {
         ));
     }
     for (number, one, many, what) in [
-        (report.truncated, "repository", "repositories", "without problems not shown"),
+        (report.truncated, "repository", "repositories", "more than fit into the report"),
         (alone.private, "private repository", "private repositories", "not mirrored"),
         (alone.over_limit, "repository", "repositories", "beyond limits.max_repos_per_author not mirrored"),
     ] {

@@ -1,15 +1,20 @@
 //! The bot's bookkeeping: what each server acknowledged, last read-backs, retries.
 //!
-//! A record is a kind 30078 event signed by the bot, `d` = `grasp-mirror/local/<name>`, content JSON, that is
-//! never published. It lives in the same database as every other event.
+//! A record is a kind 30078 event signed by the bot, `d` = `grasp-mirror/local/<name>` (a long name's hash),
+//! content JSON, that is never published. It lives in the same database as every other event.
 
 use nostr::prelude::{EventBuilder, Filter, FinalizeEvent, Keys, Kind, Tag, Timestamp};
 use nostr_database::NostrDatabase;
 use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
 
 use super::{Store, StoreError};
 
 const PREFIX: &str = "grasp-mirror/local/";
+
+/// The longest `d`, in bytes, that the database tells apart from others: longer ones with the same beginning
+/// replace each other.
+const IDENTIFIER_MAX: usize = 182;
 
 /// Reads and writes the bot's own records.
 #[derive(Clone, Debug)]
@@ -25,8 +30,11 @@ impl Records {
         Self { store, keys }
     }
 
-    fn filter(&self) -> Filter {
-        Filter::new().kind(Kind::ApplicationSpecificData).author(self.keys.public_key())
+    fn filter(&self, identifier: &str) -> Filter {
+        Filter::new()
+            .kind(Kind::ApplicationSpecificData)
+            .author(self.keys.public_key())
+            .identifier(identifier)
     }
 
     /// The record called `name`; `None` when there is none, or when an older version wrote what this one
@@ -36,7 +44,7 @@ impl Records {
     ///
     /// [`StoreError::Database`].
     pub async fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
-        let found = self.store.query(self.filter().identifier(format!("{PREFIX}{name}"))).await?;
+        let found = self.store.query(self.filter(&identifier(name))).await?;
         Ok(found.first().and_then(|event| {
             serde_json::from_str(&event.content)
                 .inspect_err(|error| tracing::warn!(name, %error, "a record is unreadable and starts anew"))
@@ -52,8 +60,8 @@ impl Records {
     pub async fn write<T: Serialize + Sync>(&self, name: &str, value: &T) -> Result<(), StoreError> {
         let failed = |reason: String| StoreError::Record { name: name.to_owned(), reason };
         let content = serde_json::to_string(value).map_err(|error| failed(error.to_string()))?;
-        let identifier = format!("{PREFIX}{name}");
-        let before = self.store.query(self.filter().identifier(&identifier)).await?;
+        let identifier = identifier(name);
+        let before = self.store.query(self.filter(&identifier)).await?;
         let mut created_at = Timestamp::now();
         if let Some(before) = before.first() {
             if before.content == content {
@@ -70,6 +78,16 @@ impl Records {
         let status = self.store.database.save_event(&event).await?;
         if status.is_success() { Ok(()) } else { Err(failed(format!("the database said {status:?}"))) }
     }
+}
+
+/// The `d` of the record called `name`; names hold repositories' identifiers, which may be of any length.
+fn identifier(name: &str) -> String {
+    let whole = format!("{PREFIX}{name}");
+    if whole.len() <= IDENTIFIER_MAX {
+        return whole;
+    }
+    let hash: String = Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{PREFIX}sha256/{hash}")
 }
 
 #[cfg(test)]
@@ -94,5 +112,16 @@ mod tests {
         // Another bot's records are not ours.
         let other = Records::new(records.store.clone(), Keys::generate());
         assert_eq!(other.read::<u32>("x").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn long_names_that_begin_alike_are_two_records() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::new(Store::open(dir.path()).await.unwrap(), Keys::generate());
+        let long = "x".repeat(200);
+        records.write(&format!("{long}1"), &1_u32).await.unwrap();
+        records.write(&format!("{long}2"), &2_u32).await.unwrap();
+        assert_eq!(records.read::<u32>(&format!("{long}1")).await.unwrap(), Some(1));
+        assert_eq!(records.read::<u32>(&format!("{long}2")).await.unwrap(), Some(2));
     }
 }

@@ -5,7 +5,7 @@
 //! by the local repository, which takes a pack whole or not at all.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     path::PathBuf,
 };
 
@@ -96,7 +96,7 @@ impl Transfer {
     async fn missing(&self, repository: &Repository, tips: &Tips) -> Result<Tips, GitError> {
         let (repository, tips) = (repository.clone(), tips.clone());
         blocking(move || {
-            let absent = repository.missing(tips.values().copied())?;
+            let absent: HashSet<ObjectId> = repository.missing(tips.values().copied())?.into_iter().collect();
             Ok(tips.into_iter().filter(|(_, id)| absent.contains(id)).collect())
         })
         .await
@@ -115,39 +115,47 @@ impl Transfer {
         }
         self.guard.check(&url).await.map_err(|error| error.to_string())?;
         let advertised = self.git.ls_refs(&url).await.map_err(|error| error.to_string())?;
-        let (shown, hidden): (Vec<ObjectId>, Vec<ObjectId>) = {
-            let mut wanted: Vec<ObjectId> = missing.values().copied().collect();
-            wanted.sort_unstable();
-            wanted.dedup();
-            wanted.into_iter().partition(|id| advertised.refs.values().any(|shown| shown == id))
-        };
+        let advertised: HashSet<ObjectId> = advertised.refs.into_values().collect();
+        let wanted: BTreeSet<ObjectId> = missing.values().copied().collect();
         // What a source does not advertise it may still have, but one unknown object spoils a whole request.
+        let (shown, hidden): (Vec<ObjectId>, Vec<ObjectId>) =
+            wanted.into_iter().partition(|id| advertised.contains(id));
         for wants in [shown, hidden] {
+            let (wants, haves) =
+                self.wants_and_haves(repository, tips, wants).await.map_err(|error| error.to_string())?;
             if wants.is_empty() {
                 continue;
             }
-            let held = repository.clone();
-            let known = tips.clone();
-            let haves = blocking(move || {
-                // Only the first few hundred are sent: what the signed state shares with us says most.
-                let absent = held.missing(known.values().copied())?;
-                let shared = known.into_values().filter(|id| !absent.contains(id));
-                let mut seen = BTreeSet::new();
-                let all = shared.chain(held.refs()?.into_values());
-                Ok::<_, GitError>(all.filter(|id| seen.insert(*id)).collect::<Vec<ObjectId>>())
-            })
-            .await
-            .map_err(|error| error.to_string())?;
             let into = repository.incoming_dir();
             let pack =
                 self.git.fetch_pack(&url, &wants, &haves, &into).await.map_err(|error| error.to_string())?;
             let held = repository.clone();
             let bytes = pack.bytes;
-            let ingested = blocking(move || held.ingest(&pack.path))
+            let ingested = blocking(move || held.ingest_fetched(&pack.path, &wants))
                 .await
                 .map_err(|error| format!("{source} sent a pack that is thrown away: {error}"))?;
             tracing::info!(source, pack_bytes = bytes, objects = ingested.objects, "fetched");
         }
         Ok(())
+    }
+
+    /// Those of `wants` that an earlier request has not brought along, and what a source is told is here.
+    async fn wants_and_haves(
+        &self,
+        repository: &Repository,
+        tips: &Tips,
+        mut wants: Vec<ObjectId>,
+    ) -> Result<(Vec<ObjectId>, Vec<ObjectId>), GitError> {
+        let (held, tips) = (repository.clone(), tips.clone());
+        blocking(move || {
+            let absent: HashSet<ObjectId> = held.missing(tips.values().copied())?.into_iter().collect();
+            wants.retain(|id| absent.contains(id));
+            // Only the first few hundred are sent: what the signed state shares with us says most.
+            let shared = tips.into_values().filter(|id| !absent.contains(id));
+            let mut seen = HashSet::new();
+            let haves = shared.chain(held.refs()?.into_values()).filter(|id| seen.insert(*id)).collect();
+            Ok((wants, haves))
+        })
+        .await
     }
 }

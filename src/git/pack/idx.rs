@@ -7,6 +7,9 @@ use super::{PackError, finish, index::IndexEntry};
 /// Offsets from here on take eight bytes, in a table of their own.
 const LARGE: u64 = 1 << 31;
 
+/// Where the sorted object ids begin: after magic, version and fan-out table.
+pub(super) const IDS_AT: usize = 8 + 256 * 4;
+
 /// The index for `entries`, which are sorted by id, of the pack whose trailer is `pack`.
 pub(super) fn encode(entries: &[IndexEntry], pack: &ObjectId) -> Result<Vec<u8>, PackError> {
     let mut out = Vec::with_capacity(entries.len() * 28 + 1072);

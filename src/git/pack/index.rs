@@ -41,6 +41,15 @@ pub(in crate::git) struct Indexed {
     pub(in crate::git) objects: u32,
 }
 
+impl Indexed {
+    /// Whether the pack holds the object `id`.
+    pub(in crate::git) fn holds(&self, id: &ObjectId) -> bool {
+        let end = idx::IDS_AT + self.objects as usize * 20;
+        let ids = self.index.get(idx::IDS_AT..end).unwrap_or_default();
+        ids.as_chunks::<20>().0.binary_search(&id_of(*id)).is_ok()
+    }
+}
+
 /// What is asked of the repository a pack is meant for.
 pub(in crate::git) trait Known {
     /// Whether the repository has the object, and so everything that the object refers to.

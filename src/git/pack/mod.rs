@@ -88,6 +88,12 @@ pub enum PackError {
         /// How many deltas could not be resolved.
         count: usize,
     },
+    /// A source sent something else than it was asked for.
+    #[error("the pack does not hold {id}, for which it was fetched; it is not taken")]
+    Unasked {
+        /// What was asked for.
+        id: ObjectId,
+    },
     /// More objects than are taken.
     #[error("the pack has more than {MAX_OBJECTS} objects or refers to more; it is not taken")]
     TooManyObjects,

@@ -111,7 +111,20 @@ impl Repository {
     ///
     /// [`GitError::Pack`] says what is wrong with the pack.
     pub fn ingest(&self, pack: &Path) -> Result<Ingested, GitError> {
-        let taken = self.ingest_inner(pack);
+        self.ingest_fetched(pack, &[])
+    }
+
+    /// Takes in, as [`Repository::ingest`] does, a pack that a source sent when asked for `wants`, none of
+    /// which were here.
+    ///
+    /// A pack without all of them is thrown away: else a source that never sends what it is asked for could
+    /// fill the disk, and through it every server, with whatever it likes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::ingest`], and [`PackError::Unasked`].
+    pub fn ingest_fetched(&self, pack: &Path, wants: &[ObjectId]) -> Result<Ingested, GitError> {
+        let taken = self.ingest_inner(pack, wants);
         if let Err(error) = fs::remove_file(pack)
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -120,12 +133,15 @@ impl Repository {
         taken
     }
 
-    fn ingest_inner(&self, pack: &Path) -> Result<Ingested, GitError> {
+    fn ingest_inner(&self, pack: &Path, wants: &[ObjectId]) -> Result<Ingested, GitError> {
         let indexed = {
             let raw = self.raw()?;
             let odb = raw.odb().map_err(self.git("opening the object database"))?;
             index_pack(pack, &Odb(&odb)).map_err(self.pack())?
         };
+        if let Some(id) = wants.iter().find(|id| !indexed.holds(id)) {
+            return Err(self.pack()(PackError::Unasked { id: *id }));
+        }
         let doing = "moving a pack into place";
         let bytes = pack.metadata().map_err(self.io(doing))?.len();
         if indexed.objects == 0 {

@@ -98,6 +98,25 @@ fn a_pack_that_lacks_an_object_is_refused_and_removed() {
 }
 
 #[test]
+fn a_pack_of_something_else_than_was_asked_for_is_not_kept() {
+    let (mut asked, mut other) = (Source::new(4), Source::new(5));
+    let (want, unasked) = (asked.commit(), other.commit());
+    let (_dir, repository) = repository();
+    let packs = || fs::read_dir(repository.path().join("objects/pack")).unwrap().count();
+
+    let pack = other.pack(&[unasked], &[], &[], &repository.incoming_dir());
+    let error = repository.ingest_fetched(&pack, &[want]).unwrap_err();
+    assert!(matches!(&error, GitError::Pack { source: PackError::Unasked { .. }, .. }), "{error}");
+    assert!(error.to_string().contains(&want.to_string()), "{error}");
+    assert!(!pack.exists());
+    assert_eq!(packs(), 0);
+
+    let pack = asked.pack(&[want], &[], &[], &repository.incoming_dir());
+    repository.ingest_fetched(&pack, &[want]).unwrap();
+    assert!(repository.missing([want]).unwrap().is_empty());
+}
+
+#[test]
 fn a_thin_pack_is_completed() {
     let mut source = Source::new(3);
     source.grow(10);

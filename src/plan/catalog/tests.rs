@@ -118,6 +118,11 @@ fn maintainers_of_one_repository_share_one_mirror() {
     let found = catalog(&events, &[&alice, &bob]);
     assert_eq!(only(&found).announcements.len(), 2);
     assert_eq!(only(&found).state.as_ref().unwrap().event.pubkey, bob.public_key());
+    // And count as one where one of them keeps it private.
+    let secret =
+        announce(&bob, "d", 4, &[&["maintainers", &alice.public_key().to_hex()], &["private", "true"]]);
+    let found = catalog(&[&events[..], &[secret]].concat(), &[&alice, &bob]);
+    assert_eq!((found.repositories.len(), found.private), (0, 1));
 }
 
 #[test]
@@ -246,7 +251,11 @@ fn the_copys_events_are_the_same_whenever_they_are_made() {
     assert_eq!(draft.clone().unless_said(Some(&said)), None);
     let wider = BTreeSet::from([server("a"), server("b"), server("c")]);
     let changed = namespace::announcement(&repository, &bot.public_key(), "d", &wider).unwrap();
-    assert_eq!(changed.unless_said(Some(&said)).unwrap().created_at, Timestamp::from_secs(501));
+    assert_eq!(changed.clone().unless_said(Some(&said)).unwrap().created_at, Timestamp::from_secs(501));
+    // An owner may date an announcement as late as can be written; there is nothing after that.
+    let last = Timestamp::from_secs(u64::MAX);
+    let said = EventBuilder::new(draft.kind, "").custom_created_at(last).finalize(&bot).unwrap();
+    assert_eq!(changed.unless_said(Some(&said)).unwrap().created_at, last);
 }
 
 proptest! {
