@@ -13,6 +13,8 @@ use std::{
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
+use crate::model::address::shown;
+
 /// Why an address is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GuardError {
@@ -60,14 +62,13 @@ impl Guard {
     ///
     /// [`GuardError`] with the way out.
     pub async fn check(&self, url: &Url) -> Result<(), GuardError> {
-        let shown = || shown(url);
         if !matches!(url.scheme(), "http" | "https" | "ws" | "wss") {
-            return Err(GuardError::Scheme { url: shown() });
+            return Err(GuardError::Scheme { url: shown(url) });
         }
         if self.allow_private || place(url).is_some_and(|place| self.trusted.contains(&place)) {
             return Ok(());
         }
-        let unresolved = |reason: String| GuardError::Unresolved { url: shown(), reason };
+        let unresolved = |reason: String| GuardError::Unresolved { url: shown(url), reason };
         match url.host() {
             None => Err(unresolved("it has no host".to_owned())),
             Some(Host::Domain(name)) => {
@@ -82,14 +83,14 @@ impl Guard {
                 if addresses.all(|address| is_global(address.ip())) {
                     Ok(())
                 } else {
-                    Err(GuardError::Private { url: shown() })
+                    Err(GuardError::Private { url: shown(url) })
                 }
             }
             Some(_) => {
                 if self.permits_literal(url) {
                     Ok(())
                 } else {
-                    Err(GuardError::Private { url: shown() })
+                    Err(GuardError::Private { url: shown(url) })
                 }
             }
         }
@@ -113,11 +114,6 @@ impl Guard {
 
 fn place(url: &Url) -> Option<(String, u16)> {
     Some((url.host_str()?.to_ascii_lowercase(), url.port_or_known_default()?))
-}
-
-/// The address without credentials, for people.
-fn shown(url: &Url) -> String {
-    format!("{}://{}{}", url.scheme(), url.authority().rsplit('@').next().unwrap_or_default(), url.path())
 }
 
 /// Resolves names for HTTP connections and drops what the guard would not permit, so that the address that
