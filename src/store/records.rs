@@ -6,10 +6,23 @@
 use nostr::prelude::{EventBuilder, Filter, FinalizeEvent, Keys, Kind, Tag, Timestamp};
 use nostr_database::NostrDatabase;
 use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
 
 use super::{Store, StoreError};
 
 const PREFIX: &str = "grasp-mirror/local/";
+
+/// The database tells identifiers apart by their first 182 bytes only; a longer one ends in its hash.
+const LONGEST: usize = 182;
+
+fn identifier(name: &str) -> String {
+    let whole = format!("{PREFIX}{name}");
+    if whole.len() <= LONGEST {
+        return whole;
+    }
+    let hash: String = Sha256::digest(&whole).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{PREFIX}{hash}")
+}
 
 /// Reads and writes the bot's own records.
 #[derive(Clone, Debug)]
@@ -36,7 +49,7 @@ impl Records {
     ///
     /// [`StoreError::Database`].
     pub async fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
-        let found = self.store.query(self.filter().identifier(format!("{PREFIX}{name}"))).await?;
+        let found = self.store.query(self.filter().identifier(identifier(name))).await?;
         Ok(found.first().and_then(|event| {
             serde_json::from_str(&event.content)
                 .inspect_err(|error| tracing::warn!(name, %error, "a record is unreadable and starts anew"))
@@ -52,7 +65,7 @@ impl Records {
     pub async fn write<T: Serialize + Sync>(&self, name: &str, value: &T) -> Result<(), StoreError> {
         let failed = |reason: String| StoreError::Record { name: name.to_owned(), reason };
         let content = serde_json::to_string(value).map_err(|error| failed(error.to_string()))?;
-        let identifier = format!("{PREFIX}{name}");
+        let identifier = identifier(name);
         let before = self.store.query(self.filter().identifier(&identifier)).await?;
         let mut created_at = Timestamp::now();
         if let Some(before) = before.first() {
@@ -94,5 +107,16 @@ mod tests {
         // Another bot's records are not ours.
         let other = Records::new(records.store.clone(), Keys::generate());
         assert_eq!(other.read::<u32>("x").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn long_names_that_begin_alike_are_two_records() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::new(Store::open(dir.path()).await.unwrap(), Keys::generate());
+        let [one, two] = ["1", "2"].map(|end| format!("{}{end}", "x".repeat(200)));
+        records.write(&one, &1).await.unwrap();
+        records.write(&two, &2).await.unwrap();
+        assert_eq!(records.read::<u8>(&one).await.unwrap(), Some(1));
+        assert_eq!(records.read::<u8>(&two).await.unwrap(), Some(2));
     }
 }
