@@ -14,7 +14,10 @@ use url::Url;
 use super::{Transfer, blocking};
 use crate::{
     git::{GitError, Repository},
-    model::refs::ObjectId,
+    model::{
+        address::{shown, shown_text},
+        refs::ObjectId,
+    },
 };
 
 /// Objects that signed events name, by what names them.
@@ -64,17 +67,15 @@ impl Transfer {
         self.check_disk(repository)?;
         let mut reasons = Vec::new();
         for source in sources {
-            if let Err(reason) = self.bring_from(repository, tips, &missing, source).await {
-                tracing::debug!(source, reason, "a source did not help");
-                reasons.push(reason);
-            }
+            let tried = self.bring_from(repository, tips, &missing, source).await;
             missing = self.missing(repository, tips).await?;
-            if missing.is_empty() {
-                return Ok(true);
-            }
-            if let Some((name, id)) = missing.first_key_value() {
-                reasons.push(format!("{source} has not {id} ({name})"));
-            }
+            let reason = match (tried, missing.first_key_value()) {
+                (_, None) => return Ok(true),
+                (Err(reason), _) => reason,
+                (Ok(()), Some((name, id))) => format!("{} has not {id} ({name})", shown_text(source)),
+            };
+            tracing::debug!(reason, "a source did not help");
+            reasons.push(reason);
         }
         if sources.is_empty() {
             reasons.push("there is no clone URL".to_owned());
@@ -109,7 +110,8 @@ impl Transfer {
         missing: &Tips,
         source: &str,
     ) -> Result<(), String> {
-        let url: Url = source.parse().map_err(|_| format!("{source} is not a URL"))?;
+        let url: Url = source.parse().map_err(|_| format!("{} is not a URL", shown_text(source)))?;
+        let source = shown(&url);
         if !matches!(url.scheme(), "http" | "https") {
             return Err(format!("{source} is not http(s)"));
         }
