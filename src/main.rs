@@ -10,8 +10,12 @@ use std::{
 
 use clap::{ArgAction, Parser, Subcommand};
 use grasp_mirror::config::{DEFAULT_PATH, Overrides};
+use grasp_mirror_commands::clean;
 use indicatif::{MultiProgress, ProgressDrawTarget};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, field::MakeExt, fmt::format::debug_fn};
+
+/// The longest value in the log, in characters.
+const LONGEST_FIELD: usize = 2_000;
 
 /// Keeps git repositories published over Nostr alive on every GRASP server it knows.
 #[derive(Debug, Parser)]
@@ -110,11 +114,17 @@ fn main() -> ExitCode {
     match ended {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
         Ok(Outcome::NotInSync) => ExitCode::from(2),
+        // Whoever reads our output has seen enough.
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("grasp-mirror: {error:#}");
             ExitCode::from(1)
         }
     }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Log lines go to stderr, so that stdout is data. `RUST_LOG` wins over `-v` and `-q`.
@@ -129,7 +139,16 @@ fn start_log(verbose: u8, quiet: bool, log: Log) {
         (false, _) => "debug,nostr_sdk=info,grasp_mirror=trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    // Much of what is logged came from outside, such as identifiers: one event stays one clean line.
+    let fields = debug_fn(|writer, field, value| {
+        let text = clean(&format!("{value:?}"), LONGEST_FIELD);
+        match field.name() {
+            "message" => write!(writer, "{text}"),
+            name => write!(writer, "{name}={text}"),
+        }
+    });
     tracing_subscriber::fmt()
+        .fmt_fields(fields.delimited(" "))
         .with_env_filter(filter)
         .with_writer(move || log.clone())
         .with_ansi(io::stderr().is_terminal())

@@ -9,7 +9,7 @@ use grasp_mirror::{
     store::Store,
     transfer::guard::Guard,
 };
-use grasp_mirror_testkit::{Fault, Proxy, TestRelay};
+use grasp_mirror_testkit::{Fault, Owner, Proxy, Server, TestRelay};
 use nostr::prelude::{Event, EventBuilder, Filter, FinalizeEvent, Keys, Kind, RelayUrl, Tag, Timestamp};
 use nostr_database::NostrDatabase;
 use nostr_lmdb::NostrLmdb;
@@ -80,6 +80,23 @@ async fn with_negentropy_it_takes_everything_too() {
     let (relays, store, _dir) = relays().await;
     relays.backfill(&url(relay.url()), Filter::new().author(author.public_key())).await.unwrap();
     assert_eq!(stored(&store, &author).await, EVENTS as usize);
+}
+
+/// GRASP servers end a request for ids with `EOSE` and `CLOSED`; the second must not be taken for the end of
+/// the next request.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_negentropy_it_takes_everything_from_a_grasp_server() {
+    const ISSUES: usize = 130;
+    let server = Server::start().await;
+    let owner = Owner::new("busy");
+    owner.publish(owner.announcement().at(&server), &server).await;
+    for n in 0..ISSUES {
+        server.send(&owner.issue(&owner.coordinate(), &format!("issue {n}"))).await.expect_accepted();
+    }
+    let (relays, store, _dir) = relays().await;
+    let filter = Filter::new().author(owner.public_key());
+    relays.backfill(&url(&server.url()), filter).await.unwrap();
+    assert_eq!(stored(&store, &owner.keys).await, ISSUES + 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -76,7 +76,8 @@ pub(crate) fn span(seconds: u64) -> String {
 }
 
 /// `1 repository`, `2 repositories`.
-pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
+#[must_use]
+pub fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 

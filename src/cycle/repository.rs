@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use futures::future::join_all;
+use grasp_mirror_commands::clean;
 use nostr::prelude::{EventId, Timestamp};
 use tokio::time::{Instant, timeout_at};
 
@@ -171,7 +172,7 @@ impl World {
             if subject.seen.iter().all(|(server, seen)| {
                 subject.wanted.get(server).is_some_and(|wanted| wanted.is_proved_by(seen))
             }) {
-                subject.notes.push(format!("no complete local copy: {reason}"));
+                subject.notes.push(clean(&format!("no complete local copy: {reason}"), 500));
             }
             return Err(reason);
         }

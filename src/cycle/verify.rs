@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures::{StreamExt, stream};
+use grasp_mirror_commands::clean;
 use nostr::prelude::Timestamp;
 
 use super::{CycleError, survey::Survey, world::World};
@@ -28,7 +29,7 @@ impl World {
             .map(|(wanted, down)| async move {
                 let reason = match down {
                     Some(reason) => Some(format!("the server is down: {reason}")),
-                    None => self.compare(wanted).await.err(),
+                    None => self.compare(wanted).await.err().map(|reason| clean(&reason, 500)),
                 };
                 Finding {
                     repo: wanted.repository.clone(),

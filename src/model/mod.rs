@@ -1,5 +1,6 @@
 //! The words of the project as types. Pure: no clock, no files, no network.
 
+pub mod address;
 pub mod announcement;
 pub mod coordinate;
 pub mod placement;

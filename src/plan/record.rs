@@ -81,6 +81,9 @@ pub enum Ending {
     Blocked(String),
 }
 
+/// The longest reason kept, in characters: it is in the report, for every mirror.
+const MAX_REASON: usize = 500;
+
 /// The record after a run: `seen` is what was read and answered, `governing` the events without which there is
 /// no mirror, `conversation` what the server is known to hold of it in full.
 #[must_use]
@@ -104,6 +107,7 @@ pub fn after(
         Ending::Failed(reason) => (MirrorStatus::Failing, Some(reason)),
         Ending::Unreachable(reason) => (MirrorStatus::Unreachable, Some(reason)),
     };
+    let reason = reason.map(|reason| clean(&reason, MAX_REASON));
     let failures = match status {
         MirrorStatus::Failing | MirrorStatus::Unreachable | MirrorStatus::Pending => {
             before.map_or(0, |record| record.failures).saturating_add(1)

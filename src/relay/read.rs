@@ -13,7 +13,7 @@ use nostr::prelude::{
 };
 use nostr_sdk::{
     error::ErrorKind,
-    relay::{RelayNotification, ReqExitPolicy, SubscribeAutoCloseOptions, SyncOptions},
+    relay::{RelayNotification, ReqExitPolicy, SubscribeAutoCloseOptions, SyncOptions, SyncSummary},
 };
 
 use super::{
@@ -136,15 +136,18 @@ impl Link {
     }
 
     pub(super) async fn backfill(&self, filter: Filter) -> Result<(), RelayError> {
-        if self.speaks_negentropy() {
-            let _slot = self.requests.acquire().await.map_err(|_| self.incomplete("shutting down"))?;
-            self.connect().await?;
-            match self.relay.sync(filter.clone()).opts(self.sync_options()).await {
-                Ok(_) => return Ok(()),
-                Err(error) => self.negentropy_failed(&error),
+        match self.reconcile(filter.clone(), None).await? {
+            // nostr-sdk could fetch what is missing in the same breath, but takes the `CLOSED` that GRASP servers
+            // send after each batch of ids for the end of the next one, and drops that.
+            Some(difference) => {
+                let missing: Vec<EventId> = difference.remote.into_iter().collect();
+                for some in missing.chunks(IDS_PER_FILTER) {
+                    self.read_once(vec![Filter::new().ids(some.iter().copied())]).await?;
+                }
+                Ok(())
             }
+            None => self.read_pages(vec![filter]).await.map(|_| ()),
         }
-        self.read_pages(vec![filter]).await.map(|_| ())
     }
 
     pub(super) async fn lacks(
@@ -155,27 +158,41 @@ impl Link {
         if wanted.is_empty() {
             return Ok(BTreeSet::new());
         }
-        if self.speaks_negentropy() {
-            let _slot = self.requests.acquire().await.map_err(|_| self.incomplete("shutting down"))?;
-            self.connect().await?;
-            let asked = self
-                .relay
-                .sync(filter.clone())
-                .items(wanted.iter().copied())
-                .opts(self.sync_options().dry_run())
-                .await;
-            match asked {
-                Ok(summary) => return Ok(summary.local.into_iter().collect()),
-                Err(error) => self.negentropy_failed(&error),
-            }
+        if let Some(difference) = self.reconcile(filter.clone(), Some(wanted)).await? {
+            return Ok(difference.local.into_iter().collect());
         }
         let served: HashSet<EventId> =
             self.read_pages(vec![filter]).await?.into_iter().map(|event| event.id).collect();
         Ok(wanted.iter().map(|(id, _)| *id).filter(|id| !served.contains(id)).collect())
     }
 
-    fn sync_options(&self) -> SyncOptions {
-        SyncOptions::new().initial_timeout(NEGENTROPY_PATIENCE).idle_timeout(self.limits.stall_timeout)
+    /// Compares `items`, or else what the database holds for `filter`, with what the relay holds (NIP-77), and
+    /// moves nothing. `None` when the relay does not speak it.
+    async fn reconcile(
+        &self,
+        filter: Filter,
+        items: Option<&[(EventId, Timestamp)]>,
+    ) -> Result<Option<SyncSummary>, RelayError> {
+        if !self.speaks_negentropy() {
+            return Ok(None);
+        }
+        let _slot = self.requests.acquire().await.map_err(|_| self.incomplete("shutting down"))?;
+        self.connect().await?;
+        let options = SyncOptions::new()
+            .initial_timeout(NEGENTROPY_PATIENCE)
+            .idle_timeout(self.limits.stall_timeout)
+            .dry_run();
+        let mut comparing = self.relay.sync(filter).opts(options);
+        if let Some(items) = items {
+            comparing = comparing.items(items.iter().copied());
+        }
+        match comparing.await {
+            Ok(difference) => Ok(Some(difference)),
+            Err(error) => {
+                self.negentropy_failed(&error);
+                Ok(None)
+            }
+        }
     }
 
     fn negentropy_failed(&self, error: &nostr_sdk::error::Error) {

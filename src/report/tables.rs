@@ -1,7 +1,7 @@
 //! The report as a person reads it in a terminal.
 
-use comfy_table::{Cell, Table, presets};
-use grasp_mirror_commands::{ago, short};
+use comfy_table::{Cell, ContentArrangement, LineStyle, Table, TableStyle};
+use grasp_mirror_commands::{ago, count, short};
 
 use super::document::{Report, ServerOutcome};
 use crate::model::{coordinate::Coordinate, placement::Placement, server::ServerUrl};
@@ -16,11 +16,11 @@ pub fn status(report: &Report, now: u64) -> String {
         return "No cycle has run yet: `grasp-mirror mirror-once` runs one.".to_owned();
     }
     let mut text = format!(
-        "{} of {} mirrors in sync: {} repositories on {} servers, read back {}.\n",
+        "{} of {} in sync: {} on {}, read back {}.\n",
         totals.in_sync,
-        totals.mirrors,
-        totals.repos,
-        totals.servers,
+        count(totals.mirrors, "mirror", "mirrors"),
+        count(totals.repos, "repository", "repositories"),
+        count(totals.servers, "server", "servers"),
         ago(now, report.cycle.finished_at)
     );
     let mut servers = table(&["server", "", "mirrors", "in sync", "software"]);
@@ -67,13 +67,13 @@ pub fn status(report: &Report, now: u64) -> String {
             clean(&coordinate.for_people())
         ));
     }
-    for (count, what) in [
-        (report.truncated, "more repositories do not fit into the report"),
-        (alone.private, "private repositories are not mirrored"),
-        (alone.over_limit, "repositories are beyond limits.max_repos_per_author and not mirrored"),
+    for (number, one, many, what) in [
+        (report.truncated, "repository", "repositories", "more than fit into the report"),
+        (alone.private, "private repository", "private repositories", "not mirrored"),
+        (alone.over_limit, "repository", "repositories", "beyond limits.max_repos_per_author not mirrored"),
     ] {
-        if count > 0 {
-            text.push_str(&format!("\n{count} {what}."));
+        if number > 0 {
+            text.push_str(&format!("\n{} {what}.", count(number, one, many)));
         }
     }
     text
@@ -150,14 +150,98 @@ fn repository(coordinate: &Coordinate) -> String {
     format!("{} by {}", clean(&coordinate.identifier), short(&coordinate.owner))
 }
 
-/// An empty table with `header`.
+/// A table without lines but one below its header, as wide as a terminal is where nobody asked for more.
 fn table(header: &[&str]) -> Table {
+    const WIDTH: u16 = 120;
+    let lines = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
+    table
+        .load_style(lines)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(WIDTH)
+        .set_header(header.iter().copied());
     table
 }
 
 /// Text from outside, fit for a cell.
 fn clean(text: &str) -> String {
     grasp_mirror_commands::clean(text, 300)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use nostr::prelude::PublicKey;
+
+    use super::*;
+    use crate::{
+        model::status::MirrorStatus,
+        plan::record::MirrorRecord,
+        report::document::{CycleSummary, LeftAlone, RepositoryOutcome},
+    };
+
+    fn owner() -> PublicKey {
+        PublicKey::from_hex("79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798").unwrap()
+    }
+
+    fn trimmed(table: &str) -> String {
+        table.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn status_names_problems_by_host_and_shows_no_tricks() {
+        let mirror = |status, reason: Option<&str>| MirrorRecord {
+            status,
+            placement: Placement::Listed,
+            reason: reason.map(str::to_owned),
+            since: 1_000,
+            read_back_at: None,
+            retry_at: None,
+            failures: 0,
+            refused: BTreeMap::new(),
+            conversation: None,
+        };
+        let servers = ["wss://a.example", "wss://b.example/grasp"].map(|url| ServerOutcome {
+            url: url.parse().unwrap(),
+            reachable: url.ends_with('p'),
+            software: Some("ngit-grasp 3.0.9".to_owned()),
+            unused: None,
+        });
+        let outcome = RepositoryOutcome {
+            coordinate: Coordinate::new(owner(), "hel\u{202e}lo\x1b[31m"),
+            state: None,
+            mirrors: BTreeMap::from([
+                (servers[0].url.clone(), mirror(MirrorStatus::Unreachable, Some("no\nanswer"))),
+                (servers[1].url.clone(), mirror(MirrorStatus::InSync, None)),
+            ]),
+            notes: vec!["LFS objects not mirrored".to_owned()],
+        };
+        let cycle = CycleSummary { number: 3, finished_at: 1_060, ..CycleSummary::default() };
+        let alone = LeftAlone {
+            deleted: BTreeSet::from([Coordinate::new(owner(), "gone")]),
+            private: 2,
+            over_limit: 0,
+        };
+        let report = Report::of(cycle, &BTreeSet::new(), &servers, &[outcome], alone);
+        insta::assert_snapshot!(trimmed(&status(&report, 1_180)));
+    }
+
+    #[test]
+    fn before_the_first_cycle_it_says_what_to_do() {
+        let report = Report::of(CycleSummary::default(), &BTreeSet::new(), &[], &[], LeftAlone::default());
+        insta::assert_snapshot!(status(&report, 0), @"No cycle has run yet: `grasp-mirror mirror-once` runs one.");
+    }
+
+    #[test]
+    fn a_plan_says_how_and_what_next() {
+        let step = PlannedStep {
+            repo: Coordinate::new(owner(), "hello"),
+            server: "wss://a.example".parse().unwrap(),
+            placement: Placement::Namespace,
+            step: "send 2 events, then the git data the server asks for".to_owned(),
+        };
+        insta::assert_snapshot!(trimmed(&plan(&[step], &["b.example: down".to_owned()])));
+        insta::assert_snapshot!(plan(&[], &[]), @"Nothing to mirror.");
+    }
 }

@@ -18,7 +18,10 @@ use crate::{
         GitError, Repository,
         wire::{RemoteRefs, WireError},
     },
-    model::refs::ObjectId,
+    model::{
+        address::{shown, shown_text},
+        refs::ObjectId,
+    },
 };
 
 /// Objects that signed events name, by what names them.
@@ -68,17 +71,15 @@ impl Transfer {
         self.check_disk(repository)?;
         let mut reasons = Vec::new();
         for source in sources {
-            if let Err(reason) = self.bring_from(repository, tips, &missing, source).await {
-                tracing::debug!(source, reason, "a source did not help");
-                reasons.push(reason);
-            }
+            let tried = self.bring_from(repository, tips, &missing, source).await;
             missing = self.missing(repository, tips).await?;
-            if missing.is_empty() {
-                return Ok(true);
-            }
-            if let Some((name, id)) = missing.first_key_value() {
-                reasons.push(format!("{source} has not {id} ({name})"));
-            }
+            let reason = match (tried, missing.first_key_value()) {
+                (_, None) => return Ok(true),
+                (Err(reason), _) => reason,
+                (Ok(()), Some((name, id))) => format!("{} has not {id} ({name})", shown_text(source)),
+            };
+            tracing::debug!(reason, "a source did not help");
+            reasons.push(reason);
         }
         if sources.is_empty() {
             reasons.push("there is no clone URL".to_owned());
@@ -113,7 +114,8 @@ impl Transfer {
         missing: &Tips,
         source: &str,
     ) -> Result<(), String> {
-        let url: Url = source.parse().map_err(|_| format!("{source} is not a URL"))?;
+        let url: Url = source.parse().map_err(|_| format!("{} is not a URL", shown_text(source)))?;
+        let source = shown(&url);
         if !matches!(url.scheme(), "http" | "https") {
             return Err(format!("{source} is not http(s)"));
         }
@@ -148,7 +150,7 @@ impl Transfer {
         let host = format!("{:?}:{:?}", url.host(), url.port_or_known_default());
         let silent = || self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         if silent().contains(&host) {
-            return Err(format!("{url} is not asked: its host did not answer before"));
+            return Err(format!("{} is not asked: its host did not answer before", shown(url)));
         }
         let listed = self.git.ls_refs(url).await;
         if let Err(WireError::Unreachable { .. } | WireError::TimedOut { .. }) = &listed {

@@ -5,6 +5,8 @@ use std::{io, time::Duration};
 use grasp_mirror_commands::clean;
 use url::Url;
 
+use crate::model::address::shown;
+
 /// Longest text of a server that is kept, in characters.
 const MAX_WORDS: usize = 500;
 
@@ -12,7 +14,7 @@ const MAX_WORDS: usize = 500;
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// No connection came about: name not found, connection refused, TLS, or the connect timeout.
-    #[error("{url} cannot be reached: {}", chain(source))]
+    #[error("{at} cannot be reached: {}", chain(source), at = shown(url))]
     Unreachable {
         /// The repository there.
         url: Url,
@@ -20,7 +22,7 @@ pub enum WireError {
         source: reqwest::Error,
     },
     /// The connection broke.
-    #[error("the connection to {url} broke while {doing}, after {sent_bytes} bytes sent: {}", chain(source))]
+    #[error("the connection to {at} broke while {doing}, after {sent_bytes} bytes sent: {}", chain(source), at = shown(url))]
     Broken {
         /// The repository there.
         url: Url,
@@ -32,7 +34,7 @@ pub enum WireError {
         source: reqwest::Error,
     },
     /// Nothing moved for too long, or the whole took too long.
-    #[error("{url} did not finish {doing} within {limit:?}{}", if *stalled { " of silence" } else { "" })]
+    #[error("{at} did not finish {doing} within {limit:?}{}", if *stalled { " of silence" } else { "" }, at = shown(url))]
     TimedOut {
         /// The repository there.
         url: Url,
@@ -44,13 +46,13 @@ pub enum WireError {
         stalled: bool,
     },
     /// The server does not have the repository (404).
-    #[error("{url} does not exist on that server")]
+    #[error("{at} does not exist on that server", at = shown(url))]
     RepositoryUnknown {
         /// The repository there.
         url: Url,
     },
     /// An HTTP status that is no answer.
-    #[error("{url} answered HTTP {status}: {reason}")]
+    #[error("{at} answered HTTP {status}: {reason}", at = shown(url))]
     Status {
         /// The repository there.
         url: Url,
@@ -60,7 +62,7 @@ pub enum WireError {
         reason: String,
     },
     /// The server said no. For a push: nothing may be taken as changed before the refs are read again.
-    #[error("{url} refused {doing}: {reason}")]
+    #[error("{at} refused {doing}: {reason}", at = shown(url))]
     Refused {
         /// The repository there.
         url: Url,
@@ -70,7 +72,7 @@ pub enum WireError {
         reason: String,
     },
     /// An answer that is not git's protocol.
-    #[error("{url} sent an answer that cannot be read: {reason}")]
+    #[error("{at} sent an answer that cannot be read: {reason}", at = shown(url))]
     Malformed {
         /// The repository there.
         url: Url,
@@ -78,7 +80,7 @@ pub enum WireError {
         reason: String,
     },
     /// An answer over a configured limit.
-    #[error("{url} sent more than {limit} {unit}; raise {setting} in the configuration if that is expected")]
+    #[error("{at} sent more than {limit} {unit}; raise {setting} in the configuration if that is expected", at = shown(url))]
     TooLarge {
         /// The repository there.
         url: Url,
@@ -90,7 +92,7 @@ pub enum WireError {
         setting: &'static str,
     },
     /// A file on this machine could not be read or written.
-    #[error("{doing} with {url}: {source}")]
+    #[error("{doing} with {at}: {source}", at = shown(url))]
     Local {
         /// The repository there.
         url: Url,

@@ -1,0 +1,43 @@
+//! An announcement may hold passwords, by mistake or on purpose: the bot does not pass them on, in no log,
+//! reason or report. Neither does it its own key.
+
+use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, free_port};
+use nostr::{filter::Filter, nips::nip19::ToBech32};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+
+#[tokio::test]
+async fn passwords_in_addresses_are_not_passed_on() {
+    let (a, relay, dead) = (Server::start().await, TestRelay::start().await, free_port());
+    let owner = Owner::new("leaky").at_home_on(&relay);
+    let announcement = owner
+        .announcement()
+        .clone_url(&format!("http://me:s3cr3t@127.0.0.1:{dead}/x.git"))
+        .clone_url(&format!("http://127.0.0.1:{dead}/x.git?token=s3cr3t"))
+        .clone_url(&format!("{}/no/such.git", a.http().replace("//", "//me:s3cr3t@")))
+        .clone_url("ssh://me:s3cr3t@example.org/x.git")
+        .clone_url("s3cr3t@example.org:x.git")
+        .clone_url("git://example.org/\u{202e}x.git")
+        .relay(&format!("ws://me:s3cr3t@127.0.0.1:{dead}"))
+        .relay(relay.url());
+    owner.announce(announcement, &relay).await;
+    relay.send(&owner.state()).await.expect_accepted();
+
+    let mirror = Mirror::new(BINARY).knows(&a).uses(&relay).watches(&owner);
+    let mut said = Vec::new();
+    for args in [&["mirror-once", "-vv"][..], &["status", "--json"], &["verify", "--json"], &["plan"]] {
+        let run = mirror.run(args).await;
+        said.extend([run.stdout, run.stderr]);
+    }
+    let reason = mirror.status_of(&owner.coordinate()).await["problems"][0]["reason"].clone();
+    assert!(reason.as_str().is_some_and(|reason| reason.contains("ssh://example.org/x.git")), "{reason}");
+    for event in relay.served(Filter::new().author(mirror.bot_pubkey())).await {
+        said.push(event.content);
+    }
+    let key = mirror.keys.secret_key();
+    for secret in ["s3cr3t", "\u{202e}", &key.to_bech32().unwrap(), &key.to_secret_hex()] {
+        for text in &said {
+            assert!(!text.contains(secret), "{secret:?} in:\n{text}");
+        }
+    }
+}
