@@ -32,7 +32,7 @@ mod words;
 
 pub use self::{
     error::ParseError,
-    text::{ago, clean, count, is_invisible, short, until},
+    text::{ago, clean, count, is_invisible, short, until, with_causes},
     who::{Found, Nip05, RepoName, Repository, Scope, Target},
     words::Words,
 };

@@ -47,6 +47,21 @@ pub fn short(key: &PublicKey) -> String {
     format!("{start}…{end}")
 }
 
+/// An error with its causes, which carry the part that helps; what is said already is not said again.
+#[must_use]
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// How long before `now` `then` was: "3 min ago". Both are Unix seconds.
 #[must_use]
 pub fn ago(now: u64, then: u64) -> String {

@@ -10,7 +10,7 @@ use std::{
 
 use backon::{ExponentialBuilder, Retryable};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use grasp_mirror_commands::clean;
+use grasp_mirror_commands::{clean, with_causes};
 use nostr::prelude::{Event, Keys, RelayUrl};
 use nostr_database::NostrDatabase;
 use nostr_sdk::{
@@ -108,7 +108,7 @@ impl Link {
                 .try_connect()
                 .timeout(self.limits.connect_timeout)
                 .await
-                .map_err(|error| unreachable(chain(&error)))
+                .map_err(|error| unreachable(with_causes(&error)))
         };
         attempts.failed = result.as_ref().err().cloned();
         result
@@ -146,7 +146,7 @@ impl Link {
                 }
             }
             Err(error) => {
-                Err(RelayError::NotTaken { relay: relay(), event: event.id, reason: chain(&error) })
+                Err(RelayError::NotTaken { relay: relay(), event: event.id, reason: with_causes(&error) })
             }
         }
     }
@@ -187,20 +187,6 @@ const PREFIXES: [&str; 10] = [
 fn refusal_words(message: &str) -> String {
     let start = PREFIXES.iter().filter_map(|prefix| message.find(prefix)).min().unwrap_or(0);
     clean(message.get(start..).unwrap_or(message), 300)
-}
-
-/// An error with its causes, which carry the part that helps.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

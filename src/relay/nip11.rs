@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use grasp_mirror_commands::clean;
+use grasp_mirror_commands::{clean, with_causes};
 use reqwest::header;
 use serde::Deserialize;
 use url::Url;
@@ -55,7 +55,7 @@ pub async fn ask(
 ) -> Result<Introduction, Nip11Error> {
     let failed = |error: reqwest::Error| {
         let down = error.is_connect() || error.is_timeout();
-        let reason = super::link::chain(&error.without_url());
+        let reason = with_causes(&error.without_url());
         if down { Nip11Error::Down(reason) } else { Nip11Error::NoDocument(reason) }
     };
     let mut response = client

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::StreamExt;
-use grasp_mirror_commands::clean;
+use grasp_mirror_commands::{clean, with_causes};
 use nostr::prelude::{
     Event, EventId, Filter, MachineReadablePrefix, RelayMessage, SubscriptionId, Timestamp,
 };
@@ -16,10 +16,7 @@ use nostr_sdk::{
     relay::{RelayNotification, ReqExitPolicy, SubscribeAutoCloseOptions, SyncOptions, SyncSummary},
 };
 
-use super::{
-    RelayError,
-    link::{Link, chain},
-};
+use super::{RelayError, link::Link};
 
 /// Ids in one filter: well below every relay's message limit (66 bytes each).
 pub(super) const IDS_PER_FILTER: usize = 400;
@@ -52,7 +49,7 @@ impl Link {
             .with_id(id.clone())
             .close_on(close)
             .await
-            .map_err(|error| self.incomplete(chain(&error)))?;
+            .map_err(|error| self.incomplete(with_causes(&error)))?;
         let mut events = Vec::new();
         let result = loop {
             let notice = match tokio::time::timeout(self.limits.stall_timeout, notices.next()).await {
@@ -205,6 +202,6 @@ impl Link {
         if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Timeout | ErrorKind::Rejected) {
             self.no_negentropy.store(true, Ordering::Relaxed);
         }
-        tracing::debug!(relay = %self.relay.url(), error = %chain(error), "no negentropy; reading by pages");
+        tracing::debug!(relay = %self.relay.url(), error = %with_causes(error), "no negentropy; reading by pages");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use grasp_mirror_commands::clean;
+use grasp_mirror_commands::{clean, with_causes};
 use url::Url;
 
 use crate::model::address::shown;
@@ -14,7 +14,7 @@ const MAX_WORDS: usize = 500;
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// No connection came about: name not found, connection refused, TLS, or the connect timeout.
-    #[error("{at} cannot be reached: {}", chain(source), at = shown(url))]
+    #[error("{at} cannot be reached: {}", with_causes(source), at = shown(url))]
     Unreachable {
         /// The repository there.
         url: Url,
@@ -22,7 +22,7 @@ pub enum WireError {
         source: reqwest::Error,
     },
     /// The connection broke.
-    #[error("the connection to {at} broke while {doing}, after {sent_bytes} bytes sent: {}", chain(source), at = shown(url))]
+    #[error("the connection to {at} broke while {doing}, after {sent_bytes} bytes sent: {}", with_causes(source), at = shown(url))]
     Broken {
         /// The repository there.
         url: Url,
@@ -105,21 +105,6 @@ pub enum WireError {
 
 /// Why a push failed.
 pub type PushError = WireError;
-
-/// An error with the causes that reqwest keeps to itself.
-fn chain(error: &reqwest::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !words.contains(&next) {
-            words.push_str(": ");
-            words.push_str(&next);
-        }
-        cause = error.source();
-    }
-    words
-}
 
 /// A server's words as one line to show: no control or direction-changing characters, at most 500
 /// characters.
