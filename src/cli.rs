@@ -14,11 +14,11 @@ use grasp_mirror::{
     cycle::{self, Trigger, World},
     daemon,
     key::{self, BotKey, KeySource},
+    model::coordinate::npub,
     report::{Report, tables},
     store::{Store, lock::Lock},
 };
 use indicatif::{ProgressBar, ProgressStyle};
-use nostr::nips::nip19::ToBech32;
 
 use crate::{Context, Outcome};
 
@@ -46,7 +46,7 @@ pub(crate) fn init(context: &Context) -> anyhow::Result<Outcome> {
 
     let config = load(&context.overrides)?;
     let bot = key::find_or_make(&config.environment.key, &config.bot.data_dir)?;
-    let npub = npub(&bot);
+    let npub = npub(&bot.keys.public_key());
     let mut out = io::stdout().lock();
     if context.json {
         let made = matches!(bot.source, KeySource::Made(_));
@@ -165,7 +165,7 @@ fn ready_to_work(context: &Context) -> anyhow::Result<Ready> {
     if let KeySource::Made(file) = &bot.source {
         // On stderr: stdout may be data.
         eprintln!("made the bot's key: {} (back it up)", file.display());
-        eprintln!("the bot is {}", npub(&bot));
+        eprintln!("the bot is {}", npub(&bot.keys.public_key()));
     }
     if config.environment.watched.is_empty() {
         eprintln!(
@@ -199,11 +199,6 @@ fn print_report(context: &Context, report: &Report) -> anyhow::Result<Outcome> {
     }
     let ran = report.cycle.number > 0;
     Ok(if ran && report.is_in_sync() { Outcome::Good } else { Outcome::NotInSync })
-}
-
-fn npub(bot: &BotKey) -> String {
-    let Ok(npub) = bot.keys.public_key().to_bech32();
-    npub
 }
 
 /// The example with another `data_dir`.

@@ -83,10 +83,4 @@ impl State {
         let head = head.filter(|branch| branch.is_branch() && refs.contains_key(branch));
         Ok(Self { coordinate: Coordinate::new(event.pubkey, identifier), refs, head, ref_tags, event })
     }
-
-    /// Whether `other` would win over this state on a server: newest first, ties to the lower id (NIP-01).
-    #[must_use]
-    pub fn yields_to(&self, other: &Self) -> bool {
-        (other.event.created_at, self.event.id) > (self.event.created_at, other.event.id)
-    }
 }
