@@ -22,7 +22,7 @@ pub(super) const RELAYS_PER_EVENT: usize = 16;
 const MAX_AUTHORS: usize = 2_000;
 
 /// Authors in one filter (66 bytes each).
-const AUTHORS_PER_FILTER: usize = 200;
+pub(super) const AUTHORS_PER_FILTER: usize = 200;
 
 /// Relays asked at the same time.
 const AT_ONCE: usize = 16;

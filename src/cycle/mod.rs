@@ -4,7 +4,9 @@
 //! each repository by itself, remembers, and reports. `plan` stops after the look; `verify` goes on to compare
 //! refs. The daemon runs cycles, `mirror-once` runs one.
 
+mod copy;
 mod discovery;
+mod read_back;
 mod repository;
 mod servers;
 mod survey;
@@ -25,7 +27,7 @@ pub use self::{
 };
 use crate::{
     config::Config,
-    plan::converge::{Step, next_step},
+    plan::converge::{Outcome, Step, next_step},
     report::{
         Report,
         document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome},
@@ -205,9 +207,9 @@ fn describe(step: &Step) -> String {
         Step::Look => "look whether the state is served".to_owned(),
         Step::LookAtConversation => "compare the conversation and send what is missing".to_owned(),
         Step::Settled(outcome) => match outcome {
-            crate::plan::converge::Outcome::InSync => "nothing: in sync".to_owned(),
-            crate::plan::converge::Outcome::Pending(reason) => format!("wait: {reason}"),
-            crate::plan::converge::Outcome::Refused(reason) => format!("nothing: refused: {reason}"),
+            Outcome::InSync => "nothing: in sync".to_owned(),
+            Outcome::Pending(reason) => format!("wait: {reason}"),
+            Outcome::Refused(reason) => format!("nothing: refused: {reason}"),
         },
     }
 }

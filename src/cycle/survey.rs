@@ -5,34 +5,25 @@ use std::{
     sync::Arc,
 };
 
-use futures::{StreamExt, stream};
-use nostr::prelude::{
-    Event, EventBuilder, EventId, Filter, FinalizeEvent, Kind, PublicKey, RelayUrl, Tag, Timestamp,
-};
+use nostr::prelude::{Event, EventId, Filter, Kind, PublicKey, RelayUrl, Timestamp};
 use sha2::{Digest, Sha256};
 
 use super::{CycleError, servers::Server, world::World};
 use crate::{
-    model::{announcement::Announcement, coordinate::Coordinate, placement::Placement, server::ServerUrl},
+    model::{
+        announcement::Announcement, coordinate::Coordinate, placement::Placement, server::ServerUrl,
+        state::State,
+    },
     plan::{
         catalog::{self, Catalog, Obstacle, Repository},
         converge::{Seen, Wanted},
         conversation::{self, PullRequest},
-        namespace::{self, Draft},
+        namespace,
         placement::{self, Grasp, Place},
         record::RepositoryRecord,
     },
     report::document::ServerOutcome,
 };
-
-/// Authors in one filter.
-const AUTHORS_PER_FILTER: usize = 200;
-
-/// Servers asked at the same time.
-const AT_ONCE: usize = 16;
-
-/// Events asked for, by author: filters are made from authors.
-type PerAuthor = BTreeMap<PublicKey, Vec<(EventId, Timestamp)>>;
 
 /// Everything known before the first change.
 #[derive(Debug)]
@@ -224,145 +215,15 @@ impl World {
             ));
         }
         subject.fingerprint = fingerprint(&talk.events);
-        for (server, place) in &subject.places {
-            let (governing, attached) = match place.placement {
-                Placement::Namespace => {
-                    let governing = signed.current.iter().map(|event| event.id).collect();
-                    let mut attached: Vec<EventId> =
-                        subject.repository.announcements.iter().map(Announcement::id).collect();
-                    attached.push(state.event.id);
-                    (governing, attached)
-                }
-                _ => listed_events(&subject.repository, &place.path.owner, &state.event),
-            };
-            let governing_state = governing.last().copied();
-            subject.wanted.insert(
-                server.clone(),
-                Wanted {
-                    repository: subject.repository.coordinate.clone(),
-                    server: server.clone(),
-                    place: place.clone(),
-                    governing,
-                    state: governing_state,
-                    refs: state.refs.clone(),
-                    attached,
-                    pull_requests: Vec::new(),
-                    conversation: talk.events.clone(),
-                },
-            );
-        }
+        let wanted = subject.places.iter().map(|(server, place)| {
+            let wanted = wanted(&subject.repository, &state, server, place, &signed.current, &talk.events);
+            (server.clone(), wanted)
+        });
+        subject.wanted = wanted.collect();
         subject.pull_requests = talk.pull_requests;
         subject.events = Arc::new(events);
         Ok((subject, signed.new))
     }
-
-    /// The bot's announcement and state for its copy: those already published where they still say what they
-    /// should, else newly signed.
-    fn sign_copy(
-        &self,
-        subject: &Subject,
-        state: &crate::model::state::State,
-        copy: &str,
-        servers: &BTreeMap<ServerUrl, Grasp>,
-        own: &[Event],
-    ) -> Result<Signed, CycleError> {
-        let announced = placement::announced_servers(&subject.places, servers);
-        let mut signed = Signed::default();
-        if announced.is_empty() {
-            return Ok(signed);
-        }
-        let announcement = namespace::announcement(&subject.repository, &self.bot(), copy, &announced);
-        for draft in announcement.into_iter().chain([namespace::state(state, copy)]) {
-            let existing = own
-                .iter()
-                .find(|event| event.kind == draft.kind && event.tags.identifier().as_deref() == Some(copy));
-            let event = match (draft.unless_said(existing), existing) {
-                (None, Some(existing)) => existing.clone(),
-                (Some(draft), _) => {
-                    let event = self.sign(draft)?;
-                    signed.new.push(event.clone());
-                    event
-                }
-                (None, None) => continue,
-            };
-            signed.current.push(event);
-        }
-        Ok(signed)
-    }
-
-    fn sign(&self, draft: Draft) -> Result<Event, CycleError> {
-        let tags: Result<Vec<Tag>, _> = draft.tags.into_iter().map(Tag::parse).collect();
-        let tags = tags.map_err(|error| CycleError::Sign(error.to_string()))?;
-        EventBuilder::new(draft.kind, "")
-            .tags(tags)
-            .custom_created_at(draft.created_at)
-            .finalize(&self.keys)
-            .map_err(|error| CycleError::Sign(error.to_string()))
-    }
-
-    /// Asks every server which of the wanted announcements and states it serves: one round a server,
-    /// however many repositories there are.
-    async fn read_back(&self, survey: &mut Survey, now: Timestamp) {
-        let mut asks: Vec<(ServerUrl, PerAuthor)> = Vec::new();
-        for (url, _) in survey.servers.iter().filter(|(_, server)| server.is_up()) {
-            let mut per_author = PerAuthor::new();
-            for subject in &survey.subjects {
-                let Some(wanted) = subject.wanted.get(url) else { continue };
-                for event in wanted.proofs().filter_map(|id| subject.events.get(id)) {
-                    per_author.entry(event.pubkey).or_default().push((event.id, event.created_at));
-                }
-            }
-            asks.push((url.clone(), per_author));
-        }
-        let answers: Vec<_> = stream::iter(asks)
-            .map(|(url, per_author)| async move {
-                let lacks = self.lacks(&url, per_author).await;
-                (url, lacks)
-            })
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
-        for (url, lacks) in answers {
-            match lacks {
-                Ok(lacks) => survey.note_served(&url, &lacks, now),
-                Err(error) => {
-                    tracing::warn!(server = %url, %error, "could not be read; its mirrors wait for the next run");
-                    if let Some(server) = survey.servers.get_mut(&url) {
-                        server.down = Some(error.to_string());
-                    }
-                }
-            }
-        }
-    }
-
-    async fn lacks(
-        &self,
-        server: &ServerUrl,
-        per_author: PerAuthor,
-    ) -> Result<BTreeSet<EventId>, crate::relay::RelayError> {
-        let mut lacks = BTreeSet::new();
-        let authors: Vec<PublicKey> = per_author.keys().copied().collect();
-        for some in authors.chunks(AUTHORS_PER_FILTER) {
-            let mut wanted: Vec<(EventId, Timestamp)> =
-                some.iter().filter_map(|author| per_author.get(author)).flatten().copied().collect();
-            wanted.sort_unstable();
-            wanted.dedup();
-            let filter = Filter::new()
-                .kinds([Kind::GitRepoAnnouncement, Kind::RepoState])
-                .authors(some.iter().copied());
-            lacks.extend(self.relays.lacks(server.relay_url(), filter, &wanted).await?);
-        }
-        Ok(lacks)
-    }
-}
-
-/// The bot's events for one copy.
-#[derive(Default)]
-struct Signed {
-    /// Announcement and state, as they are to stand.
-    current: Vec<Event>,
-    /// Those of them that nobody has seen yet.
-    new: Vec<Event>,
 }
 
 impl Survey {
@@ -371,24 +232,34 @@ impl Survey {
     pub fn server_outcomes(&self) -> Vec<ServerOutcome> {
         self.servers.iter().map(|(url, server)| server.outcome(url)).collect()
     }
+}
 
-    fn note_served(&mut self, url: &ServerUrl, lacks: &BTreeSet<EventId>, now: Timestamp) {
-        for subject in &mut self.subjects {
-            let Some(wanted) = subject.wanted.get(url) else { continue };
-            let record = subject.record.mirrors.get(url);
-            let mut seen = Seen {
-                served: wanted.proofs().copied().filter(|id| !lacks.contains(id)).collect(),
-                fresh: true,
-                refused: record.map(|record| record.refused.clone()).unwrap_or_default(),
-                ..Seen::default()
-            };
-            // A server that lost the repository may have lost the conversation, too.
-            let held = record.and_then(|record| record.conversation.as_ref());
-            if held.is_some_and(|held| held.covers(&subject.fingerprint, now)) && wanted.is_proved_by(&seen) {
-                seen.lacks = Some(BTreeSet::new());
-            }
-            subject.seen.insert(url.clone(), seen);
+/// What `server` is to have of `repository`; `copy` is the bot's announcement and state.
+fn wanted(
+    repository: &Repository,
+    state: &State,
+    server: &ServerUrl,
+    place: &Place,
+    copy: &[Event],
+    conversation: &[EventId],
+) -> Wanted {
+    let (governing, attached) = match place.placement {
+        Placement::Namespace => {
+            let owners = repository.announcements.iter().map(Announcement::id).chain([state.event.id]);
+            (copy.iter().map(|event| event.id).collect(), owners.collect())
         }
+        _ => listed_events(repository, &place.path.owner, &state.event),
+    };
+    Wanted {
+        repository: repository.coordinate.clone(),
+        server: server.clone(),
+        place: place.clone(),
+        state: governing.last().copied(),
+        governing,
+        refs: state.refs.clone(),
+        attached,
+        pull_requests: Vec::new(),
+        conversation: conversation.to_vec(),
     }
 }
 
