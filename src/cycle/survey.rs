@@ -228,8 +228,10 @@ impl World {
             let (governing, attached) = match place.placement {
                 Placement::Namespace => {
                     let governing = signed.current.iter().map(|event| event.id).collect();
+                    let owner = &subject.repository.coordinate.owner;
+                    let order = subject.repository.introduced_by(owner);
                     let mut attached: Vec<EventId> =
-                        subject.repository.announcements.iter().map(Announcement::id).collect();
+                        order.iter().map(|(announcement, _)| announcement.id()).collect();
                     attached.push(state.event.id);
                     (governing, attached)
                 }
@@ -393,16 +395,20 @@ impl Survey {
 }
 
 /// What makes a server take a repository that one of its maintainers listed there: the lister's announcement,
-/// that of the state's author, and the state. The other maintainers' announcements are attached.
+/// those through which it leads to the state's author, and the state. The other maintainers' announcements are
+/// attached.
 fn listed_events(repository: &Repository, lister: &PublicKey, state: &Event) -> (Vec<EventId>, Vec<EventId>) {
-    let needed = |announcement: &&Announcement| {
-        announcement.author() == *lister || announcement.author() == state.pubkey
-    };
-    let (mut first, attached): (Vec<&Announcement>, Vec<&Announcement>) =
-        repository.announcements.iter().partition(needed);
-    first.sort_by_key(|announcement| announcement.author() != *lister);
-    let governing = first.into_iter().map(Announcement::id).chain([state.id]).collect();
-    (governing, attached.into_iter().map(Announcement::id).collect())
+    let order = repository.introduced_by(lister);
+    let mut needed = BTreeSet::from([0]);
+    let mut at = order.iter().position(|(announcement, _)| announcement.author() == state.pubkey);
+    while let Some(place) = at {
+        needed.insert(place);
+        at = order.get(place).and_then(|(_, host)| *host);
+    }
+    let ids = order.iter().map(|(announcement, _)| announcement.id()).enumerate();
+    let (first, attached): (Vec<_>, Vec<_>) = ids.partition(|(place, _)| needed.contains(place));
+    let id = |(_, id)| id;
+    (first.into_iter().map(id).chain([state.id]).collect(), attached.into_iter().map(id).collect())
 }
 
 /// A short name for a set of events.
