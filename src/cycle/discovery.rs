@@ -15,6 +15,12 @@ const ROUNDS: usize = 5;
 /// Relays asked in one run; beyond it only the configured ones and the servers are.
 const MAX_RELAYS: usize = 100;
 
+/// Relays taken from one event: who names many more is not looking for readers.
+pub(super) const RELAYS_PER_EVENT: usize = 16;
+
+/// Authors read in one run; beyond it only the watched ones are.
+const MAX_AUTHORS: usize = 2_000;
+
 /// Authors in one filter (66 bytes each).
 const AUTHORS_PER_FILTER: usize = 200;
 
@@ -46,6 +52,7 @@ impl World {
         authors.extend(watched.repositories.iter().map(|coordinate| coordinate.owner));
         authors.insert(self.bot());
         let mut asked: BTreeMap<RelayUrl, BTreeSet<PublicKey>> = BTreeMap::new();
+        let mut considered = relays.clone();
         for _ in 0..ROUNDS {
             let todo: Vec<(RelayUrl, Vec<PublicKey>)> = relays
                 .iter()
@@ -60,11 +67,13 @@ impl World {
                 break;
             }
             self.ask_relays(todo).await;
-            let (more_authors, more_relays) = self.learn(&authors).await?;
-            authors.extend(more_authors);
-            let room = MAX_RELAYS.saturating_sub(relays.len());
-            let new = more_relays.into_iter().filter(|relay| !relays.contains(relay)).take(room);
-            relays.extend(new.collect::<Vec<_>>());
+            let (more_authors, mut more_relays) = self.learn(&authors).await?;
+            let room = MAX_AUTHORS.saturating_sub(authors.len());
+            let new: Vec<PublicKey> = more_authors.difference(&authors).take(room).copied().collect();
+            authors.extend(new);
+            more_relays.retain(|relay| considered.insert(relay.clone()));
+            more_relays.truncate(MAX_RELAYS.saturating_sub(relays.len()));
+            relays.extend(self.usable_relays(more_relays).await);
         }
         Ok(())
     }
@@ -98,16 +107,16 @@ impl World {
                 continue;
             }
             if event.kind == Kind::RelayList {
-                named.extend(write_relays(&event));
+                named.extend(write_relays(&event).into_iter().take(RELAYS_PER_EVENT));
             } else if let Some(announcement) = Announcement::read(event)
                 && !announcement.private
             {
                 people.extend(&announcement.roles.listed);
                 people.extend(&announcement.roles.leads);
-                named.extend(announcement.relays);
+                named.extend(announcement.relays.into_iter().take(RELAYS_PER_EVENT));
             }
         }
-        Ok((people, self.usable_relays(named).await))
+        Ok((people, named.iter().filter_map(|relay| RelayUrl::parse(relay).ok()).collect()))
     }
 }
 

@@ -1,10 +1,11 @@
 //! One repository's part of a cycle: bring its git data here, then walk each of its mirrors.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::{BTreeMap, HashSet};
 
 use futures::future::join_all;
 use grasp_mirror_commands::clean;
 use nostr::prelude::{EventId, Timestamp};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     CycleError, Trigger,
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     git::{GitError, Repository},
-    model::server::ServerUrl,
+    model::{refs::ObjectId, server::ServerUrl},
     plan::{
         catalog::Obstacle,
         converge::{Outcome, Seen, Wanted},
@@ -208,14 +209,36 @@ impl World {
     }
 
     /// Fetches the commits of pull requests; returns those that are here.
+    ///
+    /// Anyone can write a pull request and name any sources, so all of a repository's together get the time
+    /// of one transfer.
     async fn bring_pull_requests(&self, subject: &Subject, repository: &Repository) -> Vec<PullRequest> {
+        let deadline = Instant::now() + self.config.limits.total_timeout;
+        let (held, all) = (repository.clone(), subject.pull_requests.clone());
+        let absent = blocking(move || held.missing(all.iter().map(|request| request.tip))).await;
+        let absent: HashSet<ObjectId> = match absent {
+            Ok(absent) => absent.into_iter().collect(),
+            Err(error) => {
+                tracing::warn!(repository = %subject.repository.coordinate, %error, "no pull request is looked at");
+                return Vec::new();
+            }
+        };
+        let repository_sources = self.sources(subject);
         let mut here = Vec::new();
         for request in &subject.pull_requests {
-            let tips = Tips::from([(format!("refs/nostr/{}", request.id.to_hex()), request.tip)]);
-            let sources = [request.clone_urls.clone(), self.sources(subject)].concat();
-            if let Err(error) = self.transfer.bring(repository, &tips, &sources).await {
-                tracing::warn!(pull_request = %request.id, %error, "its commit cannot be fetched");
-                continue;
+            if absent.contains(&request.tip) {
+                let tips = Tips::from([(format!("refs/nostr/{}", request.id.to_hex()), request.tip)]);
+                let sources = [&request.clone_urls[..], &repository_sources].concat();
+                let brought = timeout_at(deadline, self.transfer.bring(repository, &tips, &sources)).await;
+                let problem = match brought {
+                    Ok(Ok(_)) => None,
+                    Ok(Err(error)) => Some(error.to_string()),
+                    Err(_) => Some("the time for this repository's pull requests is over".to_owned()),
+                };
+                if let Some(problem) = problem {
+                    tracing::warn!(pull_request = %request.id, problem, "its commit cannot be fetched");
+                    continue;
+                }
             }
             let (held, id, tip) = (repository.clone(), request.id.to_hex(), request.tip);
             match blocking(move || held.set_pull_request(&id, tip)).await {
@@ -224,11 +247,5 @@ impl World {
             }
         }
         here
-    }
-
-    /// The folder of one repository's local copy, for people.
-    #[must_use]
-    pub fn folder_of(&self, subject: &Subject) -> PathBuf {
-        self.folder(&subject.repository.coordinate, &subject.repository.folder)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, future::try_join_all, stream};
 use nostr::prelude::{Event, EventId, Filter, RelayUrl, SingleLetterTag};
 
-use super::{CycleError, world::World};
+use super::{CycleError, discovery::RELAYS_PER_EVENT, world::World};
 use crate::{
     plan::{catalog::Repository, conversation::MAX_DEPTH},
     relay::RelayError,
@@ -41,12 +41,14 @@ impl World {
         repositories: &[Repository],
         everywhere: &BTreeSet<RelayUrl>,
     ) -> Result<(), CycleError> {
+        let named: Vec<Vec<RelayUrl>> = repositories.iter().map(relays_of).collect();
+        let distinct: BTreeSet<RelayUrl> = named.iter().flatten().cloned().collect();
+        let usable: BTreeSet<RelayUrl> = self.usable_relays(distinct).await.into_iter().collect();
         let mut per_relay: BTreeMap<RelayUrl, BTreeSet<String>> = BTreeMap::new();
-        for repository in repositories {
+        for (repository, named) in repositories.iter().zip(&named) {
             let coordinates: Vec<String> = repository.coordinates().iter().map(ToString::to_string).collect();
-            let own = self.usable_relays(repository.relays()).await;
-            for relay in own.into_iter().chain(everywhere.iter().cloned()) {
-                per_relay.entry(relay).or_default().extend(coordinates.iter().cloned());
+            for relay in named.iter().filter(|relay| usable.contains(*relay)).chain(everywhere) {
+                per_relay.entry(relay.clone()).or_default().extend(coordinates.iter().cloned());
             }
         }
         let mut asked: BTreeMap<RelayUrl, BTreeSet<String>> = BTreeMap::new();
@@ -140,4 +142,13 @@ impl World {
         }
         Ok(found)
     }
+}
+
+/// The relays that the maintainers name for a repository's conversation, a few of each.
+fn relays_of(repository: &Repository) -> Vec<RelayUrl> {
+    let named = repository.announcements.iter();
+    named
+        .flat_map(|announcement| announcement.relays.iter().take(RELAYS_PER_EVENT))
+        .filter_map(|relay| RelayUrl::parse(relay).ok())
+        .collect()
 }

@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroU32, path::PathBuf, sync::Arc};
 
+use futures::{StreamExt, stream};
 use nostr::prelude::{Keys, PublicKey, RelayUrl};
 use url::Url;
 
@@ -15,6 +16,9 @@ use crate::{
     store::{Store, records::Records},
     transfer::{self, Transfer, guard::Guard},
 };
+
+/// Names looked up at the same time.
+const LOOKUPS_AT_ONCE: usize = 16;
 
 /// Connections, stores and limits of one run. A new run starts with new connections, so a relay that was down
 /// is tried again.
@@ -111,22 +115,27 @@ impl World {
         self.config.bot.data_dir.join("git").join(npub(&coordinate.owner)).join(format!("{folder}.git"))
     }
 
-    /// Those of `named` that are relays and may be used, each once.
-    pub(super) async fn usable_relays(&self, named: impl IntoIterator<Item = String>) -> Vec<RelayUrl> {
-        let mut usable = Vec::new();
-        for name in named {
-            let Ok(url) = Url::parse(&name) else { continue };
-            let Ok(relay) = RelayUrl::parse(&name) else { continue };
-            // With a password in it, it is no address for everyone, and would stand in every log.
-            let secret = !url.username().is_empty() || url.password().is_some();
-            if secret || usable.contains(&relay) {
-                continue;
-            }
-            match self.guard.check(&url).await {
-                Ok(()) => usable.push(relay),
-                Err(error) => tracing::debug!(relay = %relay, %error, "a relay is not used"),
-            }
-        }
-        usable
+    /// Those of `relays` that may be used, in their order. Each costs a look-up of its name, so callers pass
+    /// each once, and no more than they can use.
+    pub(super) async fn usable_relays(&self, relays: impl IntoIterator<Item = RelayUrl>) -> Vec<RelayUrl> {
+        stream::iter(relays)
+            .map(|relay| async move {
+                let url = Url::parse(relay.as_str()).ok()?;
+                // With a password in it, it is no address for everyone, and would stand in every log.
+                if !url.username().is_empty() || url.password().is_some() {
+                    return None;
+                }
+                match self.guard.check(&url).await {
+                    Ok(()) => Some(relay),
+                    Err(error) => {
+                        tracing::debug!(%relay, %error, "a relay is not used");
+                        None
+                    }
+                }
+            })
+            .buffered(LOOKUPS_AT_ONCE)
+            .filter_map(|usable| async move { usable })
+            .collect()
+            .await
     }
 }

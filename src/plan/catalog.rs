@@ -92,12 +92,6 @@ impl Repository {
         distinct(self.announcements.iter().flat_map(|announcement| announcement.clone_urls.iter()))
     }
 
-    /// All announced relays, the owner's first, each once.
-    #[must_use]
-    pub fn relays(&self) -> Vec<String> {
-        distinct(self.announcements.iter().flat_map(|announcement| announcement.relays.iter()))
-    }
-
     /// Every confirmed maintainer's coordinate: what the conversation may point at.
     #[must_use]
     pub fn coordinates(&self) -> Vec<Coordinate> {

@@ -27,6 +27,8 @@ pub(super) const IDS_PER_FILTER: usize = 400;
 /// Events asked for at once; relays cut off at 500 or so, and then more pages follow.
 const PAGE: usize = 500;
 
+const TOO_MANY: &str = "more events than the limit";
+
 /// How long a relay gets to show that it speaks NIP-77.
 const NEGENTROPY_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -66,7 +68,7 @@ impl Link {
                     RelayMessage::Event { subscription_id, event } if *subscription_id == id => {
                         events.push(event.into_owned());
                         if events.len() > self.limits.max_events {
-                            break Err(self.incomplete("more events than the limit"));
+                            break Err(self.incomplete(TOO_MANY));
                         }
                     }
                     RelayMessage::EndOfStoredEvents(of) if *of == id => break Ok(()),
@@ -118,7 +120,7 @@ impl Link {
                 let nothing_new = fresh.is_empty();
                 all.extend(fresh);
                 if all.len() > self.limits.max_events {
-                    return Err(self.incomplete("more events than the limit"));
+                    return Err(self.incomplete(TOO_MANY));
                 }
                 let Some(oldest) = oldest else { break };
                 if nothing_new {
@@ -141,6 +143,9 @@ impl Link {
             // send after each batch of ids for the end of the next one, and drops that.
             Some(difference) => {
                 let missing: Vec<EventId> = difference.remote.into_iter().collect();
+                if missing.len() > self.limits.max_events {
+                    return Err(self.incomplete(TOO_MANY));
+                }
                 for some in missing.chunks(IDS_PER_FILTER) {
                     self.read_once(vec![Filter::new().ids(some.iter().copied())]).await?;
                 }

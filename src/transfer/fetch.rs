@@ -7,13 +7,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     path::PathBuf,
+    sync::PoisonError,
 };
 
 use url::Url;
 
 use super::{Transfer, blocking};
 use crate::{
-    git::{GitError, Repository},
+    git::{
+        GitError, Repository,
+        wire::{RemoteRefs, WireError},
+    },
     model::{
         address::{shown, shown_text},
         refs::ObjectId,
@@ -116,8 +120,7 @@ impl Transfer {
             return Err(format!("{source} is not http(s)"));
         }
         self.guard.check(&url).await.map_err(|error| error.to_string())?;
-        let advertised = self.git.ls_refs(&url).await.map_err(|error| error.to_string())?;
-        let advertised: HashSet<ObjectId> = advertised.refs.into_values().collect();
+        let advertised: HashSet<ObjectId> = self.list_refs(&url).await?.refs.into_values().collect();
         let wanted: BTreeSet<ObjectId> = missing.values().copied().collect();
         // What a source does not advertise it may still have, but one unknown object spoils a whole request.
         let (shown, hidden): (Vec<ObjectId>, Vec<ObjectId>) =
@@ -141,6 +144,21 @@ impl Transfer {
         Ok(())
     }
 
+    /// The refs at `url`. A host that does not answer costs its timeout once in a run, however many repositories
+    /// and pull requests name it.
+    async fn list_refs(&self, url: &Url) -> Result<RemoteRefs, String> {
+        let host = format!("{:?}:{:?}", url.host(), url.port_or_known_default());
+        let silent = || self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        if silent().contains(&host) {
+            return Err(format!("{} is not asked: its host did not answer before", shown(url)));
+        }
+        let listed = self.git.ls_refs(url).await;
+        if let Err(WireError::Unreachable { .. } | WireError::TimedOut { .. }) = &listed {
+            silent().insert(host);
+        }
+        listed.map_err(|error| error.to_string())
+    }
+
     /// Those of `wants` that an earlier request has not brought along, and what a source is told is here.
     async fn wants_and_haves(
         &self,
@@ -159,5 +177,55 @@ impl Transfer {
             Ok((wants, haves))
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{net::TcpListener, num::NonZeroU32, sync::Arc, time::Duration};
+
+    use nostr::prelude::Keys;
+
+    use super::*;
+    use crate::{
+        git::wire::{self, GitHttp, http_client},
+        relay::{self, Relays},
+        store::Store,
+        transfer::{self, guard::Guard},
+    };
+
+    #[tokio::test]
+    async fn a_host_that_does_not_answer_is_waited_for_once() {
+        let second = Duration::from_secs(1);
+        let folder = tempfile::tempdir().unwrap();
+        let guard = Guard::new(true, []);
+        let limits = relay::Limits {
+            connect_timeout: second,
+            stall_timeout: second,
+            events_per_minute: NonZeroU32::MIN,
+            max_events: 1,
+        };
+        let database = Store::open(folder.path()).await.unwrap().database();
+        let relays = Relays::new(database, Arc::new(guard.clone()), Keys::generate(), limits);
+        let stall = Duration::from_millis(100);
+        let git = GitHttp::new(
+            http_client(second, None).unwrap(),
+            wire::Limits { stall, ..wire::Limits::default() },
+        );
+        let limits = transfer::Limits { per_server: 1, disk_floor_bytes: 0, total_timeout: second };
+        let transfer = Transfer::new(Arc::new(relays), git, guard, limits);
+
+        // Takes connections and says nothing.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let sources =
+            ["a", "b", "c"].map(|name| format!("http://{}/{name}.git", silent.local_addr().unwrap()));
+        let repository = Repository::open_or_create(&folder.path().join("x.git")).unwrap();
+        let tips = Tips::from([("refs/heads/main".to_owned(), "1".repeat(40).parse().unwrap())]);
+        let error = transfer.bring(&repository, &tips, &sources).await.unwrap_err().to_string();
+        assert!(error.contains("of silence") && error.contains("did not answer before"), "{error}");
+        silent.set_nonblocking(true).unwrap();
+        assert!(silent.accept().is_ok() && silent.accept().is_err());
     }
 }

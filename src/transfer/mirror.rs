@@ -52,8 +52,6 @@ pub struct Done {
     pub seen: Seen,
     /// Whether the server was seen to hold the whole conversation, what it refuses for good aside.
     pub holds_conversation: bool,
-    /// Bytes of git data sent.
-    pub pushed_bytes: u64,
 }
 
 /// A step that went wrong.
@@ -87,7 +85,7 @@ impl From<RelayError> for Stopped {
 impl Transfer {
     /// Walks one mirror to its end. Never fails: what went wrong is the [`Ending`].
     pub async fn converge(&self, job: Job) -> Done {
-        let mut run = Run { transfer: self, job, pushed_bytes: 0, refusal: None };
+        let mut run = Run { transfer: self, job, refusal: None };
         let limit = self.limits.total_timeout;
         let ending = match tokio::time::timeout(limit, run.walk()).await {
             Ok(ending) => ending,
@@ -98,14 +96,13 @@ impl Transfer {
             Some(lacks) => lacks.iter().all(|id| seen.refused.contains_key(id)),
             None => run.job.wanted.conversation.is_empty(),
         };
-        Done { ending, seen, holds_conversation, pushed_bytes: run.pushed_bytes }
+        Done { ending, seen, holds_conversation }
     }
 }
 
 struct Run<'transfer> {
     transfer: &'transfer Transfer,
     job: Job,
-    pushed_bytes: u64,
     /// What the server said when it did not take a push as a whole.
     refusal: Option<String>,
 }
@@ -228,22 +225,26 @@ impl Run<'_> {
 
     /// Makes the server look again at the states it keeps back: any push that succeeds does, and one to
     /// `refs/nostr/<event id>` needs no state that matches. The ref is taken away again.
-    async fn have_state_applied(&mut self, local: &Repository, url: &Url) -> Result<(), Stopped> {
+    async fn have_state_applied(&self, local: &Repository, url: &Url) -> Result<(), Stopped> {
         let (Some(state), Some(tip)) = (self.job.wanted.state, self.job.wanted.refs.values().next()) else {
             return Ok(());
         };
         let null = ObjectId::null(tip.kind());
         let name = format!("refs/nostr/{}", state.to_hex());
-        for (old, new) in [(null, *tip), (*tip, null)] {
+        for new in [*tip, null] {
             let advertised = self.transfer.git.receive_pack_refs(url).await?;
-            self.push_pack(local, &advertised, &[RefUpdate { name: name.clone(), old, new }]).await?;
+            // A run that was stopped in between has left the ref behind.
+            let old = advertised.refs.get(&name).copied().unwrap_or(null);
+            if old != new {
+                self.push_pack(local, &advertised, &[RefUpdate { name: name.clone(), old, new }]).await?;
+            }
         }
         Ok(())
     }
 
     /// Sends `commands` with what the server lacks, or, where it turns out to lack more, with everything.
     async fn push_pack(
-        &mut self,
+        &self,
         local: &Repository,
         server: &Advertisement,
         commands: &[RefUpdate],
@@ -254,16 +255,15 @@ impl Run<'_> {
             commands.iter().map(|command| command.new).filter(|id| !id.is_null()).collect();
         let partial = !haves.is_empty();
         let pack = pack_for(local, &wants, haves).await?;
-        match self.transfer.git.push(server, commands, &pack).await {
-            Ok(pushed) => self.pushed_bytes += pushed.bytes_sent,
+        let pushed = match self.transfer.git.push(server, commands, &pack).await {
             Err(WireError::Refused { reason, .. }) if partial && reason.contains("unpack") => {
                 tracing::info!(%url, reason, "the server lacks more than its refs tell; sending everything");
                 let pack = pack_for(local, &wants, Vec::new()).await?;
-                self.pushed_bytes += self.transfer.git.push(server, commands, &pack).await?.bytes_sent;
+                self.transfer.git.push(server, commands, &pack).await?
             }
-            Err(error) => return Err(error.into()),
-        }
-        tracing::info!(%url, refs = commands.len(), pack_bytes = pack.len(), "pushed");
+            pushed => pushed?,
+        };
+        tracing::info!(%url, refs = commands.len(), sent_bytes = pushed.bytes_sent, "pushed");
         Ok(())
     }
 

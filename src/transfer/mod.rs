@@ -9,7 +9,7 @@ pub mod guard;
 pub mod mirror;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -38,13 +38,15 @@ pub struct Transfer {
     guard: Guard,
     limits: Limits,
     pushes: Mutex<HashMap<ServerUrl, Arc<Semaphore>>>,
+    /// Hosts that did not answer a fetch in this run, with their ports.
+    silent: Mutex<HashSet<String>>,
 }
 
 impl Transfer {
     /// Works over `relays` and `git` within `limits`.
     #[must_use]
     pub fn new(relays: Arc<Relays>, git: GitHttp, guard: Guard, limits: Limits) -> Self {
-        Self { relays, git, guard, limits, pushes: Mutex::default() }
+        Self { relays, git, guard, limits, pushes: Mutex::default(), silent: Mutex::default() }
     }
 
     /// The places for pushes at one server.
