@@ -85,11 +85,19 @@ impl World {
     /// [`CycleError`] when the store fails. Relays and servers that fail are part of the result.
     pub async fn survey(&self, now: Timestamp) -> Result<Survey, CycleError> {
         let mut servers = self.ask_servers().await?;
-        self.discover(&servers).await?;
+        let unread = self.discover(&servers).await?;
         let kinds = [Kind::GitRepoAnnouncement, Kind::RepoState, Kind::EventDeletion];
         let mut events = self.store.query(Filter::new().kinds(kinds)).await?;
         let bot = self.bot();
         let catalog = catalog::build(&events, &self.watched(), &bot, self.catalog_limits());
+        if catalog.repositories.is_empty() {
+            // A server that broke off has not said that there is nothing.
+            for (_, server) in servers.iter_mut().filter(|(url, _)| unread.contains(url.relay_url())) {
+                server
+                    .down
+                    .get_or_insert_with(|| "its announcements could not be read to the end".to_owned());
+            }
+        }
         if self.config.servers.discover {
             servers.extend(self.discover_servers(&catalog, &servers).await?);
         }

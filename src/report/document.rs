@@ -251,10 +251,13 @@ impl Report {
         self
     }
 
-    /// Whether everything wanted is in sync.
+    /// Whether everything wanted is in sync. When nothing is known to be wanted, every server must have said so.
     #[must_use]
     pub fn is_in_sync(&self) -> bool {
-        self.totals.in_sync == self.totals.mirrors && self.repos.iter().all(|repo| repo.problems.is_empty())
+        let heard = self.servers.iter().all(|server| server.reachable || server.unused.is_some());
+        self.totals.in_sync == self.totals.mirrors
+            && self.repos.iter().all(|repo| repo.problems.is_empty())
+            && (heard || self.totals.repos > 0)
     }
 }
 
