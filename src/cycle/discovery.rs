@@ -39,9 +39,13 @@ const KINDS: [Kind; 5] = [
 impl World {
     /// Brings everything that watched authors and their co-maintainers announced into the store.
     ///
-    /// A relay that fails is logged and costs nothing but its own news: the
-    /// store keeps what was known before.
-    pub(super) async fn discover(&self, servers: &BTreeMap<ServerUrl, Server>) -> Result<(), CycleError> {
+    /// A relay that fails costs nothing but its own news: the store keeps what was known before. Returns those
+    /// that could not be read to the end.
+    pub(super) async fn discover(
+        &self,
+        servers: &BTreeMap<ServerUrl, Server>,
+    ) -> Result<BTreeSet<RelayUrl>, CycleError> {
+        let mut unread = BTreeSet::new();
         let watched = self.watched();
         let bot = &self.config.bot;
         let mut relays: BTreeSet<RelayUrl> = bot.relays.iter().chain(&bot.index_relays).cloned().collect();
@@ -66,7 +70,7 @@ impl World {
             if todo.is_empty() {
                 break;
             }
-            self.ask_relays(todo).await;
+            unread.extend(self.ask_relays(todo).await);
             let (more_authors, mut more_relays) = self.learn(&authors).await?;
             let room = MAX_AUTHORS.saturating_sub(authors.len());
             let new: Vec<PublicKey> = more_authors.difference(&authors).take(room).copied().collect();
@@ -75,21 +79,25 @@ impl World {
             more_relays.truncate(MAX_RELAYS.saturating_sub(relays.len()));
             relays.extend(self.usable_relays(more_relays).await);
         }
-        Ok(())
+        Ok(unread)
     }
 
-    async fn ask_relays(&self, todo: Vec<(RelayUrl, Vec<PublicKey>)>) {
+    async fn ask_relays(&self, todo: Vec<(RelayUrl, Vec<PublicKey>)>) -> Vec<RelayUrl> {
         stream::iter(todo)
-            .for_each_concurrent(AT_ONCE, |(relay, authors)| async move {
+            .map(|(relay, authors)| async move {
                 for some in authors.chunks(AUTHORS_PER_FILTER) {
                     let filter = Filter::new().kinds(KINDS).authors(some.iter().copied());
                     if let Err(error) = self.relays.backfill(&relay, filter).await {
                         tracing::warn!(%relay, %error, "could not be read to the end; what it said before counts");
-                        break;
+                        return Some(relay);
                     }
                 }
+                None
             })
-            .await;
+            .buffer_unordered(AT_ONCE)
+            .filter_map(|unread| async move { unread })
+            .collect()
+            .await
     }
 
     /// Authors and relays that the stored announcements and relay lists of `authors` name.

@@ -119,7 +119,8 @@ impl World {
             next_at: next_at.map(|at| at.as_secs()),
         };
         let authors: BTreeSet<_> = self.watched().authors;
-        let server_outcomes: Vec<_> = servers.iter().map(|(url, server)| server.outcome(url)).collect();
+        let mut server_outcomes: Vec<_> = servers.iter().map(|(url, server)| server.outcome(url)).collect();
+        server_outcomes.extend(self.denied_servers());
         let left_alone = LeftAlone {
             deleted: survey.catalog.deleted,
             private: survey.catalog.private,
@@ -147,6 +148,9 @@ impl World {
             {
                 notes.push(format!("{}: {reason}", url.host()));
             }
+        }
+        for server in self.denied_servers() {
+            notes.push(format!("{}: {}", server.url.host(), server.unused.unwrap_or_default()));
         }
         for subject in &survey.subjects {
             let coordinate = &subject.repository.coordinate;

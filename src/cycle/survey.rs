@@ -76,11 +76,19 @@ impl World {
     /// [`CycleError`] when the store fails. Relays and servers that fail are part of the result.
     pub async fn survey(&self, now: Timestamp) -> Result<Survey, CycleError> {
         let mut servers = self.ask_servers().await?;
-        self.discover(&servers).await?;
+        let unread = self.discover(&servers).await?;
         let kinds = [Kind::GitRepoAnnouncement, Kind::RepoState, Kind::EventDeletion];
         let mut events = self.store.query(Filter::new().kinds(kinds)).await?;
         let bot = self.bot();
         let catalog = catalog::build(&events, &self.watched(), &bot, self.catalog_limits());
+        if catalog.repositories.is_empty() {
+            // A server that broke off has not said that there is nothing.
+            for (_, server) in servers.iter_mut().filter(|(url, _)| unread.contains(url.relay_url())) {
+                server
+                    .down
+                    .get_or_insert_with(|| "its announcements could not be read to the end".to_owned());
+            }
+        }
         if self.config.servers.discover {
             servers.extend(self.discover_servers(&catalog, &servers).await?);
         }
@@ -245,7 +253,8 @@ fn wanted(
 ) -> Wanted {
     let (governing, attached) = match place.placement {
         Placement::Namespace => {
-            let owners = repository.announcements.iter().map(Announcement::id).chain([state.event.id]);
+            let order = repository.introduced_by(&repository.coordinate.owner);
+            let owners = order.iter().map(|(announcement, _)| announcement.id()).chain([state.event.id]);
             (copy.iter().map(|event| event.id).collect(), owners.collect())
         }
         _ => listed_events(repository, &place.path.owner, &state.event),
@@ -264,16 +273,20 @@ fn wanted(
 }
 
 /// What makes a server take a repository that one of its maintainers listed there: the lister's announcement,
-/// that of the state's author, and the state. The other maintainers' announcements are attached.
+/// those through which it leads to the state's author, and the state. The other maintainers' announcements are
+/// attached.
 fn listed_events(repository: &Repository, lister: &PublicKey, state: &Event) -> (Vec<EventId>, Vec<EventId>) {
-    let needed = |announcement: &&Announcement| {
-        announcement.author() == *lister || announcement.author() == state.pubkey
-    };
-    let (mut first, attached): (Vec<&Announcement>, Vec<&Announcement>) =
-        repository.announcements.iter().partition(needed);
-    first.sort_by_key(|announcement| announcement.author() != *lister);
-    let governing = first.into_iter().map(Announcement::id).chain([state.id]).collect();
-    (governing, attached.into_iter().map(Announcement::id).collect())
+    let order = repository.introduced_by(lister);
+    let mut needed = BTreeSet::from([0]);
+    let mut at = order.iter().position(|(announcement, _)| announcement.author() == state.pubkey);
+    while let Some(place) = at {
+        needed.insert(place);
+        at = order.get(place).and_then(|(_, host)| *host);
+    }
+    let ids = order.iter().map(|(announcement, _)| announcement.id()).enumerate();
+    let (first, attached): (Vec<_>, Vec<_>) = ids.partition(|(place, _)| needed.contains(place));
+    let id = |(_, id)| id;
+    (first.into_iter().map(id).chain([state.id]).collect(), attached.into_iter().map(id).collect())
 }
 
 /// A short name for a set of events.

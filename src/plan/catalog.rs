@@ -98,6 +98,28 @@ impl Repository {
         self.announcements.iter().map(|announcement| announcement.coordinate.clone()).collect()
     }
 
+    /// The announcements in the order in which a server takes them that took `first`'s: each after one that
+    /// lists its author. With each the place of that one.
+    #[must_use]
+    pub fn introduced_by(&self, first: &PublicKey) -> Vec<(&Announcement, Option<usize>)> {
+        let (mut order, mut rest): (Vec<_>, Vec<_>) = self
+            .announcements
+            .iter()
+            .map(|announcement| (announcement, None))
+            .partition(|(announcement, _)| announcement.author() == *first);
+        let mut at = 0;
+        while let Some((host, _)) = order.get(at) {
+            let listed = &host.roles.listed;
+            let (guests, others) = rest.into_iter().partition(|(guest, _)| listed.contains(&guest.author()));
+            let guests: Vec<(&Announcement, Option<usize>)> = guests;
+            order.extend(guests.into_iter().map(|(guest, _)| (guest, Some(at))));
+            rest = others;
+            at += 1;
+        }
+        order.extend(rest);
+        order
+    }
+
     /// Whose announcement lists `server`, the owner before the other maintainers.
     #[must_use]
     pub fn listed_by(&self, server: &ServerUrl) -> Option<&Coordinate> {

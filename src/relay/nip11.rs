@@ -1,6 +1,6 @@
 //! What a server says about itself: its relay information document (NIP-11).
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use grasp_mirror_commands::{clean, with_causes};
 use reqwest::header;
@@ -34,7 +34,7 @@ struct Document {
 /// Why a server did not introduce itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Nip11Error {
-    /// No connection, no answer in time, or trouble on its side (5xx).
+    /// No connection, no whole answer, or one that says "not now": nothing is learned of what it is.
     #[error("it cannot be reached: {0}")]
     Down(String),
     /// Something answers there, but not with a relay information document.
@@ -54,7 +54,10 @@ pub async fn ask(
     timeout: Duration,
 ) -> Result<Introduction, Nip11Error> {
     let failed = |error: reqwest::Error| {
-        let down = error.is_connect() || error.is_timeout();
+        // A plain relay may hang up on whoever does not open a WebSocket: that is an answer. A connection that
+        // is reset, and half a body, are none.
+        let broke = error.is_body() || error.is_decode() || is_io(&error);
+        let down = error.is_connect() || error.is_timeout() || broke;
         let reason = with_causes(&error.without_url());
         if down { Nip11Error::Down(reason) } else { Nip11Error::NoDocument(reason) }
     };
@@ -65,8 +68,10 @@ pub async fn ask(
         .send()
         .await
         .map_err(failed)?;
-    if response.status().is_server_error() {
-        return Err(Nip11Error::Down(format!("HTTP {}", response.status())));
+    let status = response.status();
+    // 403 is what guards in front of servers say to clients they do not know yet.
+    if status.is_server_error() || matches!(status.as_u16(), 403 | 408 | 425 | 429) {
+        return Err(Nip11Error::Down(format!("HTTP {status}")));
     }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(failed)? {
@@ -76,6 +81,17 @@ pub async fn ask(
         }
     }
     read(&body)
+}
+
+fn is_io(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.is::<std::io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn read(body: &[u8]) -> Result<Introduction, Nip11Error> {

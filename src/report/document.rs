@@ -17,7 +17,8 @@ use crate::{
 /// The report's `d` tag.
 pub const IDENTIFIER: &str = "grasp-mirror/status";
 
-/// Relays take events of 64 KiB; this leaves room for the envelope.
+/// Relays take events of 64 KiB; this leaves room for the envelope. Counted inside an event, where each
+/// quotation mark of the document takes two bytes.
 pub const MAX_BYTES: usize = 60 * 1024;
 
 /// The longest note, in characters.
@@ -242,7 +243,7 @@ impl Report {
         let (troubled, fine): (Vec<_>, Vec<_>) =
             repos.into_iter().partition(|repo| !repo.problems.is_empty());
         // Room for `truncated` to grow by some digits, and for `left_alone` where it holds deletions only.
-        let mut room = max_bytes.saturating_sub(json_len(&self) + 96);
+        let mut room = max_bytes.saturating_sub(len_in_event(&self) + 96);
         self.repos = troubled.into_iter().filter(|repo| fits(&mut room, repo)).collect();
         self.left_alone.deleted = deleted.into_iter().filter(|gone| fits(&mut room, gone)).collect();
         self.repos.extend(fine.into_iter().filter(|repo| fits(&mut room, repo)));
@@ -250,20 +251,26 @@ impl Report {
         self
     }
 
-    /// Whether everything wanted is in sync.
+    /// Whether everything wanted is in sync. When somebody is watched and nothing is known to be wanted, every
+    /// server must have said so.
     #[must_use]
     pub fn is_in_sync(&self) -> bool {
-        self.totals.in_sync == self.totals.mirrors && self.repos.iter().all(|repo| repo.problems.is_empty())
+        let heard = self.servers.iter().all(|server| server.reachable || server.unused.is_some());
+        self.totals.in_sync == self.totals.mirrors
+            && self.repos.iter().all(|repo| repo.problems.is_empty())
+            && (heard || self.totals.repos > 0 || self.totals.authors == 0)
     }
 }
 
-fn json_len(value: &impl Serialize) -> usize {
-    serde_json::to_string(value).map_or(usize::MAX, |json| json.len())
+/// The length of `value` as JSON in the content of an event, which is JSON itself.
+fn len_in_event(value: &impl Serialize) -> usize {
+    let escaped = |json: String| json.len() + json.matches(['"', '\\']).count();
+    serde_json::to_string(value).map_or(usize::MAX, escaped)
 }
 
 /// Whether `entry` and a comma fit into `room`, which then is less.
 fn fits(room: &mut usize, entry: &impl Serialize) -> bool {
-    let left = room.checked_sub(json_len(entry).saturating_add(1));
+    let left = room.checked_sub(len_in_event(entry).saturating_add(1));
     *room = left.unwrap_or(*room);
     left.is_some()
 }
@@ -367,7 +374,7 @@ mod tests {
             .collect();
         outcomes.push(outcome(owner, "zzz", &[("wss://a.example", MirrorStatus::Failing)]));
         let report = report(&outcomes);
-        let size = serde_json::to_string(&report).unwrap().len();
+        let size = len_in_event(&report);
         assert!(size <= MAX_BYTES && size > MAX_BYTES - 1024, "{size}");
         assert_eq!(report.repos.len() + report.truncated, 2_001);
         assert_eq!(report.totals.repos, 2_001);
