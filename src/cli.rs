@@ -83,7 +83,11 @@ pub(crate) fn init(context: &Context) -> anyhow::Result<Outcome> {
 /// `daemon`: cycles until it is told to stop.
 pub(crate) fn daemon(context: &Context) -> anyhow::Result<Outcome> {
     let ready = ready_to_work(context)?;
-    runtime()?.block_on(daemon::run(&ready.config, &ready.bot.keys))?;
+    let runtime = runtime()?;
+    let ended = runtime.block_on(daemon::run(&ready.config, &ready.bot.keys));
+    // A pack that is being indexed is not waited for: it comes in whole or not at all.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended?;
     Ok(Outcome::Good)
 }
 

@@ -10,6 +10,7 @@ use std::{
     sync::PoisonError,
 };
 
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::{Transfer, blocking};
@@ -70,8 +71,15 @@ impl Transfer {
         }
         self.check_disk(repository)?;
         let mut reasons = Vec::new();
-        for source in sources {
-            let tried = self.bring_from(repository, tips, &missing, source).await;
+        let deadline = Instant::now() + self.limits.total_timeout;
+        for (index, source) in sources.iter().enumerate() {
+            // Half of the time that is left: one that drips byte by byte must not use up the next one's.
+            let left = deadline.saturating_duration_since(Instant::now());
+            let share = if index + 1 == sources.len() { left } else { left / 2 };
+            let tried = timeout(share, self.bring_from(repository, tips, &missing, source)).await;
+            let tried = tried.unwrap_or_else(|_| {
+                Err(format!("{} was not done within {} s", shown_text(source), share.as_secs()))
+            });
             missing = self.missing(repository, tips).await?;
             let reason = match (tried, missing.first_key_value()) {
                 (_, None) => return Ok(true),

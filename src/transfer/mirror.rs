@@ -168,6 +168,9 @@ impl Run<'_> {
         seen.served = self.transfer.relays.serves(relay, &ids).await?;
         seen.fresh = true;
         seen.looks = seen.looks.saturating_add(1);
+        if self.job.wanted.state.is_some_and(|state| seen.served.contains(&state)) {
+            self.refusal = None;
+        }
         Ok(())
     }
 

@@ -26,7 +26,7 @@ pub struct Limits {
     pub per_server: usize,
     /// Free disk space, in bytes, below which nothing is fetched.
     pub disk_floor_bytes: u64,
-    /// How long one mirror may take in one run.
+    /// How long one mirror, or all sources of one repository together, may take in one run.
     pub total_timeout: Duration,
 }
 
