@@ -20,10 +20,14 @@ use crate::{
         catalog::Obstacle,
         converge::{Outcome, Seen, Wanted},
         conversation::PullRequest,
-        record::{self, Ending, HeldConversation, MirrorRecord},
+        record::{self, Ending, HeldConversation, MirrorRecord, TooLarge},
     },
     report::document::RepositoryOutcome,
-    transfer::{blocking, fetch::Tips, mirror::Job},
+    transfer::{
+        blocking,
+        fetch::{FetchError, Tips},
+        mirror::Job,
+    },
 };
 
 /// How one mirror's walk ended, what was seen, and the conversation the server holds.
@@ -100,6 +104,7 @@ impl World {
         now: Timestamp,
     ) -> BTreeMap<ServerUrl, MirrorEnd> {
         let git = self.local_copy(subject, now).await;
+        let too_large = git.as_ref().err().filter(|_| subject.record.too_large.is_some());
         let lacking = subject.seen.values().any(|seen| seen.lacks.is_none());
         let mut requests = Vec::new();
         if lacking && let Ok(repository) = &git {
@@ -152,7 +157,11 @@ impl World {
                 } else {
                     before.and_then(|record| record.conversation.clone())
                 };
-                Some((url.clone(), (done.ending, done.seen, held)))
+                let ending = match done.ending {
+                    Ending::Failed(reason) if Some(&reason) == too_large => Ending::Blocked(reason),
+                    ending => ending,
+                };
+                Some((url.clone(), (ending, done.seen, held)))
             }
         });
         join_all(walks).await.into_iter().flatten().collect()
@@ -167,8 +176,19 @@ impl World {
         let opened = blocking(move || Repository::open_or_create(&folder)).await;
         let repository = opened.map_err(|error| error.to_string())?;
         let tips: Tips = state.refs.iter().map(|(name, id)| (name.to_string(), *id)).collect();
+        let limit = self.config.limits.max_repo_bytes;
+        if let Some(known) = &subject.record.too_large
+            && known.still_holds(state.event.id, limit, now)
+        {
+            return Err(known.reason.clone());
+        }
+        subject.record.too_large = None;
         if let Err(error) = self.transfer.bring(&repository, &tips, &self.sources(subject)).await {
             let reason = error.to_string();
+            if matches!(error, FetchError::NotServed { too_large: true, .. }) {
+                let (state, seen_at, reason) = (state.event.id, now.as_secs(), clean(&reason, 500));
+                subject.record.too_large = Some(TooLarge { state, limit, seen_at, reason });
+            }
             if subject.seen.iter().all(|(server, seen)| {
                 subject.wanted.get(server).is_some_and(|wanted| wanted.is_proved_by(seen))
             }) {
