@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use futures::future::join_all;
 use grasp_mirror_commands::clean;
-use nostr::prelude::{EventId, Timestamp};
+use nostr::prelude::{Event, EventId, Timestamp};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -19,7 +19,7 @@ use crate::{
     plan::{
         catalog::Obstacle,
         converge::{Outcome, Seen, Wanted},
-        conversation::PullRequest,
+        conversation::{self, PullRequest},
         record::{self, Ending, HeldConversation, MirrorRecord, TooLarge},
     },
     report::document::RepositoryOutcome,
@@ -127,9 +127,16 @@ impl World {
                 unavailable.len()
             ));
         }
+        // What answers it would be refused for want of it, in every cycle again.
+        let talk = (!unavailable.is_empty()).then(|| {
+            let left = subject.events.values().filter(|event| !unavailable.contains(&event.id));
+            let events: Vec<Event> = left.cloned().collect();
+            let found = conversation::gather(&subject.repository.coordinates(), &events, now, usize::MAX);
+            found.events.into_iter().collect::<HashSet<EventId>>()
+        });
         let walks = subject.wanted.iter().map(|(url, wanted)| {
             let mut wanted: Wanted = wanted.clone();
-            wanted.conversation.retain(|id| !unavailable.contains(id));
+            wanted.conversation.retain(|id| talk.as_ref().is_none_or(|talk| talk.contains(id)));
             wanted.pull_requests.clone_from(&requests);
             let before = subject.record.mirrors.get(url);
             let waits = trigger == Trigger::Timer
