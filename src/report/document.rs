@@ -251,13 +251,14 @@ impl Report {
         self
     }
 
-    /// Whether everything wanted is in sync. When nothing is known to be wanted, every server must have said so.
+    /// Whether everything wanted is in sync. When somebody is watched and nothing is known to be wanted, every
+    /// server must have said so.
     #[must_use]
     pub fn is_in_sync(&self) -> bool {
         let heard = self.servers.iter().all(|server| server.reachable || server.unused.is_some());
         self.totals.in_sync == self.totals.mirrors
             && self.repos.iter().all(|repo| repo.problems.is_empty())
-            && (heard || self.totals.repos > 0)
+            && (heard || self.totals.repos > 0 || self.totals.authors == 0)
     }
 }
 
