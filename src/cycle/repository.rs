@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use futures::future::join_all;
 use grasp_mirror_commands::clean;
-use nostr::prelude::{EventId, Timestamp};
+use nostr::prelude::{Event, EventId, Timestamp};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -19,11 +19,15 @@ use crate::{
     plan::{
         catalog::Obstacle,
         converge::{Outcome, Seen, Wanted},
-        conversation::PullRequest,
-        record::{self, Ending, HeldConversation, MirrorRecord},
+        conversation::{self, PullRequest},
+        record::{self, Ending, HeldConversation, MirrorRecord, TooLarge},
     },
     report::document::RepositoryOutcome,
-    transfer::{blocking, fetch::Tips, mirror::Job},
+    transfer::{
+        blocking,
+        fetch::{FetchError, Tips},
+        mirror::Job,
+    },
 };
 
 /// How one mirror's walk ended, what was seen, and the conversation the server holds.
@@ -100,6 +104,7 @@ impl World {
         now: Timestamp,
     ) -> BTreeMap<ServerUrl, MirrorEnd> {
         let git = self.local_copy(subject, now).await;
+        let too_large = git.as_ref().err().filter(|_| subject.record.too_large.is_some());
         let lacking = subject.seen.values().any(|seen| seen.lacks.is_none());
         let mut requests = Vec::new();
         if lacking && let Ok(repository) = &git {
@@ -122,9 +127,16 @@ impl World {
                 unavailable.len()
             ));
         }
+        // What answers it would be refused for want of it, in every cycle again.
+        let talk = (!unavailable.is_empty()).then(|| {
+            let left = subject.events.values().filter(|event| !unavailable.contains(&event.id));
+            let events: Vec<Event> = left.cloned().collect();
+            let found = conversation::gather(&subject.repository.coordinates(), &events, now, usize::MAX);
+            found.events.into_iter().collect::<HashSet<EventId>>()
+        });
         let walks = subject.wanted.iter().map(|(url, wanted)| {
             let mut wanted: Wanted = wanted.clone();
-            wanted.conversation.retain(|id| !unavailable.contains(id));
+            wanted.conversation.retain(|id| talk.as_ref().is_none_or(|talk| talk.contains(id)));
             wanted.pull_requests.clone_from(&requests);
             let before = subject.record.mirrors.get(url);
             let waits = trigger == Trigger::Timer
@@ -152,7 +164,11 @@ impl World {
                 } else {
                     before.and_then(|record| record.conversation.clone())
                 };
-                Some((url.clone(), (done.ending, done.seen, held)))
+                let ending = match done.ending {
+                    Ending::Failed(reason) if Some(&reason) == too_large => Ending::Blocked(reason),
+                    ending => ending,
+                };
+                Some((url.clone(), (ending, done.seen, held)))
             }
         });
         join_all(walks).await.into_iter().flatten().collect()
@@ -167,8 +183,19 @@ impl World {
         let opened = blocking(move || Repository::open_or_create(&folder)).await;
         let repository = opened.map_err(|error| error.to_string())?;
         let tips: Tips = state.refs.iter().map(|(name, id)| (name.to_string(), *id)).collect();
+        let limit = self.config.limits.max_repo_bytes;
+        if let Some(known) = &subject.record.too_large
+            && known.still_holds(state.event.id, limit, now)
+        {
+            return Err(known.reason.clone());
+        }
+        subject.record.too_large = None;
         if let Err(error) = self.transfer.bring(&repository, &tips, &self.sources(subject)).await {
             let reason = error.to_string();
+            if matches!(error, FetchError::NotServed { too_large: true, .. }) {
+                let (state, seen_at, reason) = (state.event.id, now.as_secs(), clean(&reason, 500));
+                subject.record.too_large = Some(TooLarge { state, limit, seen_at, reason });
+            }
             if subject.seen.iter().all(|(server, seen)| {
                 subject.wanted.get(server).is_some_and(|wanted| wanted.is_proved_by(seen))
             }) {

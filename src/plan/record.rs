@@ -17,6 +17,35 @@ const REASON_MAX: usize = 500;
 pub struct RepositoryRecord {
     /// By server.
     pub mirrors: BTreeMap<ServerUrl, MirrorRecord>,
+    /// When its git data was larger than allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub too_large: Option<TooLarge>,
+}
+
+/// Git data that was fetched up to the limit and thrown away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TooLarge {
+    /// The state it was fetched for.
+    pub state: EventId,
+    /// The limit then, in bytes.
+    pub limit: u64,
+    /// When, Unix seconds.
+    pub seen_at: u64,
+    /// What the sources said.
+    pub reason: String,
+}
+
+impl TooLarge {
+    /// For how long it is not tried again: each try may cost the limit in traffic with every source.
+    const GOOD_FOR_SECS: u64 = 24 * 3_600;
+
+    /// Whether another try would end in the same way.
+    #[must_use]
+    pub fn still_holds(&self, state: EventId, limit: u64, now: Timestamp) -> bool {
+        self.state == state
+            && self.limit >= limit
+            && now.as_secs() < self.seen_at.saturating_add(Self::GOOD_FOR_SECS)
+    }
 }
 
 /// What was last read back from one mirror, and what it refuses.

@@ -36,6 +36,8 @@ pub enum FetchError {
     NotServed {
         /// What each source said or lacked.
         sources: Vec<String>,
+        /// Whether one of them sent more than `limits.max_repo_bytes`.
+        too_large: bool,
     },
     /// The disk is nearly full.
     #[error(
@@ -50,6 +52,18 @@ pub enum FetchError {
     /// The local copy is in trouble.
     #[error(transparent)]
     Local(#[from] GitError),
+}
+
+/// Why one source did not help.
+struct Unhelpful {
+    reason: String,
+    too_large: bool,
+}
+
+impl From<String> for Unhelpful {
+    fn from(reason: String) -> Self {
+        Self { reason, too_large: false }
+    }
 }
 
 impl Transfer {
@@ -71,6 +85,7 @@ impl Transfer {
         }
         self.check_disk(repository)?;
         let mut reasons = Vec::new();
+        let mut too_large = false;
         let deadline = Instant::now() + self.limits.total_timeout;
         for (index, source) in sources.iter().enumerate() {
             // Half of the time that is left: one that drips byte by byte must not use up the next one's.
@@ -78,12 +93,15 @@ impl Transfer {
             let share = if index + 1 == sources.len() { left } else { left / 2 };
             let tried = timeout(share, self.bring_from(repository, tips, &missing, source)).await;
             let tried = tried.unwrap_or_else(|_| {
-                Err(format!("{} was not done within {} s", shown_text(source), share.as_secs()))
+                Err(format!("{} was not done within {} s", shown_text(source), share.as_secs()).into())
             });
             missing = self.missing(repository, tips).await?;
             let reason = match (tried, missing.first_key_value()) {
                 (_, None) => return Ok(true),
-                (Err(reason), _) => reason,
+                (Err(unhelpful), _) => {
+                    too_large |= unhelpful.too_large;
+                    unhelpful.reason
+                }
                 (Ok(()), Some((name, id))) => format!("{} has not {id} ({name})", shown_text(source)),
             };
             tracing::debug!(reason, "a source did not help");
@@ -93,7 +111,7 @@ impl Transfer {
             reasons.push("there is no clone URL".to_owned());
         }
         reasons.dedup();
-        Err(FetchError::NotServed { sources: reasons })
+        Err(FetchError::NotServed { sources: reasons, too_large })
     }
 
     fn check_disk(&self, repository: &Repository) -> Result<(), FetchError> {
@@ -121,11 +139,11 @@ impl Transfer {
         tips: &Tips,
         missing: &Tips,
         source: &str,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unhelpful> {
         let url: Url = source.parse().map_err(|_| format!("{} is not a URL", shown_text(source)))?;
         let source = shown(&url);
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(format!("{source} is not http(s)"));
+            return Err(format!("{source} is not http(s)").into());
         }
         self.guard.check(&url).await.map_err(|error| error.to_string())?;
         let advertised: HashSet<ObjectId> = self.list_refs(&url).await?.refs.into_values().collect();
@@ -140,8 +158,11 @@ impl Transfer {
                 continue;
             }
             let into = repository.incoming_dir();
-            let pack =
-                self.git.fetch_pack(&url, &wants, &haves, &into).await.map_err(|error| error.to_string())?;
+            let fetched = self.git.fetch_pack(&url, &wants, &haves, &into).await;
+            let pack = fetched.map_err(|error| Unhelpful {
+                too_large: matches!(error, WireError::TooLarge { .. }),
+                reason: error.to_string(),
+            })?;
             let held = repository.clone();
             let bytes = pack.bytes;
             let ingested = blocking(move || held.ingest_fetched(&pack.path, &wants))
