@@ -32,7 +32,11 @@ async fn nothing_is_sent_in_vain_for_a_lost_commit() {
     assert!(note.as_str().is_some_and(|note| note.starts_with("1 pull request")), "{note}");
 
     mirror.once().await.expect_code(0);
+    let note = mirror.status_of(&owner.coordinate()).await["notes"][0].clone();
+    assert!(note.as_str().is_some_and(|note| note.starts_with("1 pull request")), "{note}");
     for server in [&a, &b] {
-        assert_eq!(server.proxy().seen().verb("EVENT"), Vec::<&str>::new());
+        let seen = server.proxy().seen();
+        assert_eq!(seen.verb("EVENT"), Vec::<&str>::new());
+        assert_eq!(seen.count("GET", "git-upload-pack") + seen.count("POST", "git-upload-pack"), 0);
     }
 }

@@ -10,6 +10,7 @@ mod read_back;
 mod repository;
 mod servers;
 mod survey;
+mod talk;
 mod threads;
 mod verify;
 mod world;

@@ -1,25 +1,24 @@
 //! One repository's part of a cycle: bring its git data here, then walk each of its mirrors.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::join_all;
-use grasp_mirror_commands::clean;
-use nostr::prelude::{Event, EventId, Timestamp};
-use tokio::time::{Instant, timeout_at};
+use grasp_mirror_commands::{clean, count};
+use nostr::prelude::Timestamp;
 
 use super::{
     CycleError, Trigger,
     servers::Server,
     survey::{Subject, fingerprint, record_name},
+    talk::Talk,
     world::World,
 };
 use crate::{
     git::{GitError, Repository},
-    model::{refs::ObjectId, server::ServerUrl},
+    model::server::ServerUrl,
     plan::{
         catalog::Obstacle,
         converge::{Outcome, Seen, Wanted},
-        conversation::{self, PullRequest},
         record::{self, Ending, HeldConversation, MirrorRecord, TooLarge},
     },
     report::document::RepositoryOutcome,
@@ -56,7 +55,7 @@ impl World {
                 subject.places.keys().map(end).collect()
             }
             None if subject.wanted.is_empty() => BTreeMap::new(),
-            None => self.walk_mirrors(&mut subject, servers, trigger, now).await,
+            None => self.walk_mirrors(&mut subject, servers, trigger, now).await?,
         };
         let mut mirrors: BTreeMap<ServerUrl, MirrorRecord> = BTreeMap::new();
         for (server, place) in &subject.places {
@@ -102,48 +101,28 @@ impl World {
         servers: &BTreeMap<ServerUrl, Server>,
         trigger: Trigger,
         now: Timestamp,
-    ) -> BTreeMap<ServerUrl, MirrorEnd> {
+    ) -> Result<BTreeMap<ServerUrl, MirrorEnd>, CycleError> {
         let git = self.local_copy(subject, now).await;
         let too_large = git.as_ref().err().filter(|_| subject.record.too_large.is_some());
-        let lacking = subject.seen.values().any(|seen| seen.lacks.is_none());
-        let mut requests = Vec::new();
-        if lacking && let Ok(repository) = &git {
-            requests = self.bring_pull_requests(subject, repository).await;
-        }
-        // A pull request is served only with its commit; without it there is nothing to send.
-        let unavailable: Vec<EventId> = if lacking {
-            subject
-                .pull_requests
-                .iter()
-                .map(|request| request.id)
-                .filter(|id| !requests.iter().any(|request| request.id == *id))
-                .collect()
+        let talk = if subject.seen.values().any(|seen| seen.lacks.is_none()) {
+            self.prepare_conversation(subject, git.as_ref().ok(), now).await?
         } else {
-            Vec::new()
+            Talk { events: Arc::clone(&subject.events), ..Talk::default() }
         };
-        if !unavailable.is_empty() {
-            subject.notes.push(format!(
-                "{} pull requests are not mirrored: their commits cannot be fetched",
-                unavailable.len()
-            ));
+        if !subject.record.lost.is_empty() {
+            let lost = count(subject.record.lost.len(), "pull request is", "pull requests are");
+            subject.notes.push(format!("{lost} not mirrored: nobody has the commits"));
         }
-        // What answers it would be refused for want of it, in every cycle again.
-        let talk = (!unavailable.is_empty()).then(|| {
-            let left = subject.events.values().filter(|event| !unavailable.contains(&event.id));
-            let events: Vec<Event> = left.cloned().collect();
-            let found = conversation::gather(&subject.repository.coordinates(), &events, now, usize::MAX);
-            found.events.into_iter().collect::<HashSet<EventId>>()
-        });
         let walks = subject.wanted.iter().map(|(url, wanted)| {
             let mut wanted: Wanted = wanted.clone();
-            wanted.conversation.retain(|id| talk.as_ref().is_none_or(|talk| talk.contains(id)));
-            wanted.pull_requests.clone_from(&requests);
+            wanted.conversation.clone_from(&talk.conversation);
+            wanted.pull_requests.clone_from(&talk.requests);
             let before = subject.record.mirrors.get(url);
             let waits = trigger == Trigger::Timer
                 && before.and_then(|record| record.retry_at).is_some_and(|at| at > now.as_secs());
             let seen = subject.seen.get(url).cloned();
             let down = servers.get(url).and_then(|server| server.down.clone());
-            let job = seen.map(|seen| Job { wanted, seen, events: subject.events.clone(), git: git.clone() });
+            let job = seen.map(|seen| Job { wanted, seen, events: talk.events.clone(), git: git.clone() });
             async move {
                 if waits {
                     return None;
@@ -171,7 +150,7 @@ impl World {
                 Some((url.clone(), (ending, done.seen, held)))
             }
         });
-        join_all(walks).await.into_iter().flatten().collect()
+        Ok(join_all(walks).await.into_iter().flatten().collect())
     }
 
     /// The local copy with everything the state names, its refs moved to it; or why there is none to push.
@@ -219,7 +198,7 @@ impl World {
     }
 
     /// Where its git data may be: the announced clone URLs, then the mirrors themselves.
-    fn sources(&self, subject: &Subject) -> Vec<String> {
+    pub(super) fn sources(&self, subject: &Subject) -> Vec<String> {
         let mut sources = subject.repository.clone_urls();
         for (server, seen) in &subject.seen {
             let Some(wanted) = subject.wanted.get(server) else { continue };
@@ -233,46 +212,5 @@ impl World {
             }
         }
         sources
-    }
-
-    /// Fetches the commits of pull requests; returns those that are here.
-    ///
-    /// Anyone can write a pull request and name any sources, so all of a repository's together get the time
-    /// of one transfer.
-    async fn bring_pull_requests(&self, subject: &Subject, repository: &Repository) -> Vec<PullRequest> {
-        let deadline = Instant::now() + self.config.limits.total_timeout;
-        let (held, all) = (repository.clone(), subject.pull_requests.clone());
-        let absent = blocking(move || held.missing(all.iter().map(|request| request.tip))).await;
-        let absent: HashSet<ObjectId> = match absent {
-            Ok(absent) => absent.into_iter().collect(),
-            Err(error) => {
-                tracing::warn!(repository = %subject.repository.coordinate, %error, "no pull request is looked at");
-                return Vec::new();
-            }
-        };
-        let repository_sources = self.sources(subject);
-        let mut here = Vec::new();
-        for request in &subject.pull_requests {
-            if absent.contains(&request.tip) {
-                let tips = Tips::from([(format!("refs/nostr/{}", request.id.to_hex()), request.tip)]);
-                let sources = [&request.clone_urls[..], &repository_sources].concat();
-                let brought = timeout_at(deadline, self.transfer.bring(repository, &tips, &sources)).await;
-                let problem = match brought {
-                    Ok(Ok(_)) => None,
-                    Ok(Err(error)) => Some(error.to_string()),
-                    Err(_) => Some("the time for this repository's pull requests is over".to_owned()),
-                };
-                if let Some(problem) = problem {
-                    tracing::warn!(pull_request = %request.id, problem, "its commit cannot be fetched");
-                    continue;
-                }
-            }
-            let (held, id, tip) = (repository.clone(), request.id.to_hex(), request.tip);
-            match blocking(move || held.set_pull_request(&id, tip)).await {
-                Ok(()) => here.push(request.clone()),
-                Err(error) => tracing::warn!(pull_request = %request.id, %error, "its commit cannot be kept"),
-            }
-        }
-        here
     }
 }

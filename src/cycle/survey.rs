@@ -51,11 +51,13 @@ pub struct Subject {
     pub seen: BTreeMap<ServerUrl, Seen>,
     /// Where it belongs, also when there is nothing to mirror yet.
     pub places: BTreeMap<ServerUrl, Place>,
+    /// The conversation, in order: everything there is to send beside announcements and states.
+    pub conversation: Vec<EventId>,
     /// Pull requests, whose commits may have to be fetched.
     pub pull_requests: Vec<PullRequest>,
     /// Fingerprint of the conversation.
     pub fingerprint: String,
-    /// The events that `wanted` names.
+    /// The announcements and states that `wanted` names. The conversation is loaded when somebody lacks it.
     pub events: Arc<BTreeMap<EventId, Event>>,
     /// What was remembered of its mirrors.
     pub record: RepositoryRecord,
@@ -170,6 +172,7 @@ impl World {
             wanted: BTreeMap::new(),
             seen: BTreeMap::new(),
             places,
+            conversation: Vec::new(),
             pull_requests: Vec::new(),
             fingerprint: String::new(),
             events: Arc::default(),
@@ -198,6 +201,7 @@ impl World {
         let talk = conversation::gather(
             &subject.repository.coordinates(),
             &thread,
+            &subject.record.lost_now(now),
             now,
             self.config.limits.max_events_per_repo,
         );
@@ -207,7 +211,6 @@ impl World {
         if talk.kept_home > 0 {
             tracing::debug!(repository = %subject.repository.coordinate, events = talk.kept_home, "protected or expired, not forwarded");
         }
-        events.extend(thread.into_iter().map(|event| (event.id, event)));
         for announcement in &subject.repository.announcements {
             events.insert(announcement.id(), announcement.event.clone());
         }
@@ -229,6 +232,7 @@ impl World {
         });
         subject.wanted = wanted.collect();
         subject.pull_requests = talk.pull_requests;
+        subject.conversation = talk.events;
         subject.events = Arc::new(events);
         Ok((subject, signed.new))
     }

@@ -50,11 +50,18 @@ pub fn points_at(event: &Event) -> impl Iterator<Item = &str> {
         .filter_map(|tag| tag.content())
 }
 
-/// Gathers the conversation around the repository named by `roots` from `events`.
+/// Gathers the conversation around the repository named by `roots` from `events`, `without` some events and
+/// what hangs on them alone.
 #[must_use]
-pub fn gather(roots: &[Coordinate], events: &[Event], now: Timestamp, max_events: usize) -> Conversation {
+pub fn gather(
+    roots: &[Coordinate],
+    events: &[Event],
+    without: &BTreeSet<EventId>,
+    now: Timestamp,
+    max_events: usize,
+) -> Conversation {
     let mut pointing: BTreeMap<&str, Vec<&Event>> = BTreeMap::new();
-    for event in events.iter().filter(|event| may_belong(event.kind)) {
+    for event in events.iter().filter(|event| may_belong(event.kind) && !without.contains(&event.id)) {
         for target in points_at(event) {
             pointing.entry(target).or_default().push(event);
         }
@@ -135,8 +142,20 @@ mod tests {
         let quote = event(&keys, 1, 70, &[&["q", &root.to_string()]]);
         let stranger = event(&keys, 1, 60, &[&["e", &"0".repeat(64)]]);
         let all = [reaction.clone(), quote.clone(), stranger, comment.clone(), issue.clone()];
-        let found = gather(&[root], &all, Timestamp::from_secs(100), 100);
+        let found = gather(&[root], &all, &BTreeSet::new(), Timestamp::from_secs(100), 100);
         assert_eq!(found.events, [issue.id, quote.id, comment.id, reaction.id]);
+    }
+
+    #[test]
+    fn what_hangs_on_an_event_goes_with_it() {
+        let keys = Keys::generate();
+        let root = Coordinate::new(keys.public_key(), "d");
+        let lost = event(&keys, 1618, 1, &[&["a", &root.to_string()]]);
+        let reply = event(&keys, 1111, 2, &[&["e", &lost.id.to_hex()]]);
+        let both = event(&keys, 1111, 3, &[&["e", &lost.id.to_hex()], &["a", &root.to_string()]]);
+        let all = [lost.clone(), reply, both.clone()];
+        let found = gather(&[root], &all, &BTreeSet::from([lost.id]), Timestamp::from_secs(9), 9);
+        assert_eq!(found.events, [both.id]);
     }
 
     #[test]
@@ -148,7 +167,8 @@ mod tests {
         let expired = event(&keys, 1621, 2, &[&["a", &a], &["expiration", "50"]]);
         let state = event(&keys, 30618, 3, &[&["a", &a], &["d", "d"]]);
         let wrap = event(&keys, 1059, 4, &[&["a", &a]]);
-        let found = gather(&[root], &[protected, expired, state, wrap], Timestamp::from_secs(100), 100);
+        let events = [protected, expired, state, wrap];
+        let found = gather(&[root], &events, &BTreeSet::new(), Timestamp::from_secs(100), 100);
         assert!(found.events.is_empty());
         assert_eq!(found.kept_home, 2);
     }
@@ -164,7 +184,7 @@ mod tests {
             1,
             &[&["a", &root.to_string()], &["c", &commit], &["clone", "https://x/y.git", "https://z/y.git"]],
         );
-        let found = gather(&[root], std::slice::from_ref(&pr), Timestamp::from_secs(9), 9);
+        let found = gather(&[root], std::slice::from_ref(&pr), &BTreeSet::new(), Timestamp::from_secs(9), 9);
         let [request] = found.pull_requests.as_slice() else { panic!("one pull request") };
         assert_eq!((request.id, request.tip.to_string()), (pr.id, commit));
         assert_eq!(request.clone_urls, ["https://x/y.git", "https://z/y.git"]);
@@ -186,7 +206,7 @@ mod tests {
                 };
                 all.push(event(&keys, 1111, 1000 - at as u64, &[&[&target[0], &target[1]]]));
             }
-            let found = gather(&[root], &all, Timestamp::from_secs(9), max);
+            let found = gather(&[root], &all, &BTreeSet::new(), Timestamp::from_secs(9), max);
             prop_assert_eq!(found.events.len(), all.len().min(max));
             prop_assert_eq!(found.truncated, max < all.len());
             for event in &all {

@@ -1,6 +1,6 @@
 //! What is remembered of each mirror between runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use grasp_mirror_commands::clean;
 use nostr::prelude::{EventId, Timestamp};
@@ -20,6 +20,9 @@ pub struct RepositoryRecord {
     /// When its git data was larger than allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub too_large: Option<TooLarge>,
+    /// Pull requests whose commits were nowhere to be had, and when they are looked for again, Unix seconds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lost: BTreeMap<EventId, u64>,
 }
 
 /// Git data that was fetched up to the limit and thrown away.
@@ -45,6 +48,24 @@ impl TooLarge {
         self.state == state
             && self.limit >= limit
             && now.as_secs() < self.seen_at.saturating_add(Self::GOOD_FOR_SECS)
+    }
+}
+
+impl RepositoryRecord {
+    /// For how long a commit that nobody had is not looked for.
+    const LOST_FOR_SECS: u64 = 24 * 3_600;
+
+    /// The pull requests that are not looked for now.
+    #[must_use]
+    pub fn lost_now(&self, now: Timestamp) -> BTreeSet<EventId> {
+        self.lost.iter().filter(|(_, again)| **again > now.as_secs()).map(|(id, _)| *id).collect()
+    }
+
+    /// Remembers that nobody had the commits of `requests`, and forgets what was lost before and is due again.
+    pub fn lose(&mut self, requests: &[EventId], now: Timestamp) {
+        self.lost.retain(|_, again| *again > now.as_secs());
+        let again = now.as_secs().saturating_add(Self::LOST_FOR_SECS);
+        self.lost.extend(requests.iter().map(|id| (*id, again)));
     }
 }
 
