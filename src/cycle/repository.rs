@@ -10,7 +10,6 @@ use super::{
     CycleError, Trigger,
     servers::Server,
     survey::{Subject, fingerprint, record_name},
-    talk::Talk,
     world::World,
 };
 use crate::{
@@ -25,7 +24,7 @@ use crate::{
     transfer::{
         blocking,
         fetch::{FetchError, Tips},
-        mirror::Job,
+        mirror::{Done, Job},
     },
 };
 
@@ -95,6 +94,8 @@ impl World {
         })
     }
 
+    /// Branches and tags first, on every server; then the conversation, so that nobody waits for a stranger's
+    /// pull request.
     async fn walk_mirrors(
         &self,
         subject: &mut Subject,
@@ -103,54 +104,69 @@ impl World {
         now: Timestamp,
     ) -> Result<BTreeMap<ServerUrl, MirrorEnd>, CycleError> {
         let git = self.local_copy(subject, now).await;
-        let too_large = git.as_ref().err().filter(|_| subject.record.too_large.is_some());
-        let talk = if subject.seen.values().any(|seen| seen.lacks.is_none()) {
-            self.prepare_conversation(subject, git.as_ref().ok(), now).await?
-        } else {
-            Talk { events: Arc::clone(&subject.events), ..Talk::default() }
+        let waits = |url: &ServerUrl| {
+            let again = subject.record.mirrors.get(url).and_then(|record| record.retry_at);
+            trigger == Trigger::Timer && again.is_some_and(|at| at > now.as_secs())
         };
+        let mut endings: BTreeMap<ServerUrl, MirrorEnd> = BTreeMap::new();
+        let mut walks = Vec::new();
+        for (url, wanted) in subject.wanted.iter().filter(|(url, _)| !waits(url)) {
+            let Some(seen) = subject.seen.get(url).cloned() else {
+                let down = servers.get(url).and_then(|server| server.down.clone());
+                let ending = Ending::Unreachable(down.unwrap_or_else(|| "the server is down".to_owned()));
+                endings.insert(url.clone(), (ending, Seen::default(), None));
+                continue;
+            };
+            let events = Arc::clone(&subject.events);
+            let wanted = Wanted { conversation: Vec::new(), ..wanted.clone() };
+            walks.push(self.transfer.converge(Job { wanted, seen, events, git: git.clone() }));
+        }
+        let mut lacking: Vec<Done> = Vec::new();
+        for done in join_all(walks).await {
+            let url = done.wanted.server.clone();
+            let asked = subject.seen.get(&url).is_some_and(|seen| seen.lacks.is_none());
+            if asked && done.ending == Ending::Settled(Outcome::InSync) {
+                lacking.push(done);
+                continue;
+            }
+            let held = subject.record.mirrors.get(&url).and_then(|record| record.conversation.clone());
+            endings.insert(url, (done.ending, done.seen, held.filter(|_| !asked)));
+        }
+        if !lacking.is_empty() {
+            let talk = self.prepare_conversation(subject, git.as_ref().ok(), now).await?;
+            let walks = lacking.into_iter().map(|done| {
+                let wanted = Wanted {
+                    conversation: talk.conversation.clone(),
+                    pull_requests: talk.requests.clone(),
+                    ..done.wanted
+                };
+                let seen = Seen { lacks: None, ..done.seen };
+                self.transfer.converge(Job {
+                    wanted,
+                    seen,
+                    events: Arc::clone(&talk.events),
+                    git: git.clone(),
+                })
+            });
+            let fingerprint = fingerprint(&talk.conversation);
+            for done in join_all(walks).await {
+                let complete = done.ending == Ending::Settled(Outcome::InSync) && done.holds_conversation;
+                let held = HeldConversation { fingerprint: fingerprint.clone(), seen_at: now.as_secs() };
+                endings.insert(done.wanted.server, (done.ending, done.seen, complete.then_some(held)));
+            }
+        }
         if !subject.record.lost.is_empty() {
             let lost = count(subject.record.lost.len(), "pull request is", "pull requests are");
             subject.notes.push(format!("{lost} not mirrored: nobody has the commits"));
         }
-        let walks = subject.wanted.iter().map(|(url, wanted)| {
-            let mut wanted: Wanted = wanted.clone();
-            wanted.conversation.clone_from(&talk.conversation);
-            wanted.pull_requests.clone_from(&talk.requests);
-            let before = subject.record.mirrors.get(url);
-            let waits = trigger == Trigger::Timer
-                && before.and_then(|record| record.retry_at).is_some_and(|at| at > now.as_secs());
-            let seen = subject.seen.get(url).cloned();
-            let down = servers.get(url).and_then(|server| server.down.clone());
-            let job = seen.map(|seen| Job { wanted, seen, events: talk.events.clone(), git: git.clone() });
-            async move {
-                if waits {
-                    return None;
-                }
-                let unreachable =
-                    || Ending::Unreachable(down.unwrap_or_else(|| "the server is down".to_owned()));
-                let Some(job) = job else {
-                    return Some((url.clone(), (unreachable(), Seen::default(), None)));
-                };
-                let fingerprint = fingerprint(&job.wanted.conversation);
-                let asked = job.seen.lacks.is_none();
-                let done = self.transfer.converge(job).await;
-                let complete = done.ending == Ending::Settled(Outcome::InSync) && done.holds_conversation;
-                let held = if !complete {
-                    None
-                } else if asked {
-                    Some(HeldConversation { fingerprint, seen_at: now.as_secs() })
-                } else {
-                    before.and_then(|record| record.conversation.clone())
-                };
-                let ending = match done.ending {
-                    Ending::Failed(reason) if Some(&reason) == too_large => Ending::Blocked(reason),
-                    ending => ending,
-                };
-                Some((url.clone(), (ending, done.seen, held)))
+        if let (Err(reason), Some(_)) = (&git, &subject.record.too_large) {
+            for (ending, _, _) in
+                endings.values_mut().filter(|(ending, ..)| *ending == Ending::Failed(reason.clone()))
+            {
+                *ending = Ending::Blocked(reason.clone());
             }
-        });
-        Ok(join_all(walks).await.into_iter().flatten().collect())
+        }
+        Ok(endings)
     }
 
     /// The local copy with everything the state names, its refs moved to it; or why there is none to push.

@@ -21,7 +21,6 @@ use crate::{
 const IDS_PER_FILTER: usize = 500;
 
 /// What there is to send.
-#[derive(Default)]
 pub(super) struct Talk {
     /// In an order every server takes.
     pub(super) conversation: Vec<EventId>,

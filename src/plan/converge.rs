@@ -110,6 +110,14 @@ impl Wanted {
         self.proofs().all(|id| seen.served.contains(id) || self.may_lack(id, seen))
     }
 
+    /// Whether the server has any use for the conversation: in the bot's namespace it takes it only with the
+    /// owner's announcement.
+    #[must_use]
+    pub fn takes_conversation(&self, seen: &Seen) -> bool {
+        let in_namespace = self.place.placement == Placement::Namespace;
+        !(in_namespace && self.attached.first().is_some_and(|owners| seen.refusal(owners).is_some()))
+    }
+
     /// Attached events a server refused are its own business; the governing ones are not.
     fn may_lack(&self, id: &EventId, seen: &Seen) -> bool {
         !self.governing.contains(id) && seen.refusal(id).is_some()
@@ -176,9 +184,7 @@ pub fn next_step(wanted: &Wanted, seen: &Seen) -> Step {
 }
 
 fn conversation_step(wanted: &Wanted, seen: &Seen) -> Step {
-    // In the bot's namespace a server takes the conversation only once it has taken the owner's announcement.
-    let in_namespace = wanted.place.placement == Placement::Namespace;
-    if in_namespace && wanted.attached.first().is_some_and(|owners| seen.refusal(owners).is_some()) {
+    if !wanted.takes_conversation(seen) {
         return Step::Settled(Outcome::InSync);
     }
     let Some(lacks) = &seen.lacks else {

@@ -46,6 +46,8 @@ pub struct Job {
 /// How a mirror's run ended, and what was seen on the way.
 #[derive(Clone, Debug)]
 pub struct Done {
+    /// What the server was to have.
+    pub wanted: Wanted,
     /// How it ended.
     pub ending: Ending,
     /// What the server served and answered.
@@ -91,12 +93,12 @@ impl Transfer {
             Ok(ending) => ending,
             Err(_) => Ending::Failed(format!("not done within {} s", limit.as_secs())),
         };
-        let seen = run.job.seen;
+        let Job { wanted, seen, .. } = run.job;
         let holds_conversation = match &seen.lacks {
             Some(lacks) => lacks.iter().all(|id| seen.refused.contains_key(id)),
-            None => run.job.wanted.conversation.is_empty(),
+            None => wanted.conversation.is_empty() || !wanted.takes_conversation(&seen),
         };
-        Done { ending, seen, holds_conversation }
+        Done { wanted, ending, seen, holds_conversation }
     }
 }
 
