@@ -50,7 +50,8 @@ pub fn places(
         if let Some(path) = repository.listed_by(server) {
             return Some(Place { placement: Placement::Listed, path: path.clone(), takes_pushes });
         }
-        if reach == Reach::Listed {
+        // Without a name of its own there is no copy.
+        if reach == Reach::Listed || copy.is_empty() {
             return None;
         }
         Some(if takes_pushes {

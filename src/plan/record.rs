@@ -53,7 +53,7 @@ impl TooLarge {
 
 impl RepositoryRecord {
     /// For how long a commit that nobody had is not looked for.
-    const LOST_FOR_SECS: u64 = 24 * 3_600;
+    const LOST_FOR_SECS: u64 = 6 * 3_600;
 
     /// The pull requests that are not looked for now.
     #[must_use]
