@@ -6,7 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, stream};
 use nostr::prelude::{Event, Filter, Kind, PublicKey, RelayUrl};
 
-use super::{CycleError, servers::Server, world::World};
+use super::{
+    CycleError,
+    servers::Server,
+    world::{AT_ONCE, World},
+};
 use crate::model::{announcement::Announcement, server::ServerUrl};
 
 /// Rounds of "new authors, new relays"; a chain of announcements is rarely longer than two.
@@ -23,9 +27,6 @@ const MAX_AUTHORS: usize = 2_000;
 
 /// Authors in one filter (66 bytes each).
 pub(super) const AUTHORS_PER_FILTER: usize = 200;
-
-/// Relays asked at the same time.
-const AT_ONCE: usize = 16;
 
 /// What is read of an author: announcements, states, server lists, deletions and relay lists.
 const KINDS: [Kind; 5] = [

@@ -28,6 +28,7 @@ pub use self::{
 };
 use crate::{
     config::Config,
+    model::replace::dated_after,
     plan::converge::{Outcome, Step, next_step},
     report::{
         Report,
@@ -177,17 +178,13 @@ impl World {
     async fn publish(&self, report: &Report) -> Result<(), CycleError> {
         let content = serde_json::to_string(report).map_err(|error| CycleError::Sign(error.to_string()))?;
         let before = latest_report_event(&self.store, &self.keys).await?;
-        let mut created_at = Timestamp::now();
-        if let Some(before) = before {
-            created_at = created_at.max(Timestamp::from_secs(before.created_at.as_secs() + 1));
-        }
         let event = EventBuilder::new(Kind::ApplicationSpecificData, content)
             .tags([
                 Tag::identifier(IDENTIFIER),
                 Tag::hashtag("grasp-mirror"),
                 Tag::custom("alt", ["status report of a grasp-mirror bot"]),
             ])
-            .custom_created_at(created_at)
+            .custom_created_at(dated_after(before.as_ref(), Timestamp::now()))
             .finalize(&self.keys)
             .map_err(|error| CycleError::Sign(error.to_string()))?;
         self.store.save(&event).await?;

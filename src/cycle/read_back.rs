@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, stream};
 use nostr::prelude::{EventId, Filter, Kind, PublicKey, Timestamp};
 
-use super::{discovery::AUTHORS_PER_FILTER, survey::Survey, world::World};
+use super::{
+    discovery::AUTHORS_PER_FILTER,
+    survey::Survey,
+    world::{AT_ONCE, World},
+};
 use crate::{model::server::ServerUrl, plan::converge::Seen, relay::RelayError};
-
-/// Servers asked at the same time.
-const AT_ONCE: usize = 16;
 
 /// Events asked for, by author: filters are made from authors.
 type PerAuthor = BTreeMap<PublicKey, Vec<(EventId, Timestamp)>>;

@@ -18,7 +18,7 @@ use crate::{
     plan::{
         catalog::Obstacle,
         converge::{Outcome, Seen, Wanted},
-        record::{self, Ending, HeldConversation, MirrorRecord, TooLarge},
+        record::{self, Ending, HeldConversation, MirrorRecord, REASON_MAX, TooLarge},
     },
     report::document::RepositoryOutcome,
     transfer::{
@@ -188,13 +188,13 @@ impl World {
         if let Err(error) = self.transfer.bring(&repository, &tips, &self.sources(subject)).await {
             let reason = error.to_string();
             if matches!(error, FetchError::NotServed { too_large: true, .. }) {
-                let (state, seen_at, reason) = (state.event.id, now.as_secs(), clean(&reason, 500));
+                let (state, seen_at, reason) = (state.event.id, now.as_secs(), clean(&reason, REASON_MAX));
                 subject.record.too_large = Some(TooLarge { state, limit, seen_at, reason });
             }
             if subject.seen.iter().all(|(server, seen)| {
                 subject.wanted.get(server).is_some_and(|wanted| wanted.is_proved_by(seen))
             }) {
-                subject.notes.push(clean(&format!("no complete local copy: {reason}"), 500));
+                subject.notes.push(clean(&format!("no complete local copy: {reason}"), REASON_MAX));
             }
             return Err(reason);
         }

@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use super::{CycleError, world::World};
+use super::{
+    CycleError,
+    world::{AT_ONCE, World},
+};
 use crate::{
     model::server::ServerUrl,
     plan::placement::Grasp,
     relay::nip11::{self, Nip11Error},
     report::document::ServerOutcome,
 };
-
-/// Servers asked at the same time.
-const AT_ONCE: usize = 16;
 
 /// The record that remembers servers between runs.
 const RECORD: &str = "servers";

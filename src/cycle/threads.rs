@@ -5,7 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, future::try_join_all, stream};
 use nostr::prelude::{Event, EventId, Filter, RelayUrl, SingleLetterTag};
 
-use super::{CycleError, discovery::RELAYS_PER_EVENT, world::World};
+use super::{
+    CycleError,
+    discovery::RELAYS_PER_EVENT,
+    world::{AT_ONCE, World},
+};
 use crate::{
     plan::{catalog::Repository, conversation::MAX_DEPTH},
     relay::RelayError,
@@ -13,9 +17,6 @@ use crate::{
 
 /// Values in one tag filter.
 const VALUES_PER_FILTER: usize = 100;
-
-/// Relays asked at the same time.
-const AT_ONCE: usize = 16;
 
 /// How events point at a repository.
 const AT_REPOSITORY: [SingleLetterTag; 3] =

@@ -17,8 +17,8 @@ use crate::{
     transfer::{self, Transfer, guard::Guard},
 };
 
-/// Names looked up at the same time.
-const LOOKUPS_AT_ONCE: usize = 16;
+/// Relays and servers looked up or asked at the same time.
+pub(super) const AT_ONCE: usize = 16;
 
 /// Connections, stores and limits of one run. A new run starts with new connections, so a relay that was down
 /// is tried again.
@@ -133,7 +133,7 @@ impl World {
                     }
                 }
             })
-            .buffered(LOOKUPS_AT_ONCE)
+            .buffered(AT_ONCE)
             .filter_map(|usable| async move { usable })
             .collect()
             .await

@@ -6,6 +6,7 @@ pub mod coordinate;
 pub mod placement;
 pub mod policy;
 pub mod refs;
+pub mod replace;
 pub mod roles;
 pub mod server;
 pub mod state;

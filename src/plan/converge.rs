@@ -194,8 +194,7 @@ fn conversation_step(wanted: &Wanted, seen: &Seen) -> Step {
             Step::LookAtConversation
         };
     };
-    let due =
-        |id: &EventId| lacks.contains(id) && !seen.answers.contains_key(id) && !seen.refused.contains_key(id);
+    let due = |id: &EventId| lacks.contains(id) && seen.is_due(id);
     // A pull request's event goes first and is kept back; then its commit sets it free. The other way round a
     // server finds the commit only where the event's own author is hosted. Replies wait for both.
     let requests: Vec<EventId> = wanted.pull_requests.iter().map(|request| request.id).filter(due).collect();

@@ -118,18 +118,10 @@ fn pull_request(event: &Event) -> Option<PullRequest> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-    use nostr::prelude::{EventBuilder, FinalizeEvent, Keys, Tag};
+    use nostr::prelude::Keys;
     use proptest::prelude::*;
 
-    use super::*;
-
-    fn event(keys: &Keys, kind: u16, at: u64, tags: &[&[&str]]) -> Event {
-        EventBuilder::new(Kind::from(kind), "")
-            .tags(tags.iter().map(|tag| Tag::parse(tag.iter().copied()).unwrap()))
-            .custom_created_at(Timestamp::from_secs(at))
-            .finalize(keys)
-            .unwrap()
-    }
+    use super::{super::testing::event, *};
 
     #[test]
     fn a_thread_is_followed_to_its_end_and_replies_come_after() {

@@ -13,3 +13,5 @@ pub mod placement;
 pub mod record;
 #[cfg(test)]
 mod simulated;
+#[cfg(test)]
+mod testing;

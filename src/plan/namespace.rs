@@ -13,6 +13,7 @@ use super::catalog::Repository;
 use crate::model::{
     announcement::{Announcement, first, values},
     coordinate::Coordinate,
+    replace::dated_after,
     server::ServerUrl,
     state::State,
 };
@@ -37,10 +38,8 @@ impl Draft {
             if said && event.content.is_empty() {
                 return None;
             }
-            // The date is a copy of an owner's, who may have chosen the last one there is.
-            let later = Timestamp::from_secs(event.created_at.as_secs().saturating_add(1));
-            self.created_at = self.created_at.max(later);
         }
+        self.created_at = dated_after(existing, self.created_at);
         Some(self)
     }
 }

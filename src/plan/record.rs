@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::converge::{Answer, Outcome, Seen, retry_at};
 use crate::model::{placement::Placement, server::ServerUrl, status::MirrorStatus};
 
-/// The longest reason kept, in characters. Reasons quote states and sources, which may be as long as they like.
-const REASON_MAX: usize = 500;
+/// The longest reason kept, in characters: it is in the report, for every mirror. Reasons quote states and
+/// sources, which may be as long as they like.
+pub const REASON_MAX: usize = 500;
 
 /// Everything remembered of one repository's mirrors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,9 +132,6 @@ pub enum Ending {
     Blocked(String),
 }
 
-/// The longest reason kept, in characters: it is in the report, for every mirror.
-const MAX_REASON: usize = 500;
-
 /// The record after a run: `seen` is what was read and answered, `governing` the events without which there is
 /// no mirror, `conversation` what the server is known to hold of it in full.
 #[must_use]
@@ -157,7 +155,7 @@ pub fn after(
         Ending::Failed(reason) => (MirrorStatus::Failing, Some(reason)),
         Ending::Unreachable(reason) => (MirrorStatus::Unreachable, Some(reason)),
     };
-    let reason = reason.map(|reason| clean(&reason, MAX_REASON));
+    let reason = reason.map(|reason| clean(&reason, REASON_MAX));
     let failures = match status {
         MirrorStatus::Failing | MirrorStatus::Unreachable | MirrorStatus::Pending => {
             before.map_or(0, |record| record.failures).saturating_add(1)
@@ -184,7 +182,7 @@ pub fn after(
     MirrorRecord {
         status,
         placement,
-        reason: reason.map(|reason| clean(&reason, REASON_MAX)),
+        reason,
         since,
         read_back_at: if in_sync {
             Some(now.as_secs())

@@ -154,6 +154,24 @@ impl Relays {
         self.link(url).lacks(filter, wanted).await
     }
 
+    /// Which of `wanted` the relay does not serve, whatever kind they are.
+    ///
+    /// # Errors
+    ///
+    /// [`RelayError`].
+    pub async fn lacks_ids(
+        &self,
+        url: &RelayUrl,
+        wanted: &[(EventId, Timestamp)],
+    ) -> Result<BTreeSet<EventId>, RelayError> {
+        let mut lacks = BTreeSet::new();
+        for some in wanted.chunks(read::IDS_PER_FILTER) {
+            let filter = Filter::new().ids(some.iter().map(|(id, _)| *id));
+            lacks.extend(self.link(url).lacks(filter, some).await?);
+        }
+        Ok(lacks)
+    }
+
     /// Which of `ids` the relay serves, asked for one by one.
     ///
     /// # Errors

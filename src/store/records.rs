@@ -9,6 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 use super::{Store, StoreError};
+use crate::model::replace::dated_after;
 
 const PREFIX: &str = "grasp-mirror/local/";
 
@@ -62,17 +63,12 @@ impl Records {
         let content = serde_json::to_string(value).map_err(|error| failed(error.to_string()))?;
         let identifier = identifier(name);
         let before = self.store.query(self.filter(&identifier)).await?;
-        let mut created_at = Timestamp::now();
-        if let Some(before) = before.first() {
-            if before.content == content {
-                return Ok(());
-            }
-            // Two writes within a second: of equally old addressable events the database keeps the lower id.
-            created_at = created_at.max(Timestamp::from_secs(before.created_at.as_secs() + 1));
+        if before.first().is_some_and(|before| before.content == content) {
+            return Ok(());
         }
         let event = EventBuilder::new(Kind::ApplicationSpecificData, content)
             .tag(Tag::identifier(identifier))
-            .custom_created_at(created_at)
+            .custom_created_at(dated_after(before.first(), Timestamp::now()))
             .finalize(&self.keys)
             .map_err(|error| failed(error.to_string()))?;
         let status = self.store.database.save_event(&event).await?;

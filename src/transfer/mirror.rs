@@ -1,12 +1,8 @@
 //! One mirror, from what was last seen to the end of this run.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use nostr::prelude::{Event, EventId, Filter, Timestamp};
+use nostr::prelude::{Event, EventId, Timestamp};
 use url::Url;
 
 use super::{Transfer, blocking};
@@ -178,16 +174,9 @@ impl Run<'_> {
 
     async fn look_at_conversation(&mut self) -> Result<(), Stopped> {
         let relay = self.job.wanted.server.relay_url();
-        let mut lacks = BTreeSet::new();
-        for some in self.job.wanted.conversation.chunks(400) {
-            let items: Vec<(EventId, Timestamp)> = some
-                .iter()
-                .filter_map(|id| self.job.events.get(id))
-                .map(|event| (event.id, event.created_at))
-                .collect();
-            let filter = Filter::new().ids(some.iter().copied());
-            lacks.extend(self.transfer.relays.lacks(relay, filter, &items).await?);
-        }
+        let events = self.job.wanted.conversation.iter().filter_map(|id| self.job.events.get(id));
+        let items: Vec<(EventId, Timestamp)> = events.map(|event| (event.id, event.created_at)).collect();
+        let lacks = self.transfer.relays.lacks_ids(relay, &items).await?;
         self.job.seen.lacks = Some(lacks);
         Ok(())
     }

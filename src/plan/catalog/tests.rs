@@ -4,13 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nostr::prelude::{Event, EventBuilder, FinalizeEvent, Keys, Kind, Tag, Timestamp};
+use nostr::prelude::{Event, EventBuilder, FinalizeEvent, Keys, Tag, Timestamp};
 use proptest::prelude::*;
 
 use super::super::{
     catalog::{Catalog, Limits, Obstacle, Repository, Watched, build},
     namespace,
     placement::{Grasp, announced_servers, places},
+    testing::event,
 };
 use crate::model::{
     announcement::Announcement, coordinate::Coordinate, placement::Placement, policy::Reach,
@@ -18,14 +19,6 @@ use crate::model::{
 };
 
 const LIMITS: Limits = Limits { max_refs: 3, max_repos_per_author: 5 };
-
-fn event(keys: &Keys, kind: u16, at: u64, tags: &[&[&str]]) -> Event {
-    EventBuilder::new(Kind::from(kind), "")
-        .tags(tags.iter().map(|tag| Tag::parse(tag.iter().copied()).unwrap()))
-        .custom_created_at(Timestamp::from_secs(at))
-        .finalize(keys)
-        .unwrap()
-}
 
 fn announce(keys: &Keys, d: &str, at: u64, more: &[&[&str]]) -> Event {
     event(keys, 30617, at, &[&[&["d", d][..]], more].concat())
