@@ -159,44 +159,39 @@ impl World {
             let lost = count(subject.record.lost.len(), "pull request is", "pull requests are");
             subject.notes.push(format!("{lost} not mirrored: nobody has the commits"));
         }
-        if let (Err(reason), Some(_)) = (&git, &subject.record.too_large) {
-            for (ending, _, _) in
-                endings.values_mut().filter(|(ending, ..)| *ending == Ending::Failed(reason.clone()))
-            {
-                *ending = Ending::Blocked(reason.clone());
-            }
-        }
         Ok(endings)
     }
 
-    /// The local copy with everything the state names, its refs moved to it; or why there is none to push.
-    async fn local_copy(&self, subject: &mut Subject, now: Timestamp) -> Result<Repository, String> {
+    /// The local copy with everything the state names, its refs moved to it; or how a mirror that needs it ends.
+    async fn local_copy(&self, subject: &mut Subject, now: Timestamp) -> Result<Repository, Ending> {
         let Some(state) = subject.repository.state.clone() else {
-            return Err("nobody has signed a state".to_owned());
+            return Err(Ending::Failed("nobody has signed a state".to_owned()));
         };
         let folder = self.folder(&subject.repository.coordinate, &subject.repository.folder);
         let opened = blocking(move || Repository::open_or_create(&folder)).await;
-        let repository = opened.map_err(|error| error.to_string())?;
+        let repository = opened.map_err(|error| Ending::Failed(error.to_string()))?;
         let tips: Tips = state.refs.iter().map(|(name, id)| (name.to_string(), *id)).collect();
         let limit = self.config.limits.max_repo_bytes;
         if let Some(known) = &subject.record.too_large
             && known.still_holds(state.event.id, limit, now)
         {
-            return Err(known.reason.clone());
+            return Err(Ending::Blocked(known.reason.clone()));
         }
         subject.record.too_large = None;
         if let Err(error) = self.transfer.bring(&repository, &tips, &self.sources(subject)).await {
             let reason = error.to_string();
-            if matches!(error, FetchError::NotServed { too_large: true, .. }) {
-                let (state, seen_at, reason) = (state.event.id, now.as_secs(), clean(&reason, REASON_MAX));
-                subject.record.too_large = Some(TooLarge { state, limit, seen_at, reason });
-            }
             if subject.seen.iter().all(|(server, seen)| {
                 subject.wanted.get(server).is_some_and(|wanted| wanted.is_proved_by(seen))
             }) {
                 subject.notes.push(clean(&format!("no complete local copy: {reason}"), REASON_MAX));
             }
-            return Err(reason);
+            if matches!(error, FetchError::NotServed { too_large: true, .. }) {
+                let (state, seen_at) = (state.event.id, now.as_secs());
+                let known = TooLarge { state, limit, seen_at, reason: clean(&reason, REASON_MAX) };
+                subject.record.too_large = Some(known);
+                return Err(Ending::Blocked(reason));
+            }
+            return Err(Ending::Failed(reason));
         }
         let held = repository.clone();
         let moved = blocking(move || {
@@ -208,7 +203,7 @@ impl World {
         match moved {
             Ok(true) => subject.notes.push("LFS objects not mirrored".to_owned()),
             Ok(false) => {}
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(Ending::Failed(error.to_string())),
         }
         Ok(repository)
     }

@@ -35,8 +35,8 @@ pub struct Job {
     pub seen: Seen,
     /// The events `wanted` names.
     pub events: Arc<BTreeMap<EventId, Event>>,
-    /// The local copy, or why there is none to push.
-    pub git: Result<Repository, String>,
+    /// The local copy, or how a mirror that needs it ends without it.
+    pub git: Result<Repository, Ending>,
 }
 
 /// How a mirror's run ended, and what was seen on the way.
@@ -58,6 +58,8 @@ enum Stopped {
     Failed(String),
     /// The server said no to a push, or to a part of it.
     Refused(String),
+    /// There is no local copy to push from.
+    NoCopy(Ending),
 }
 
 impl From<WireError> for Stopped {
@@ -129,6 +131,7 @@ impl Run<'_> {
                 Ok(()) => {}
                 Err(Stopped::Unreachable(reason)) => return Ending::Unreachable(reason),
                 Err(Stopped::Failed(reason) | Stopped::Refused(reason)) => return Ending::Failed(reason),
+                Err(Stopped::NoCopy(ending)) => return ending,
             }
         }
         Ending::Settled(Outcome::Pending("more to do than fits in one run".to_owned()))
@@ -187,7 +190,7 @@ impl Run<'_> {
     }
 
     fn local(&self) -> Result<Repository, Stopped> {
-        self.job.git.clone().map_err(Stopped::Failed)
+        self.job.git.clone().map_err(Stopped::NoCopy)
     }
 
     /// Makes the server's heads and tags exactly the state's.
