@@ -5,9 +5,6 @@
 
 use std::{
     env,
-    fs::OpenOptions,
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
     path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
@@ -193,15 +190,6 @@ impl Stage {
 
     async fn keep(&self) -> Result<()> {
         println!("\nStill running. Everything is in {}; to try:\n", self.mirror.home().display());
-        // Beside the configuration, as an operator would have it: keys are not for printing.
-        let lines: String =
-            self.mirror.environment().iter().map(|(key, value)| format!("{key}={value}\n")).collect();
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(self.mirror.home().join(".env"))?;
-        file.write_all(lines.as_bytes())?;
         let config = self.mirror.config_file();
         for command in ["status", "plan", "verify", "mirror-once"] {
             println!("  {} {command} --config {}", binary()?.display(), config.display());

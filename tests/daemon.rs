@@ -1,11 +1,6 @@
 //! The daemon runs cycles, is alone on its data folder, can be asked beside it, and stops when told.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
-use std::{
-    process::{Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look};
 
@@ -22,7 +17,7 @@ async fn it_runs_cycles_alone_on_its_folder_and_stops_when_told() {
         .uses(&relay)
         .watches(&owner)
         .set("bot.cycle_interval_secs", 2);
-    let mut daemon = mirror.command(&["daemon"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let daemon = mirror.start_daemon();
 
     look::wait_until(Duration::from_secs(20), "the first cycle is over", async || {
         mirror.status().await.code == 0
@@ -35,7 +30,7 @@ async fn it_runs_cycles_alone_on_its_folder_and_stops_when_told() {
 
     // A second one is told who holds the folder.
     let second = mirror.once().await.expect_code(1);
-    let pid = daemon.id().to_string();
+    let pid = daemon.pid().to_string();
     assert!(second.stderr.contains(&pid), "{}", second.stderr);
 
     // What the owner signs next arrives with a later cycle.
@@ -47,10 +42,6 @@ async fn it_runs_cycles_alone_on_its_folder_and_stops_when_told() {
     .await;
     assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
 
-    let asked = Instant::now();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    let ended = daemon.wait().unwrap();
-    assert_eq!(ended.code(), Some(0));
-    assert!(asked.elapsed() < Duration::from_secs(10));
+    daemon.stop().await;
     mirror.once().await.expect_code(0);
 }

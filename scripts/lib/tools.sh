@@ -57,4 +57,23 @@ install_client() {
     [ -n "${GRASP_MIRROR_TOOLS:-}" ] || install_tool ngit "$NGIT_VERSION" ngit
 }
 
+# nostr-tools, a second implementation of direct messages, beside the folder with the programs. From the lock file,
+# without running anybody's install scripts.
+install_nostr_tools() {
+    [ -z "${GRASP_MIRROR_TOOLS:-}" ] || return 0
+    local to="$TOOLS_ROOT/nostr-tools" lock=testkit/node/package-lock.json
+    command -v node >/dev/null && command -v npm >/dev/null ||
+        fail "node or npm is missing; a test talks to the bot with nostr-tools (Debian: apt-get install nodejs npm)"
+    node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' ||
+        fail "node $(node --version) is too old: nostr-tools needs 20.19 or newer"
+    # npm writes the hidden file last.
+    if cmp -s "$lock" "$to/package-lock.json" && [ -f "$to/node_modules/.package-lock.json" ]; then
+        return
+    fi
+    say "Installing nostr-tools into $to"
+    mkdir -p "$to"
+    cp testkit/node/package.json "$lock" "$to"
+    (cd "$to" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) || fail "npm ci failed (see above)"
+}
+
 TOOLS_ROOT="$PWD/target/tools"

@@ -33,11 +33,15 @@
 
 mod announcement;
 mod bulk;
+mod chat;
+mod daemon;
 pub mod look;
 mod mirror;
 mod owner;
+mod process;
 mod proxy;
 mod relay;
+mod run;
 mod server;
 mod sniff;
 pub mod tools;
@@ -45,10 +49,13 @@ mod wire;
 mod work;
 
 pub use announcement::Announcement;
-pub use mirror::{Mirror, Run};
+pub use chat::{Chat, Heard, Protocol, Question, junk};
+pub use daemon::Daemon;
+pub use mirror::Mirror;
 pub use owner::{Owner, Person, Published};
 pub use proxy::{Fault, Proxy, Seen};
 pub use relay::TestRelay;
+pub use run::Run;
 pub use server::{Server, ServerBuilder, free_port};
 pub use wire::{Answer, fetch, send};
 pub use work::Work;

@@ -1,14 +1,12 @@
 //! The real `grasp-mirror` binary, in a folder of its own.
 
 use std::{
-    fs::{self, File},
+    fs::{self, OpenOptions},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
+    process::Command,
+    time::Duration,
 };
 
 use nostr::{
@@ -18,12 +16,7 @@ use nostr::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Address, Person, Server, TestRelay, tools};
-
-/// How often a running child's memory is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// `/proc/<pid>/stat` counts in these (`USER_HZ`, the same on every Linux).
-const TICK: Duration = Duration::from_millis(10);
+use crate::{Address, Daemon, Person, Run, Server, TestRelay, tools};
 
 /// The bot: its key, its configuration, its data folder.
 #[derive(Debug)]
@@ -34,64 +27,12 @@ pub struct Mirror {
     pub keys: Keys,
     known: Vec<String>,
     relays: Vec<String>,
+    inboxes: Vec<String>,
     watched: Vec<String>,
+    allowed: Vec<String>,
     settings: Vec<(String, toml::Value)>,
     env: Vec<(String, String)>,
     limit: Duration,
-}
-
-/// How one run of the binary ended.
-#[derive(Debug, Clone)]
-pub struct Run {
-    /// The arguments.
-    pub args: Vec<String>,
-    /// The exit code; -1 when killed by a signal or the time limit.
-    pub code: i32,
-    /// What it printed.
-    pub stdout: String,
-    /// What it logged.
-    pub stderr: String,
-    /// Wall clock.
-    pub elapsed: Duration,
-    /// User and system CPU time (Linux; zero elsewhere).
-    pub cpu: Duration,
-    /// Peak resident memory in KiB (Linux; zero elsewhere).
-    pub peak_rss_kib: u64,
-    /// Whether it had to be killed for taking too long.
-    pub timed_out: bool,
-}
-
-impl Run {
-    /// Stops the test unless the binary exited with `code`.
-    ///
-    /// # Panics
-    ///
-    /// With everything it printed.
-    pub fn expect_code(self, code: i32) -> Self {
-        assert!(
-            self.code == code && !self.timed_out,
-            "grasp-mirror {} ended with {}{} after {:?}, wanted {code}\n--- stdout\n{}\n--- stderr\n{}",
-            self.args.join(" "),
-            self.code,
-            if self.timed_out { " (killed: too slow)" } else { "" },
-            self.elapsed,
-            self.stdout,
-            self.stderr
-        );
-        self
-    }
-
-    /// What it printed, as JSON.
-    ///
-    /// # Panics
-    ///
-    /// When it is not JSON; with everything it printed.
-    #[must_use]
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| {
-            panic!("not JSON: {error}\n--- stdout\n{}\n--- stderr\n{}", self.stdout, self.stderr)
-        })
-    }
 }
 
 impl Mirror {
@@ -111,7 +52,9 @@ impl Mirror {
             keys: Keys::generate(),
             known: Vec::new(),
             relays: Vec::new(),
+            inboxes: Vec::new(),
             watched: Vec::new(),
+            allowed: Vec::new(),
             settings: vec![("network.allow_private_addresses".to_owned(), true.into())],
             env: Vec::new(),
             limit: Duration::from_secs(120),
@@ -131,10 +74,17 @@ impl Mirror {
         self
     }
 
-    /// Adds an ordinary relay: for everything (its own events, its inbox, the index).
+    /// Adds an ordinary relay: for everything (its own events, the index, and its inbox when there is no other).
     #[must_use]
     pub fn uses(mut self, relay: &TestRelay) -> Self {
         self.relays.push(relay.ws());
+        self
+    }
+
+    /// Adds a relay that is only an inbox; the others are none then.
+    #[must_use]
+    pub fn inbox(mut self, relay: &TestRelay) -> Self {
+        self.inboxes.push(relay.ws());
         self
     }
 
@@ -142,6 +92,28 @@ impl Mirror {
     #[must_use]
     pub fn watches(mut self, who: &Person) -> Self {
         self.watched.push(who.npub());
+        self
+    }
+
+    /// Lets a person command the bot.
+    #[must_use]
+    pub fn obeys(mut self, who: &Person) -> Self {
+        self.allowed.push(who.npub());
+        self
+    }
+
+    /// Lets nobody command the bot any more.
+    #[must_use]
+    pub fn obeys_nobody(mut self) -> Self {
+        self.allowed.clear();
+        self
+    }
+
+    /// Takes from the operator's settings whom to watch and which servers to use; the bot's own lists remain.
+    #[must_use]
+    pub fn without_seeds(mut self) -> Self {
+        self.watched.clear();
+        self.known.clear();
         self
     }
 
@@ -203,19 +175,32 @@ impl Mirror {
         self.home().join("config.toml")
     }
 
+    /// The file beside it, with keys and people.
+    #[must_use]
+    pub fn env_file(&self) -> PathBuf {
+        self.home().join(".env")
+    }
+
     /// The clone URL of the bot's own copy of `d` at `server`.
     #[must_use]
     pub fn url_at(&self, server: &Server, d: &str) -> String {
         server.repo_url(&self.bot_pubkey(), d)
     }
 
-    /// Writes `config.toml` as the settings are now.
+    /// Writes `config.toml` and `.env` as the settings are now.
+    ///
+    /// # Panics
+    ///
+    /// When they cannot be written.
     pub fn write_config(&self) {
         let mut config = toml::Table::new();
         put(&mut config, "bot.name", "test bot".into());
         put(&mut config, "bot.data_dir", self.data_dir().display().to_string().into());
-        for key in ["bot.relays", "bot.inbox_relays", "bot.index_relays"] {
-            put(&mut config, key, self.relays.clone().into());
+        let inboxes = if self.inboxes.is_empty() { &self.relays } else { &self.inboxes };
+        for (key, relays) in
+            [("bot.relays", &self.relays), ("bot.inbox_relays", inboxes), ("bot.index_relays", &self.relays)]
+        {
+            put(&mut config, key, relays.clone().into());
         }
         put(&mut config, "servers.known", self.known.clone().into());
         put(&mut config, "http.listen", "".into());
@@ -223,17 +208,17 @@ impl Mirror {
             put(&mut config, key, value.clone());
         }
         fs::write(self.config_file(), config.to_string()).unwrap();
-    }
-
-    /// The environment the binary gets beside the usual.
-    #[must_use]
-    pub fn environment(&self) -> Vec<(String, String)> {
-        let mut env = vec![
-            ("MIRROR_NSEC".to_owned(), self.keys.secret_key().to_bech32().unwrap()),
-            ("MIRROR_NPUBS".to_owned(), self.watched.join(",")),
-        ];
-        env.extend(self.env.iter().cloned());
-        env
+        let env = format!(
+            "MIRROR_NSEC={}\nMIRROR_NPUBS={}\nMIRROR_ALLOWED_NPUBS={}\n",
+            self.keys.secret_key().to_bech32().unwrap(),
+            self.watched.join(","),
+            self.allowed.join(",")
+        );
+        // Keys are for nobody else's eyes.
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.write(true).create(true).truncate(true).mode(0o600).open(self.env_file()).unwrap();
+        file.write_all(env.as_bytes()).unwrap();
     }
 
     /// The binary with `args` and this bot's configuration, not started yet.
@@ -247,7 +232,7 @@ impl Mirror {
             .args(args)
             .arg("--config")
             .arg(self.config_file())
-            .envs(self.environment());
+            .envs(self.env.iter().map(|(key, value)| (key, value)));
         command
     }
 
@@ -257,25 +242,24 @@ impl Mirror {
     ///
     /// When it cannot be started.
     pub async fn run(&self, args: &[&str]) -> Run {
-        let mut command = self.command(args);
-        let [stdout, stderr] = ["stdout", "stderr"].map(|name| self.home().join(name));
-        command
-            .stdin(Stdio::null())
-            .stdout(File::create(&stdout).unwrap())
-            .stderr(File::create(&stderr).unwrap());
-        let limit = self.limit;
-        let binary = self.binary.clone();
-        // Whoever stops waiting for the run ends it.
-        let guard = Guard::default();
-        let abandoned = Arc::clone(&guard.0);
-        let mut run = tokio::task::spawn_blocking(move || measured(command, limit, &abandoned))
-            .await
-            .unwrap()
-            .unwrap_or_else(|error| panic!("cannot run {}: {error}", binary.display()));
-        run.args = args.iter().map(|&arg| arg.to_owned()).collect();
-        run.stdout = fs::read_to_string(stdout).unwrap_or_default();
-        run.stderr = fs::read_to_string(stderr).unwrap_or_default();
-        run
+        Run::of(self.command(args), args, self.home(), self.limit).await
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// When it is not ready in time; with its log.
+    pub async fn daemon(&self) -> Daemon {
+        let mut daemon = self.start_daemon();
+        daemon.wait_ready().await;
+        daemon
+    }
+
+    /// Starts the daemon, on the data folder as it is.
+    #[must_use]
+    pub fn start_daemon(&self) -> Daemon {
+        Daemon::start(self.command(&["daemon"]), self.home())
     }
 
     /// One cycle: `mirror-once`.
@@ -318,16 +302,6 @@ impl Mirror {
     }
 }
 
-/// Says, when dropped, that nobody waits any more.
-#[derive(Debug, Default)]
-struct Guard(Arc<AtomicBool>);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 fn put(table: &mut toml::Table, key: &str, value: toml::Value) {
     match key.split_once('.') {
         None => {
@@ -339,59 +313,4 @@ fn put(table: &mut toml::Table, key: &str, value: toml::Value) {
             put(inner, rest, value);
         }
     }
-}
-
-/// Runs `command` while watching its memory. Its last CPU figure is read when it has ended but has not yet
-/// been waited for, so it is exact.
-fn measured(mut command: Command, limit: Duration, abandoned: &AtomicBool) -> std::io::Result<Run> {
-    let start = Instant::now();
-    let mut child = command.spawn()?;
-    let pid = child.id();
-    let (mut cpu, mut peak_rss_kib, mut timed_out) = (Duration::ZERO, 0, false);
-    loop {
-        peak_rss_kib = peak_rss(pid).unwrap_or(peak_rss_kib);
-        let ended = match stat(pid) {
-            Some((used, ended)) => {
-                cpu = used;
-                ended
-            }
-            None => child.try_wait()?.is_some(),
-        };
-        if ended {
-            break;
-        }
-        if start.elapsed() > limit || abandoned.load(Ordering::Relaxed) {
-            timed_out = true;
-            child.kill()?;
-            break;
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
-    let elapsed = start.elapsed();
-    let code = child.wait()?.code().unwrap_or(-1);
-    Ok(Run {
-        args: Vec::new(),
-        code,
-        stdout: String::new(),
-        stderr: String::new(),
-        elapsed,
-        cpu,
-        peak_rss_kib,
-        timed_out,
-    })
-}
-
-fn peak_rss(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
-/// CPU time used so far, and whether the process has ended.
-fn stat(pid: u32) -> Option<(Duration, bool)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything.
-    let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks: u32 = fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?;
-    Some((TICK * ticks, fields.first() == Some(&"Z")))
 }

@@ -1,9 +1,10 @@
 //! An ordinary relay: takes every event, knows nothing of git.
 
-use nostr::{event::Event, filter::Filter};
-use nostr_sdk::local_relay::{LocalRelay, LocalRelayBuilder, RateLimit};
+use nostr::{event::Event, filter::Filter, key::Keys};
+use nostr_sdk::local_relay::{LocalRelay, LocalRelayBuilder, LocalRelayBuilderNip42, RateLimit};
+use tokio::net::TcpStream;
 
-use crate::{Address, Answer, wire};
+use crate::{Address, Answer, free_port, wire};
 
 /// An ordinary Nostr relay in this process; gone when dropped.
 #[derive(Debug)]
@@ -18,6 +19,11 @@ impl TestRelay {
         Self::start_as(LocalRelay::builder()).await
     }
 
+    /// A relay that lets only people who say who they are (NIP-42) read, and each only their own mail.
+    pub async fn start_gated() -> Self {
+        Self::start_as(LocalRelay::builder().nip42(LocalRelayBuilderNip42::read()).auth_dm(true)).await
+    }
+
     /// A relay with other manners: refused kinds, authentication, a write policy.
     ///
     /// # Panics
@@ -25,6 +31,8 @@ impl TestRelay {
     /// When it cannot listen.
     pub async fn start_as(builder: LocalRelayBuilder) -> Self {
         let relay = builder
+            // One that can come back: not among the ports the kernel hands to outgoing connections.
+            .port(free_port())
             .rate_limit(RateLimit { max_reqs: 500, notes_per_minute: 100_000 })
             .queries_per_minute(100_000)
             .messages_per_minute(100_000)
@@ -50,9 +58,38 @@ impl TestRelay {
         wire::fetch(self, filter).await
     }
 
-    /// Stops listening and drops every connection.
-    pub fn stop(&self) {
+    /// What the relay serves to someone who says who they are.
+    pub async fn served_to(&self, reader: &Keys, filter: Filter) -> Vec<Event> {
+        wire::fetch_as(Some(reader), self, filter).await
+    }
+
+    /// Takes `event` without a connection, for thousands of them; subscribers hear of it.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be stored.
+    pub async fn receive(&self, event: Event) {
+        self.relay.add_event(event).await.expect("the relay stores it");
+    }
+
+    /// Stops listening and drops every connection; what is stored stays.
+    pub async fn stop(&self) {
+        let authority = self.url.trim_start_matches("ws://").to_owned();
+        // Whoever is busy at the moment does not hear the first call.
+        while TcpStream::connect(&authority).await.is_ok() {
+            self.relay.shutdown();
+            tokio::task::yield_now().await;
+        }
         self.relay.shutdown();
+    }
+
+    /// Listens again, on the same port.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot listen.
+    pub async fn resume(&self) {
+        self.relay.run().await.expect("the relay listens again");
     }
 }
 

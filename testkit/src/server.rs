@@ -17,7 +17,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{Address, Answer, Proxy, tools, wire};
+use crate::{Address, Answer, Proxy, process, tools, wire};
 
 const STARTS_WITHIN: Duration = Duration::from_secs(20);
 const STOPS_WITHIN: Duration = Duration::from_secs(5);
@@ -220,13 +220,8 @@ impl Server {
     /// Stops the server as an operator would; its data stay for [`Server::resume`].
     pub async fn stop(&mut self) {
         let Some(child) = self.child.as_mut() else { return };
-        let mut terminate = Command::new("kill");
-        terminate.args(["-TERM", &child.id().to_string()]);
-        tools::run(terminate).await;
-        let start = Instant::now();
-        while start.elapsed() < STOPS_WITHIN && matches!(child.try_wait(), Ok(None)) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        process::signal(child.id(), "TERM");
+        process::ended(child, STOPS_WITHIN).await;
         self.kill();
     }
 

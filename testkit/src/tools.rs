@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    fs::File,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -68,6 +69,28 @@ pub fn ngit(dir: &Path, relay: &str) -> Command {
     command.current_dir(dir);
     isolate(&mut command, &dir.join(".git"));
     with_ngit(&mut command, relay);
+    command
+}
+
+/// nostr-tools as a client of the bot, which asks and prints the answers: see `testkit/node/dm.mjs`. Its key,
+/// in hex, belongs in the variable `NSEC_HEX`.
+///
+/// # Panics
+///
+/// When it is not installed.
+#[must_use]
+pub fn nostr_tools(args: &[&str]) -> Command {
+    let installed = folder().parent().unwrap().join("nostr-tools");
+    assert!(
+        installed.join("node_modules/nostr-tools").is_dir(),
+        "nostr-tools is not in {}. Run ./scripts/test, or in a copy of testkit/node there: npm ci",
+        installed.display()
+    );
+    // From standard input, because a module looks for others beside itself.
+    let script = File::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("node/dm.mjs")).unwrap();
+    let mut command = Command::new("node");
+    isolate(&mut command, &installed);
+    command.current_dir(&installed).args(["--input-type=module", "-"]).args(args).stdin(script);
     command
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use nostr::{event::Event, filter::Filter, types::RelayUrl};
-use nostr_sdk::relay::Relay;
+use nostr::{event::Event, filter::Filter, key::Keys, types::RelayUrl};
+use nostr_sdk::{authenticator::SignerAuthenticator, relay::Relay};
 
 use crate::Address;
 
@@ -30,8 +30,13 @@ impl Answer {
     }
 }
 
-async fn connect(to: &str) -> Relay {
-    let relay = Relay::new(RelayUrl::parse(to).unwrap_or_else(|error| panic!("{to}: {error}")));
+async fn connect(to: &str, reader: Option<&Keys>) -> Relay {
+    let url = RelayUrl::parse(to).unwrap_or_else(|error| panic!("{to}: {error}"));
+    let mut relay = Relay::builder(url);
+    if let Some(reader) = reader {
+        relay = relay.authenticator(SignerAuthenticator::new(reader.clone()));
+    }
+    let relay = relay.build();
     relay
         .try_connect()
         .timeout(LIMIT)
@@ -42,7 +47,7 @@ async fn connect(to: &str) -> Relay {
 
 /// Sends `event` over a connection of its own (servers limit writes per connection).
 pub async fn send(event: &Event, to: impl Address) -> Answer {
-    let relay = connect(&to.ws()).await;
+    let relay = connect(&to.ws(), None).await;
     let answer = match relay.send_event(event).ok_timeout(LIMIT).await {
         Ok(output) => {
             Answer { accepted: true, message: output.status().message().unwrap_or_default().to_owned() }
@@ -53,14 +58,19 @@ pub async fn send(event: &Event, to: impl Address) -> Answer {
     answer
 }
 
-/// All events that match, as served right now.
+/// All events that match, as served right now to anyone.
+pub async fn fetch(from: impl Address, filter: Filter) -> Vec<Event> {
+    fetch_as(None, from, filter).await
+}
+
+/// All events that match, as served right now to `reader`, who answers when asked who they are (NIP-42).
 ///
 /// # Panics
 ///
 /// When the relay cannot be reached or breaks off.
-pub async fn fetch(from: impl Address, filter: Filter) -> Vec<Event> {
+pub async fn fetch_as(reader: Option<&Keys>, from: impl Address, filter: Filter) -> Vec<Event> {
     let from = from.ws();
-    let relay = connect(&from).await;
+    let relay = connect(&from, reader).await;
     let events = relay.fetch_events(filter).timeout(LIMIT).await;
     relay.shutdown();
     events.unwrap_or_else(|error| panic!("reading from {from}: {error}")).into_iter().collect()
