@@ -87,6 +87,11 @@ pub struct Bot {
     pub index_relays: Vec<RelayUrl>,
     /// From the start of one cycle to the start of the next.
     pub cycle_interval: Duration,
+    /// Whether those who may command the bot are told by direct message when something goes wrong.
+    pub alerts: bool,
+    /// Whether somebody without inbox relays (kind 10050, NIP-17) is answered on the relay that brought the
+    /// question. Without, such an answer is not sent.
+    pub answer_where_asked: bool,
 }
 
 /// `[servers]`: the GRASP servers.
@@ -94,6 +99,8 @@ pub struct Bot {
 pub struct Servers {
     /// The servers to mirror to, no two alike.
     pub known: Vec<ServerUrl>,
+    /// Whether `known` is what comes with the program, because the file does not name any.
+    pub known_is_default: bool,
     /// Whether to use servers that watched authors name, too.
     pub discover: bool,
     /// Between two looks at a server's NIP-11 document.
@@ -184,13 +191,20 @@ impl Default for Bot {
             inbox_relays: addresses(&INBOX_RELAYS),
             index_relays: addresses(&INDEX_RELAYS),
             cycle_interval: Duration::from_secs(3600),
+            alerts: true,
+            answer_where_asked: true,
         }
     }
 }
 
 impl Default for Servers {
     fn default() -> Self {
-        Self { known: addresses(&SERVERS), discover: false, health_interval: Duration::from_secs(900) }
+        Self {
+            known: addresses(&SERVERS),
+            known_is_default: true,
+            discover: false,
+            health_interval: Duration::from_secs(900),
+        }
     }
 }
 

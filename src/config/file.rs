@@ -21,7 +21,19 @@ use crate::model::{
 
 /// Every section and the keys in it. `[policy]` also holds one table for each exception.
 pub const KEYS: &[(&str, &[&str])] = &[
-    ("bot", &["name", "data_dir", "relays", "inbox_relays", "index_relays", "cycle_interval_secs"]),
+    (
+        "bot",
+        &[
+            "name",
+            "data_dir",
+            "relays",
+            "inbox_relays",
+            "index_relays",
+            "cycle_interval_secs",
+            "alerts",
+            "answer_where_asked",
+        ],
+    ),
     ("servers", &["known", "discover", "health_interval_secs"]),
     ("mirror", &["placement", "copies_wanted", "archive_days"]),
     ("policy", &["allow", "deny"]),
@@ -91,7 +103,12 @@ fn set(config: &mut Config, section: &str, key: &str, value: &Value<'_>) -> Resu
         ("bot", "inbox_relays") => bot.inbox_relays = value.relays()?,
         ("bot", "index_relays") => bot.index_relays = value.relays()?,
         ("bot", "cycle_interval_secs") => bot.cycle_interval = value.seconds(1..=MONTH)?,
-        ("servers", "known") => servers.known = value.servers()?,
+        ("bot", "alerts") => bot.alerts = value.flag()?,
+        ("bot", "answer_where_asked") => bot.answer_where_asked = value.flag()?,
+        ("servers", "known") => {
+            servers.known = value.servers()?;
+            servers.known_is_default = false;
+        }
         ("servers", "discover") => servers.discover = value.flag()?,
         ("servers", "health_interval_secs") => servers.health_interval = value.seconds(1..=MONTH)?,
         ("mirror", "placement") => mirror.reach = value.reach()?,

@@ -46,7 +46,9 @@ fn the_defaults_are_the_contract_s() {
 
 #[test]
 fn the_example_is_the_defaults() {
-    let (example, default) = (toml(EXAMPLE).unwrap(), Config::default());
+    let (mut example, default) = (toml(EXAMPLE).unwrap(), Config::default());
+    assert!(!example.servers.known_is_default, "whoever writes the list down means it");
+    example.servers.known_is_default = true;
     assert_eq!(example.bot, default.bot);
     assert_eq!(example.servers, default.servers);
     assert_eq!(example.mirror, default.mirror);
@@ -86,6 +88,8 @@ fn every_listed_key_can_be_set() {
     let mut changed = EXAMPLE.to_owned();
     for (from, to) in [
         ("cycle_interval_secs = 3600", "cycle_interval_secs = 60"),
+        ("alerts = true", "alerts = false"),
+        ("answer_where_asked = true", "answer_where_asked = false"),
         ("discover = false", "discover = true"),
         ("# copies_wanted = 5", "copies_wanted = 5"),
         ("placement = \"everywhere\"", "placement = \"listed\""),
@@ -97,7 +101,7 @@ fn every_listed_key_can_be_set() {
     }
     let config = toml(&changed).unwrap();
     assert_eq!(config.bot.cycle_interval, Duration::from_secs(60));
-    assert!(config.servers.discover);
+    assert!(config.servers.discover && !config.bot.alerts && !config.bot.answer_where_asked);
     assert_eq!((config.mirror.copies_wanted, config.mirror.reach), (Some(5), Reach::Listed));
     assert_eq!((config.http.listen, config.limits.max_refs), (None, 16));
 }
@@ -113,6 +117,15 @@ fn addresses_may_be_short_and_doubles_collapse() {
     assert_eq!(known, ["wss://gitnostr.com", "ws://127.0.0.1:7701"]);
     let relays: Vec<&str> = config.bot.relays.iter().map(RelayUrl::as_str).collect();
     assert_eq!(relays, ["wss://nos.lol"]);
+}
+
+#[test]
+fn servers_that_nobody_named_are_the_program_s_own_choice() {
+    for (text, by_default) in
+        [("", true), ("[servers]\ndiscover = true", true), ("[servers]\nknown = [\"gitnostr.com\"]", false)]
+    {
+        assert_eq!(toml(text).unwrap().servers.known_is_default, by_default, "{text}");
+    }
 }
 
 #[test]
@@ -132,6 +145,7 @@ fn bad_values_say_what_would_do() {
     insta::assert_snapshot!(wrong("[limits]\ntransfers = -1"), @"config.toml, line 2: limits.transfers: expected a whole number from 1 to 256, found -1");
     insta::assert_snapshot!(wrong("[limits]\nmax_refs = \"many\""), @r#"config.toml, line 2: limits.max_refs: expected a whole number from 1 to 1000000, found "many""#);
     insta::assert_snapshot!(wrong("[mirror]\nplacement = \"all\""), @r#"config.toml, line 2: mirror.placement: expected "everywhere" or "listed", found "all""#);
+    insta::assert_snapshot!(wrong("[bot]\nalerts = \"no\""), @r#"config.toml, line 2: bot.alerts: expected true or false, found "no""#);
     insta::assert_snapshot!(wrong("[servers]\ndiscover = 1"), @"config.toml, line 2: servers.discover: expected true or false, found 1");
     insta::assert_snapshot!(wrong("[servers]\nknown = [\n  \"a.b\",\n  \"ftp://x\",\n]"), @r#"config.toml, line 4: servers.known: expected a server such as "wss://host" or "wss://host/path", found "ftp://x""#);
     insta::assert_snapshot!(wrong("[bot]\nrelays = \"nos.lol\""), @r#"config.toml, line 2: bot.relays: expected a list of relays, found "nos.lol""#);
