@@ -44,6 +44,7 @@ async fn relays() -> (Relays, Store, TempDir) {
         stall_timeout: Duration::from_secs(3),
         events_per_minute: NonZeroU32::new(55).unwrap(),
         max_events: 10_000,
+        rest: None,
     };
     (Relays::new(store.database(), Arc::new(Guard::new(true, [])), Keys::generate(), limits), store, dir)
 }

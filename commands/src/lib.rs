@@ -13,6 +13,7 @@
 //! [`clean`] first. What needs the network (NIP-05 names) or the bot's memory (repositories by `d`) is
 //! returned as a name for the caller to resolve.
 
+pub mod failure;
 pub mod help;
 pub mod list;
 pub mod pause;
@@ -29,6 +30,10 @@ mod error;
 mod text;
 mod who;
 mod words;
+
+use std::fmt;
+
+use nostr::key::PublicKey;
 
 pub use self::{
     error::ParseError,
@@ -48,8 +53,8 @@ pub struct Usage {
     pub about: &'static str,
 }
 
-impl std::fmt::Display for Usage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)?;
         if self.args.is_empty() { Ok(()) } else { write!(f, " {}", self.args) }
     }
@@ -85,6 +90,68 @@ pub enum Command {
     Resume,
     /// Which software this is.
     Version,
+}
+
+impl Command {
+    /// The name in it that somebody has to look up before it can be carried out.
+    #[must_use]
+    pub fn nip05(&self) -> Option<&Nip05> {
+        match self {
+            Self::Watch(Target::Nip05(name))
+            | Self::Unwatch(Target::Nip05(name))
+            | Self::Resync(Scope::Nip05(name) | Scope::Repository(RepoName::Nip05 { author: name, .. }))
+            | Self::Status(Some(RepoName::Nip05 { author: name, .. }))
+            | Self::Why { repo: RepoName::Nip05 { author: name, .. }, .. } => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The same command with `author` in place of the name that [`Self::nip05`] gave.
+    #[must_use]
+    pub fn resolved(self, author: PublicKey) -> Self {
+        match self {
+            Self::Watch(target) => Self::Watch(target.resolved(author)),
+            Self::Unwatch(target) => Self::Unwatch(target.resolved(author)),
+            Self::Status(repo) => Self::Status(repo.map(|repo| repo.resolved(author))),
+            Self::Resync(scope) => Self::Resync(scope.resolved(author)),
+            Self::Why { repo, server } => Self::Why { repo: repo.resolved(author), server },
+            other => other,
+        }
+    }
+
+    /// The word it begins with.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        let usage = match self {
+            Self::Help(_) => help::USAGE,
+            Self::Watch(_) => watch::USAGE,
+            Self::Unwatch(_) => unwatch::USAGE,
+            Self::List => list::USAGE,
+            Self::Status(_) => status::USAGE,
+            Self::Resync(_) => resync::USAGE,
+            Self::Servers => servers::USAGE,
+            Self::Why { .. } => why::USAGE,
+            Self::Pause => pause::USAGE,
+            Self::Resume => resume::USAGE,
+            Self::Version => version::USAGE,
+        };
+        usage.name
+    }
+}
+
+/// The command as a person would say it, for showing.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Self::Help(Some(usage)) => write!(f, " {}", usage.name),
+            Self::Watch(target) | Self::Unwatch(target) => write!(f, " {target}"),
+            Self::Status(Some(repo)) | Self::Why { repo, server: None } => write!(f, " {repo}"),
+            Self::Why { repo, server: Some(server) } => write!(f, " {repo} on {}", clean(server, 60)),
+            Self::Resync(scope) => write!(f, " of {scope}"),
+            _ => Ok(()),
+        }
+    }
 }
 
 type Parser = fn(&mut Words) -> Result<Command, ParseError>;

@@ -41,6 +41,8 @@ pub struct RepoStatus {
     pub wanted: usize,
     /// What keeps the others.
     pub problems: Vec<Problem>,
+    /// What else a person should know, such as that it is empty.
+    pub notes: Vec<String>,
 }
 
 /// One mirror that is not in sync.
@@ -67,18 +69,15 @@ pub(crate) fn parse(words: &mut Words) -> Result<Command, ParseError> {
 /// All mirrors at `now`.
 #[must_use]
 pub fn reply(overview: &Overview, now: u64) -> String {
-    let Overview { repos, servers, mirrors, in_sync, .. } = *overview;
     let mut out = Vec::new();
     if overview.paused {
         out.push("Paused. Send: resume".to_owned());
     }
-    if repos == 0 {
-        out.push("I watch no repositories yet. Send: watch <npub>".to_owned());
+    if overview.repos == 0 {
+        out.push("Nothing to mirror yet. Send: watch <npub>".to_owned());
     } else {
-        let sign = if in_sync == mirrors { "✓" } else { "!" };
-        let repos = count(repos, "repository", "repositories");
-        let servers = count(servers, "server", "servers");
-        out.push(format!("{sign} {in_sync} of {mirrors} mirrors in sync: {repos}, {servers}."));
+        let good = overview.in_sync == overview.mirrors && overview.troubled.is_empty();
+        out.push(format!("{} {}.", if good { "✓" } else { "!" }, headline(overview)));
     }
     if !overview.troubled.is_empty() {
         let each = overview.troubled.iter().map(|one| {
@@ -100,16 +99,31 @@ pub fn reply(overview: &Overview, now: u64) -> String {
     out.join("\n")
 }
 
+/// All mirrors in half a sentence, without the full stop.
+#[must_use]
+pub fn headline(overview: &Overview) -> String {
+    let Overview { repos, servers, mirrors, in_sync, .. } = *overview;
+    let mirrors = count(mirrors, "mirror", "mirrors");
+    let repos = count(repos, "repository", "repositories");
+    format!("{in_sync} of {mirrors} in sync: {repos} on {}", count(servers, "server", "servers"))
+}
+
 /// The mirrors of one repository at `now`.
 #[must_use]
 pub fn reply_repo(status: &RepoStatus, now: u64) -> String {
-    let sign = if status.copies >= status.wanted { "✓" } else { "!" };
-    let head = format!("{sign} {}: in sync on {} of {} servers.", status.repo, status.copies, status.wanted);
-    if status.problems.is_empty() {
-        return head;
+    let RepoStatus { repo, copies, wanted, problems, notes } = status;
+    let mut out = vec![match *wanted {
+        0 => format!("{repo}: no mirrors."),
+        wanted => {
+            let sign = if *copies >= wanted { "✓" } else { "!" };
+            format!("{sign} {repo}: in sync on {copies} of {}.", count(wanted, "server", "servers"))
+        }
+    }];
+    if !problems.is_empty() {
+        out.push(lines(problems.iter().map(|problem| format!("• {}", brief(problem, now))), 20));
     }
-    let each = status.problems.iter().map(|problem| format!("• {}", brief(problem, now)));
-    format!("{head}\n{}", lines(each, 20))
+    out.extend(notes.iter().take(5).map(|note| clean(note, 200)));
+    out.join("\n")
 }
 
 /// `host: failing for 3 min, reason (next try in 5 min)`.

@@ -197,6 +197,7 @@ fn watch_and_unwatch_say_what_came_of_it() {
     insta::assert_snapshot!(watch::reply(&author, Watched::Added { repos: 0 }), @"Watching npub14f8us…9nsy. No repositories found yet; I keep looking.");
     insta::assert_snapshot!(watch::reply(&one, Watched::Added { repos: 1 }), @"Watching hello by npub14f8us…9nsy. Mirroring starts now.");
     insta::assert_snapshot!(watch::reply(&author, Watched::Already), @"Already watching npub14f8us…9nsy.");
+    insta::assert_snapshot!(watch::reply(&author, Watched::Me), @"That is me: I keep copies of what others announce, and there is nothing of mine to mirror.");
     insta::assert_snapshot!(unwatch::reply(&one, Unwatched::Removed), @"No longer watching hello by npub14f8us…9nsy. What is on the servers stays.");
     insta::assert_snapshot!(unwatch::reply(&Target::Nip05(nip05()), Unwatched::Never), @"I was not watching alice@example.com. Send: list");
 }
@@ -224,8 +225,15 @@ fn status_shows_the_numbers_and_then_the_trouble() {
         copies: 7,
         wanted: 9,
         problems: vec![problem("gitnostr.com", "connection refused"), problem("git.uid.ovh", "timed out")],
+        notes: Vec::new(),
     };
-    let good = RepoStatus { repo: repo("x"), copies: 9, wanted: 9, problems: Vec::new() };
+    let good = RepoStatus { repo: repo("x"), copies: 1, wanted: 1, problems: Vec::new(), notes: Vec::new() };
+    let empty = RepoStatus {
+        copies: 0,
+        wanted: 0,
+        notes: vec!["empty: no maintainer has signed a state yet".to_owned()],
+        ..good.clone()
+    };
     let overview = Overview {
         repos: 12,
         servers: 9,
@@ -237,13 +245,13 @@ fn status_shows_the_numbers_and_then_the_trouble() {
         troubled: vec![troubled.clone()],
     };
     insta::assert_snapshot!(status::reply(&overview, NOW), @"
-    ! 106 of 108 mirrors in sync: 12 repositories, 9 servers.
+    ! 106 of 108 mirrors in sync: 12 repositories on 9 servers.
     • hello: 7 of 9, gitnostr.com: failing for 2 h, connection refused (next try in 1 min) (+1)
     Checked 2 min ago, next check in 56 min.
     ");
     insta::assert_snapshot!(status::reply(&Overview { paused: true, ..Overview::default() }, NOW), @"
     Paused. Send: resume
-    I watch no repositories yet. Send: watch <npub>
+    Nothing to mirror yet. Send: watch <npub>
     Not checked yet.
     ");
     insta::assert_snapshot!(status::reply_repo(&troubled, NOW), @"
@@ -251,7 +259,13 @@ fn status_shows_the_numbers_and_then_the_trouble() {
     • gitnostr.com: failing for 2 h, connection refused (next try in 1 min)
     • git.uid.ovh: failing for 2 h, timed out (next try in 1 min)
     ");
-    insta::assert_snapshot!(status::reply_repo(&good, NOW), @"✓ x by npub14f8us…9nsy: in sync on 9 of 9 servers.");
+    insta::assert_snapshot!(status::reply_repo(&good, NOW), @"✓ x by npub14f8us…9nsy: in sync on 1 of 1 server.");
+    insta::assert_snapshot!(status::reply_repo(&empty, NOW), @"
+    x by npub14f8us…9nsy: no mirrors.
+    empty: no maintainer has signed a state yet
+    ");
+    let one = Overview { repos: 1, servers: 1, mirrors: 1, in_sync: 1, ..Overview::default() };
+    insta::assert_snapshot!(status::headline(&one), @"1 of 1 mirror in sync: 1 repository on 1 server");
 }
 
 #[test]
@@ -260,6 +274,11 @@ fn resync_tells_of_start_and_end() {
     let done = Resync::Done { repos: 1, mirrors: 9, in_sync: 8, repaired: 2, elapsed_secs: 4 };
     let scope = Scope::Repository(RepoName::Identifier("hello".to_owned()));
     insta::assert_snapshot!(resync::reply(&scope, done), @r#"! Resync of "hello" done in 4 s: 8 of 9 mirrors of 1 repository in sync, 2 repaired."#);
+    let good = Resync::Done { repos: 1, mirrors: 1, in_sync: 1, repaired: 0, elapsed_secs: 200 };
+    insta::assert_snapshot!(resync::reply(&scope, good), @r#"✓ Resync of "hello" done in 3 min: 1 of 1 mirror of 1 repository in sync, nothing was missing."#);
+    insta::assert_snapshot!(resync::reply(&Scope::Author(alice()), Resync::Queued), @"Resync of npub14f8us…9nsy begins as soon as the check that is running ends. I'll tell you when it is done.");
+    let broken = Resync::Failed { reason: "the disk\u{202e} is\nfull.".to_owned() };
+    insta::assert_snapshot!(resync::reply(&scope, broken), @r#"! Resync of "hello" failed: the disk is full. Send it again, or: status"#);
     insta::assert_snapshot!(resync::reply(&scope, Resync::Nothing), @r#"Nothing I watch fits "hello". Send: list"#);
     insta::assert_snapshot!(resync::reply(&scope, Resync::Paused), @"I am paused, so a resync would change nothing. Send: resume");
 }
@@ -288,15 +307,72 @@ fn the_rest_is_short_too() {
         },
         Mirror::Not(problem("gitnostr.com", "")),
     ];
-    insta::assert_snapshot!(why::reply(&repo("hello"), None, &mirrors, NOW), @"
+    insta::assert_snapshot!(why::reply(&repo("hello"), None, &mirrors, &[], NOW), @"
     hello by npub14f8us…9nsy
     ✓ relay.ngit.dev: in sync (listed), read back just now
     ! gitnostr.com: failing for 2 h (next try in 1 min)
     ");
-    insta::assert_snapshot!(why::reply(&repo("hello"), Some("x.y"), &[], NOW), @"hello by npub14f8us…9nsy is not meant for x.y. Send: servers");
+    let notes = ["LFS objects\nnot mirrored".to_owned()];
+    insta::assert_snapshot!(why::reply(&repo("hello"), Some("x\u{202e}.y"), &[], &[], NOW), @"hello by npub14f8us…9nsy has no mirror on x.y. Send: servers");
+    insta::assert_snapshot!(why::reply(&repo("hello"), None, &[], &notes, NOW), @"
+    hello by npub14f8us…9nsy has no mirrors.
+    LFS objects not mirrored
+    ");
     insta::assert_snapshot!(pause::reply(false), @"Paused: I write to no server now. Send: resume");
     insta::assert_snapshot!(resume::reply(true), @"Carrying on. Mirroring starts now.");
     insta::assert_snapshot!(version::reply("0.1.0", NOW - 400_000, NOW), @"grasp-mirror 0.1.0, started 4 days ago.");
+}
+
+#[test]
+fn what_failed_is_told_with_a_way_out() {
+    insta::assert_snapshot!(failure::unresolved(&nip05(), "example.com has no\nsuch name."), @"I cannot find out whose alice@example.com is: example.com has no such name. An npub always works.");
+    let watch = Command::Watch(Target::Author(alice()));
+    insta::assert_snapshot!(failure::failed(&watch, "no relay took the list", "Nothing changed; send it again later."), @"! watch npub14f8us…9nsy failed: no relay took the list. Nothing changed; send it again later.");
+}
+
+#[test]
+fn a_name_that_was_looked_up_takes_its_place() {
+    for (named, key) in [
+        ("watch alice@example.com", format!("watch {NPUB}")),
+        ("unwatch alice@example.com", format!("unwatch {NPUB}")),
+        ("resync alice@example.com", format!("resync {NPUB}")),
+        ("resync alice@example.com/x", format!("resync {NPUB}/x")),
+        ("status alice@example.com/x", format!("status {NPUB}/x")),
+        ("why alice@example.com/x y.z", format!("why {NPUB}/x y.z")),
+    ] {
+        let command = parse(named).unwrap();
+        assert_eq!(command.nip05(), Some(&nip05()), "{named}");
+        let resolved = command.resolved(alice());
+        assert_eq!(resolved.nip05(), None, "{named}");
+        assert_eq!(Ok(resolved), parse(&key), "{named}");
+    }
+    let other = || parse("status hello").unwrap();
+    assert_eq!((other().nip05(), other().resolved(alice())), (None, other()));
+}
+
+#[test]
+fn a_command_is_shown_without_tricks() {
+    let shown = |message: &str| parse(message).unwrap().to_string();
+    let all = [
+        shown("list"),
+        shown("help Why"),
+        shown(&format!("watch {NPUB}")),
+        shown("status"),
+        shown("status \"he\u{202e}llo\""),
+        shown("resync"),
+        shown(&format!("resync {NPUB}/hello")),
+        shown("why hello gitnostr.com"),
+    ];
+    insta::assert_snapshot!(all.join("\n"), @r#"
+    list
+    help why
+    watch npub14f8us…9nsy
+    status
+    status "hello"
+    resync of everything
+    resync of hello by npub14f8us…9nsy
+    why "hello" on gitnostr.com
+    "#);
 }
 
 #[test]

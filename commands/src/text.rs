@@ -90,6 +90,11 @@ pub(crate) fn span(seconds: u64) -> String {
     }
 }
 
+/// A reason from outside as a part of a sentence: clean, and without a full stop.
+pub(crate) fn sentence(reason: &str) -> String {
+    clean(reason.trim_end().trim_end_matches('.'), 200)
+}
+
 /// `1 repository`, `2 repositories`.
 #[must_use]
 pub fn count(number: usize, one: &str, many: &str) -> String {

@@ -18,6 +18,8 @@ pub enum Watched {
     },
     /// It was watched before.
     Already,
+    /// The bot itself, or one of its copies.
+    Me,
 }
 
 pub(crate) fn parse(words: &mut Words) -> Result<Command, ParseError> {
@@ -39,5 +41,9 @@ pub fn reply(target: &Target, outcome: Watched) -> String {
             format!("Watching {target}: {found} found so far. Mirroring starts now.")
         }
         (Watched::Already, _) => format!("Already watching {target}."),
+        (Watched::Me, _) => {
+            "That is me: I keep copies of what others announce, and there is nothing of mine to mirror."
+                .to_owned()
+        }
     }
 }

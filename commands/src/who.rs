@@ -158,6 +158,13 @@ impl Nip05 {
 }
 
 impl Target {
+    pub(crate) fn resolved(self, author: PublicKey) -> Self {
+        match self {
+            Self::Nip05(_) => Self::Author(author),
+            other => other,
+        }
+    }
+
     pub(crate) fn parse(word: &str) -> Result<Self, ParseError> {
         match Named::parse(word) {
             Some(Named::Author(author)) => return Ok(Self::Author(author)),
@@ -173,6 +180,13 @@ impl Target {
 }
 
 impl RepoName {
+    pub(crate) fn resolved(self, author: PublicKey) -> Self {
+        match self {
+            Self::Nip05 { identifier, .. } => Self::Full(Repository { author, identifier }),
+            other => other,
+        }
+    }
+
     pub(crate) fn parse(word: &str) -> Result<Self, ParseError> {
         match Named::parse(word) {
             Some(Named::Repository(repository)) => return Ok(Self::Full(repository)),
@@ -207,7 +221,8 @@ impl RepoName {
 
     /// Which of `known` is meant: exactly, else in any case.
     ///
-    /// A NIP-05 name must have become [`RepoName::Full`] before; until then it fits nothing.
+    /// A NIP-05 name must have become [`RepoName::Full`] before ([`crate::Command::resolved`]); until then it
+    /// fits nothing.
     #[must_use]
     pub fn find<'a>(&self, known: impl IntoIterator<Item = &'a Repository>) -> Found {
         let known: Vec<&Repository> = known.into_iter().collect();
@@ -254,6 +269,14 @@ impl Found {
 }
 
 impl Scope {
+    pub(crate) fn resolved(self, author: PublicKey) -> Self {
+        match self {
+            Self::Nip05(_) => Self::Author(author),
+            Self::Repository(name) => Self::Repository(name.resolved(author)),
+            Self::All | Self::Author(_) => self,
+        }
+    }
+
     pub(crate) fn parse(word: &str) -> Result<Self, ParseError> {
         match Named::parse(word) {
             Some(Named::Author(author)) => Ok(Self::Author(author)),

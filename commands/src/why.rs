@@ -32,13 +32,20 @@ pub(crate) fn parse(words: &mut Words) -> Result<Command, ParseError> {
     Ok(Command::Why { repo, server })
 }
 
-/// One line a mirror at `now`; `server` is what the person asked for.
+/// One line a mirror at `now`; `server` is what the person asked for, `notes` what else there is to know.
 #[must_use]
-pub fn reply(repo: &Repository, server: Option<&str>, mirrors: &[Mirror], now: u64) -> String {
+pub fn reply(
+    repo: &Repository,
+    server: Option<&str>,
+    mirrors: &[Mirror],
+    notes: &[String],
+    now: u64,
+) -> String {
+    let notes = notes.iter().take(5).map(|note| format!("\n{}", clean(note, 200))).collect::<String>();
     if mirrors.is_empty() {
         return match server {
-            Some(server) => format!("{repo} is not meant for {}. Send: servers", clean(server, 60)),
-            None => format!("{repo} is not meant for any server."),
+            Some(server) => format!("{repo} has no mirror on {}. Send: servers{notes}", clean(server, 60)),
+            None => format!("{repo} has no mirrors.{notes}"),
         };
     }
     let each = mirrors.iter().map(|mirror| match mirror {
@@ -52,5 +59,5 @@ pub fn reply(repo: &Repository, server: Option<&str>, mirrors: &[Mirror], now: u
         }
         Mirror::Not(problem) => format!("! {}", brief(problem, now)),
     });
-    format!("{repo}\n{}", lines(each, 20))
+    format!("{repo}\n{}{notes}", lines(each, 20))
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use nostr::prelude::{Event, EventBuilder, FinalizeEvent, Tag};
+use nostr::prelude::Event;
 
 use super::{CycleError, survey::Subject, world::World};
 use crate::{
     model::{server::ServerUrl, state::State},
     plan::{
-        namespace::{self, Draft},
+        namespace,
         placement::{self, Grasp},
     },
 };
@@ -46,7 +46,7 @@ impl World {
             let event = match (draft.unless_said(existing), existing) {
                 (None, Some(existing)) => existing.clone(),
                 (Some(draft), _) => {
-                    let event = self.sign(draft)?;
+                    let event = draft.sign(&self.keys)?;
                     signed.new.push(event.clone());
                     event
                 }
@@ -55,15 +55,5 @@ impl World {
             signed.current.push(event);
         }
         Ok(signed)
-    }
-
-    fn sign(&self, draft: Draft) -> Result<Event, CycleError> {
-        let tags: Result<Vec<Tag>, _> = draft.tags.into_iter().map(Tag::parse).collect();
-        let tags = tags.map_err(|error| CycleError::Sign(error.to_string()))?;
-        EventBuilder::new(draft.kind, "")
-            .tags(tags)
-            .custom_created_at(draft.created_at)
-            .finalize(&self.keys)
-            .map_err(|error| CycleError::Sign(error.to_string()))
     }
 }

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 
 use futures::{StreamExt, stream};
 use indicatif::ProgressBar;
-use nostr::prelude::{EventBuilder, Filter, FinalizeEvent, Keys, Kind, Tag, Timestamp};
+use nostr::prelude::{Filter, Keys, Kind, Tag, Timestamp};
 
 pub use self::{
     servers::Server,
@@ -28,7 +28,10 @@ pub use self::{
 };
 use crate::{
     config::Config,
-    model::replace::dated_after,
+    model::{
+        draft::{Draft, SignError},
+        replace::dated_after,
+    },
     plan::converge::{Outcome, Step, next_step},
     report::{
         Report,
@@ -69,8 +72,11 @@ pub enum CycleError {
     #[error("no HTTP client can be made: {0}")]
     Client(#[from] reqwest::Error),
     /// An event could not be signed.
-    #[error("an event could not be signed: {0}")]
-    Sign(String),
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// The report could not be written.
+    #[error("the report cannot be written as JSON: {0}")]
+    Report(#[from] serde_json::Error),
 }
 
 /// The record that counts cycles.
@@ -176,17 +182,18 @@ impl World {
     }
 
     async fn publish(&self, report: &Report) -> Result<(), CycleError> {
-        let content = serde_json::to_string(report).map_err(|error| CycleError::Sign(error.to_string()))?;
         let before = latest_report_event(&self.store, &self.keys).await?;
-        let event = EventBuilder::new(Kind::ApplicationSpecificData, content)
-            .tags([
+        let draft = Draft {
+            kind: Kind::ApplicationSpecificData,
+            tags: vec![
                 Tag::identifier(IDENTIFIER),
                 Tag::hashtag("grasp-mirror"),
                 Tag::custom("alt", ["status report of a grasp-mirror bot"]),
-            ])
-            .custom_created_at(dated_after(before.as_ref(), Timestamp::now()))
-            .finalize(&self.keys)
-            .map_err(|error| CycleError::Sign(error.to_string()))?;
+            ],
+            content: serde_json::to_string(report)?,
+            created_at: dated_after(before.as_ref(), Timestamp::now()),
+        };
+        let event = draft.sign(&self.keys)?;
         self.store.save(&event).await?;
         let event = &event;
         stream::iter(&self.config.bot.relays)

@@ -70,6 +70,7 @@ impl World {
                 stall_timeout: limits.stall_timeout,
                 events_per_minute: NonZeroU32::new(limits.events_per_minute).unwrap_or(NonZeroU32::MIN),
                 max_events: limits.max_events_per_repo.saturating_mul(8),
+                rest: None,
             },
         ));
         let transfer = Transfer::new(

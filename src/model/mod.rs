@@ -3,6 +3,7 @@
 pub mod address;
 pub mod announcement;
 pub mod coordinate;
+pub mod draft;
 pub mod placement;
 pub mod policy;
 pub mod refs;

@@ -1,6 +1,6 @@
 //! The signed state of a repository (NIP-34, kind 30618): the only truth about its refs.
 
-use nostr::prelude::{Event, Kind};
+use nostr::prelude::{Event, Kind, Tag};
 
 use super::{
     coordinate::Coordinate,
@@ -19,7 +19,7 @@ pub struct State {
     /// The branch `HEAD` names, when it is one.
     pub head: Option<RefName>,
     /// The tags that carry refs, peeled entries and `HEAD`, as they stand, to be copied into another state.
-    pub ref_tags: Vec<Vec<String>>,
+    pub ref_tags: Vec<Tag>,
 }
 
 /// Why a state event cannot be followed.
@@ -60,9 +60,9 @@ impl State {
             let [name, value, ..] = tag.as_slice() else { continue };
             if name == "HEAD" {
                 head = value.strip_prefix("ref: ").unwrap_or(value).parse::<RefName>().ok();
-                ref_tags.push(tag.as_slice().to_vec());
+                ref_tags.push(tag.clone());
             } else if name.starts_with("refs/heads/") || name.starts_with("refs/tags/") {
-                ref_tags.push(tag.as_slice().to_vec());
+                ref_tags.push(tag.clone());
                 if name.ends_with("^{}") {
                     continue;
                 }

@@ -13,7 +13,7 @@ use crate::model::{
 };
 
 /// What is to be mirrored, in whole authors and in single repositories.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Watched {
     /// Every repository these authors announce.
     pub authors: BTreeSet<PublicKey>,

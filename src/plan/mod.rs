@@ -2,15 +2,18 @@
 //!
 //! [`catalog`] says what is to be mirrored and [`authority`] whose word counts; [`namespace`] says what the bot
 //! itself announces; [`conversation`] which events belong to a repository; [`placement`] where each mirror goes;
-//! [`converge`] is the next step for one mirror.
+//! [`converge`] is the next step for one mirror. [`settings`] is what the bot was told to do,
+//! [`journal`] what became of each question put to it.
 
 pub mod authority;
 pub mod catalog;
 pub mod converge;
 pub mod conversation;
+pub mod journal;
 pub mod namespace;
 pub mod placement;
 pub mod record;
+pub mod settings;
 #[cfg(test)]
 mod simulated;
 #[cfg(test)]

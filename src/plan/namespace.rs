@@ -7,42 +7,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nostr::prelude::{Event, Kind, PublicKey, Timestamp};
+use nostr::prelude::{Kind, PublicKey, Tag};
 
 use super::catalog::Repository;
 use crate::model::{
     announcement::{Announcement, first, values},
     coordinate::Coordinate,
-    replace::dated_after,
+    draft::Draft,
     server::ServerUrl,
     state::State,
 };
-
-/// An event of the bot's that is to be signed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Draft {
-    /// The kind of event.
-    pub kind: Kind,
-    /// Tags in order.
-    pub tags: Vec<Vec<String>>,
-    /// When it is to be dated: never at random, so that a bot that lost its disk signs the same event again.
-    pub created_at: Timestamp,
-}
-
-impl Draft {
-    /// What is to be signed to replace `existing`, dated after it; `None` when it already says the same.
-    #[must_use]
-    pub fn unless_said(mut self, existing: Option<&Event>) -> Option<Self> {
-        if let Some(event) = existing {
-            let said = event.tags.iter().map(|tag| tag.as_slice()).eq(self.tags.iter().map(Vec::as_slice));
-            if said && event.content.is_empty() {
-                return None;
-            }
-        }
-        self.created_at = dated_after(existing, self.created_at);
-        Some(self)
-    }
-}
 
 /// The identifier of each repository's copy in the bot's namespace.
 ///
@@ -95,42 +69,44 @@ pub fn announcement(
 ) -> Option<Draft> {
     let owner = repository.announcement()?;
     let owner_hex = repository.coordinate.owner.to_hex();
-    let mut tags = vec![vec!["d".to_owned(), identifier.to_owned()]];
+    let mut tags = vec![Tag::identifier(identifier)];
     for name in ["name", "description"] {
         if let Some(value) = first(&owner.event, name) {
-            tags.push(vec![name.to_owned(), value.to_owned()]);
+            tags.push(Tag::custom(name, [value]));
         }
     }
     let web = values(&owner.event, "web");
     if !web.is_empty() {
-        tags.push([vec!["web".to_owned()], web].concat());
+        tags.push(Tag::custom("web", web));
     }
-    tags.push(
-        std::iter::once("clone".to_owned())
-            .chain(servers.iter().map(|server| server.clone_url(bot, identifier).to_string()))
-            .collect(),
-    );
-    tags.push(std::iter::once("relays".to_owned()).chain(servers.iter().map(ToString::to_string)).collect());
-    let copied = owner.event.tags.iter().map(|tag| tag.as_slice()).filter(|tag| match tag {
+    let clone = servers.iter().map(|server| server.clone_url(bot, identifier).to_string());
+    tags.push(Tag::custom("clone", clone));
+    tags.push(Tag::custom("relays", servers.iter().map(ToString::to_string)));
+    let copied = owner.event.tags.iter().filter(|tag| match tag.as_slice() {
         [name, _, marker, ..] if name == "r" => marker == "euc",
         [name, ..] => name == "t",
         [] => false,
     });
-    tags.extend(copied.map(<[String]>::to_vec));
+    tags.extend(copied.cloned());
     let hint = owner.relays.first().cloned().unwrap_or_default();
-    tags.push(vec!["u".to_owned(), repository.coordinate.to_string(), hint, owner_hex.clone()]);
-    tags.push(vec!["maintainers".to_owned(), owner_hex]);
-    tags.push(vec![
-        "alt".to_owned(),
-        format!("mirror of the git repository {}", repository.coordinate.for_people()),
-    ]);
-    Some(Draft { kind: Kind::GitRepoAnnouncement, tags, created_at: owner.created_at() })
+    tags.push(Tag::custom("u", [repository.coordinate.to_string(), hint, owner_hex.clone()]));
+    tags.push(Tag::custom("maintainers", [owner_hex]));
+    let alt = format!("mirror of the git repository {}", repository.coordinate.for_people());
+    tags.push(Tag::custom("alt", [alt]));
+    Some(Draft {
+        kind: Kind::GitRepoAnnouncement,
+        tags,
+        content: String::new(),
+        // Never the clock's: a bot that lost its disk signs the same event again.
+        created_at: owner.created_at(),
+    })
 }
 
 /// The bot's state for its copy: the authoritative one, ref by ref, under another `d`.
 #[must_use]
 pub fn state(authoritative: &State, identifier: &str) -> Draft {
-    let mut tags = vec![vec!["d".to_owned(), identifier.to_owned()]];
+    let mut tags = vec![Tag::identifier(identifier)];
     tags.extend(authoritative.ref_tags.iter().cloned());
-    Draft { kind: Kind::RepoState, tags, created_at: authoritative.event.created_at }
+    let created_at = authoritative.event.created_at;
+    Draft { kind: Kind::RepoState, tags, content: String::new(), created_at }
 }

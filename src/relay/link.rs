@@ -5,13 +5,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use backon::{ExponentialBuilder, Retryable};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use grasp_mirror_commands::{clean, with_causes};
-use nostr::prelude::{Event, Keys, RelayUrl};
+use nostr::prelude::{Event, Keys, Kind, RelayUrl};
 use nostr_database::NostrDatabase;
 use nostr_sdk::{
     authenticator::SignerAuthenticator,
@@ -41,6 +41,9 @@ const RATE_LIMIT_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Connections lost in the middle of a run before the relay counts as down.
 const RECONNECTS: u32 = 3;
 
+/// The longest private message that is looked at, in bytes of JSON.
+const PRIVATE_EVENT_MAX: u32 = 512 << 10;
+
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) relay: Relay,
@@ -58,7 +61,7 @@ pub(super) struct Link {
 #[derive(Debug, Default)]
 struct Attempts {
     connected: u32,
-    failed: Option<RelayError>,
+    failed: Option<(Instant, RelayError)>,
 }
 
 impl Link {
@@ -86,14 +89,17 @@ impl Link {
         }
     }
 
-    /// Connects unless connected; a failure holds for the whole run.
+    /// Connects unless connected; a failure holds for the whole run, or for [`Limits::rest`].
     pub(super) async fn connect(&self) -> Result<(), RelayError> {
         if self.relay.status().is_connected() {
             return Ok(());
         }
         let mut attempts = self.attempts.lock().await;
-        if let Some(error) = &attempts.failed {
-            return Err(error.clone());
+        if let Some((at, error)) = &attempts.failed {
+            if self.limits.rest.is_none_or(|rest| at.elapsed() < rest) {
+                return Err(error.clone());
+            }
+            *attempts = Attempts::default();
         }
         if self.relay.status().is_connected() {
             return Ok(());
@@ -110,8 +116,16 @@ impl Link {
                 .await
                 .map_err(|error| unreachable(with_causes(&error)))
         };
-        attempts.failed = result.as_ref().err().cloned();
+        attempts.failed = result.as_ref().err().map(|error| (Instant::now(), error.clone()));
         result
+    }
+
+    /// Connects unless connected, whatever happened before.
+    pub(super) async fn connect_again(&self) -> Result<(), RelayError> {
+        if !self.relay.status().is_connected() {
+            *self.attempts.lock().await = Attempts::default();
+        }
+        self.connect().await
     }
 
     /// Sends one event, one at a time on this connection, and waits when the relay says to slow down.
@@ -157,10 +171,13 @@ impl Link {
 }
 
 /// A state has a tag for every ref, and one more for every annotated tag: more than nostr-sdk takes by itself
-/// (2,000). Its limit on the size of a message stays.
+/// (2,000). Its limit on the size of a message stays; a private message is short.
 fn event_limits() -> RelayLimits {
     let mut limits = RelayLimits::default();
     limits.events.max_num_tags = Some(u16::MAX);
+    for kind in [Kind::GiftWrap, Kind::EncryptedDirectMessage] {
+        limits.events = limits.events.set_max_size_per_kind(kind, Some(PRIVATE_EVENT_MAX));
+    }
     limits
 }
 

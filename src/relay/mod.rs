@@ -3,7 +3,11 @@
 //! [`Relays`] holds one connection per address for a run. Everything a relay sends is verified and saved in
 //! the event database by nostr-sdk before anyone here sees it. A relay that cannot be reached costs its
 //! connect timeout once per run. A read that does not end in `EOSE` is an error, never "nothing there".
+//! [`follow`] listens for as long as the program runs, and [`direct`] opens and closes what people send each
+//! other in private.
 
+pub mod direct;
+pub mod follow;
 mod link;
 pub mod nip11;
 mod read;
@@ -35,6 +39,8 @@ pub struct Limits {
     pub events_per_minute: NonZeroU32,
     /// Events read in one go; more is an incomplete read.
     pub max_events: usize,
+    /// For how long a relay that could not be reached is left alone; `None` for as long as these relays are used.
+    pub rest: Option<Duration>,
 }
 
 /// What went wrong with a relay. Every variant names it.

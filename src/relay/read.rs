@@ -29,8 +29,50 @@ const TOO_MANY: &str = "more events than the limit";
 /// How long a relay gets to show that it speaks NIP-77.
 const NEGENTROPY_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What one filter matches, newest first, a page at a time.
+pub(super) struct Pages {
+    filter: Filter,
+    size: usize,
+    seen: HashSet<EventId>,
+    until: Option<Timestamp>,
+    ended: bool,
+}
+
+impl Pages {
+    /// At most `size` events a page.
+    pub(super) fn new(filter: Filter, size: usize) -> Self {
+        let until = filter.until;
+        Self { filter, size, seen: HashSet::new(), until, ended: false }
+    }
+
+    /// The next events that no page had before; `None` at the end.
+    pub(super) async fn next(&mut self, link: &Link) -> Result<Option<Vec<Event>>, RelayError> {
+        while !self.ended {
+            let mut page = self.filter.clone().limit(self.size);
+            page.until = self.until;
+            let events = link.read_once(vec![page]).await?;
+            let oldest = events.iter().map(|event| event.created_at).min();
+            let brought = events.len();
+            let fresh: Vec<Event> = events.into_iter().filter(|event| self.seen.insert(event.id)).collect();
+            match oldest {
+                None => self.ended = true,
+                // A page full of one second's events would come again and again: step over that second.
+                Some(oldest) if fresh.is_empty() => {
+                    self.ended = brought < self.size || oldest.as_secs() == 0;
+                    self.until = Some(Timestamp::from_secs(oldest.as_secs().saturating_sub(1)));
+                }
+                oldest => self.until = oldest,
+            }
+            if !fresh.is_empty() {
+                return Ok(Some(fresh));
+            }
+        }
+        Ok(None)
+    }
+}
+
 impl Link {
-    fn incomplete(&self, reason: impl Into<String>) -> RelayError {
+    pub(super) fn incomplete(&self, reason: impl Into<String>) -> RelayError {
         RelayError::Incomplete { relay: self.relay.url().to_string(), reason: reason.into() }
     }
 
@@ -105,29 +147,11 @@ impl Link {
     pub(super) async fn read_pages(&self, filters: Vec<Filter>) -> Result<Vec<Event>, RelayError> {
         let mut all = Vec::new();
         for filter in filters {
-            let mut seen: HashSet<EventId> = HashSet::new();
-            let mut until: Option<Timestamp> = None;
-            loop {
-                let mut page = filter.clone().limit(PAGE);
-                page.until = until.or(filter.until);
-                let events = self.read_once(vec![page]).await?;
-                let oldest = events.iter().map(|event| event.created_at).min();
-                let brought = events.len();
-                let fresh: Vec<Event> = events.into_iter().filter(|event| seen.insert(event.id)).collect();
-                let nothing_new = fresh.is_empty();
-                all.extend(fresh);
+            let mut pages = Pages::new(filter, PAGE);
+            while let Some(events) = pages.next(self).await? {
+                all.extend(events);
                 if all.len() > self.limits.max_events {
                     return Err(self.incomplete(TOO_MANY));
-                }
-                let Some(oldest) = oldest else { break };
-                if nothing_new {
-                    // A page full of one second's events would come again and again: step over that second.
-                    if brought < PAGE || oldest.as_secs() == 0 {
-                        break;
-                    }
-                    until = Some(Timestamp::from_secs(oldest.as_secs() - 1));
-                } else {
-                    until = Some(oldest);
                 }
             }
         }

@@ -235,6 +235,7 @@ mod tests {
             stall_timeout: second,
             events_per_minute: NonZeroU32::MIN,
             max_events: 1,
+            rest: None,
         };
         let database = Store::open(folder.path()).await.unwrap().database();
         let relays = Relays::new(database, Arc::new(guard.clone()), Keys::generate(), limits);

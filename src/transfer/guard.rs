@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use futures::future::BoxFuture;
@@ -45,16 +45,27 @@ pub enum GuardError {
 #[derive(Clone, Debug)]
 pub struct Guard {
     allow_private: bool,
-    /// Host and port of everything in the operator's own configuration.
-    trusted: Arc<BTreeSet<(String, u16)>>,
+    /// Host and port of everything in the operator's own configuration and in the bot's own lists.
+    trusted: Arc<RwLock<BTreeSet<(String, u16)>>>,
 }
 
 impl Guard {
     /// A guard that trusts the operator's own `addresses`, and everything when `allow_private` is set.
     #[must_use]
     pub fn new(allow_private: bool, addresses: impl IntoIterator<Item = Url>) -> Self {
-        let trusted = addresses.into_iter().filter_map(|url| place(&url)).collect();
-        Self { allow_private, trusted: Arc::new(trusted) }
+        let guard = Self { allow_private, trusted: Arc::default() };
+        guard.trust(addresses);
+        guard
+    }
+
+    /// Trusts `addresses` from now on, for all clones of this guard.
+    pub fn trust(&self, addresses: impl IntoIterator<Item = Url>) {
+        let places = addresses.into_iter().filter_map(|url| place(&url));
+        self.trusted.write().unwrap_or_else(PoisonError::into_inner).extend(places);
+    }
+
+    fn trusts(&self, is_it: impl Fn(&(String, u16)) -> bool) -> bool {
+        self.allow_private || self.trusted.read().unwrap_or_else(PoisonError::into_inner).iter().any(is_it)
     }
 
     /// Whether `url` may be used, looking its name up where it has one.
@@ -85,7 +96,8 @@ impl Guard {
         if addresses.is_empty() {
             return Err(unresolved("no address".to_owned()));
         }
-        let trusted = self.allow_private || place(url).is_some_and(|place| self.trusted.contains(&place));
+        let place = place(url);
+        let trusted = self.trusts(|known| place.as_ref() == Some(known));
         if trusted || addresses.iter().all(|address| is_global(address.ip())) {
             Ok(addresses)
         } else {
@@ -112,7 +124,7 @@ impl Resolve for Guard {
         let guard = self.clone();
         Box::pin(async move {
             let host = name.as_str().to_ascii_lowercase();
-            let trusted = guard.allow_private || guard.trusted.iter().any(|(known, _)| *known == host);
+            let trusted = guard.trusts(|(known, _)| *known == host);
             let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0))
                 .await?
                 .filter(|address| trusted || is_global(address.ip()))

@@ -14,7 +14,7 @@ use super::super::{
     testing::event,
 };
 use crate::model::{
-    announcement::Announcement, coordinate::Coordinate, placement::Placement, policy::Reach,
+    announcement::Announcement, coordinate::Coordinate, draft::Draft, placement::Placement, policy::Reach,
     server::ServerUrl,
 };
 
@@ -210,11 +210,8 @@ fn the_copys_events_are_the_same_whenever_they_are_made() {
     let draft = namespace::announcement(&repository, &bot.public_key(), "d", &servers).unwrap();
     let npub = crate::model::coordinate::npub(&bot.public_key());
     let hex = owner.public_key().to_hex();
-    assert!(draft.tags.contains(&vec![
-        "clone".to_owned(),
-        format!("https://a.example/{npub}/d.git"),
-        format!("https://b.example/{npub}/d.git"),
-    ]));
+    let clone = [format!("https://a.example/{npub}/d.git"), format!("https://b.example/{npub}/d.git")];
+    assert!(draft.tags.contains(&Tag::custom("clone", clone)));
     for tag in [
         vec!["u", &repository.coordinate.to_string(), "wss://Listed.example/", &hex],
         vec!["maintainers", &hex],
@@ -222,25 +219,17 @@ fn the_copys_events_are_the_same_whenever_they_are_made() {
         vec!["t", "rust"],
         vec!["relays", "wss://a.example", "wss://b.example"],
     ] {
-        let tag: Vec<String> = tag.into_iter().map(str::to_owned).collect();
+        let tag = Tag::parse(tag).unwrap();
         assert!(draft.tags.contains(&tag), "{tag:?}");
     }
     assert_eq!(draft.created_at, Timestamp::from_secs(100));
 
     let copy = namespace::state(repository.state.as_ref().unwrap(), "d-1");
-    let tags: Vec<&[&str]> = vec![&["d", "d-1"]];
-    assert_eq!(copy.tags[0], tags[0]);
-    assert_eq!(
-        copy.tags[1..].iter().map(|tag| tag[0].as_str()).collect::<Vec<_>>(),
-        ["refs/heads/main", "HEAD"]
-    );
+    assert_eq!(copy.tags[0], Tag::identifier("d-1"));
+    assert_eq!(copy.tags[1..].iter().map(Tag::kind).collect::<Vec<_>>(), ["refs/heads/main", "HEAD"]);
 
     // Said already: nothing to sign. Said otherwise: signed anew, dated after what it replaces.
-    let said = EventBuilder::new(draft.kind, "")
-        .tags(draft.tags.iter().map(|tag| Tag::parse(tag).unwrap()))
-        .custom_created_at(Timestamp::from_secs(500))
-        .finalize(&bot)
-        .unwrap();
+    let said = Draft { created_at: Timestamp::from_secs(500), ..draft.clone() }.sign(&bot).unwrap();
     assert_eq!(draft.clone().unless_said(Some(&said)), None);
     let wider = BTreeSet::from([server("a"), server("b"), server("c")]);
     let changed = namespace::announcement(&repository, &bot.public_key(), "d", &wider).unwrap();
@@ -273,8 +262,7 @@ proptest! {
         let own: Vec<Announcement> = all[..first].iter().map(|repository| {
             let name = &names[&repository.coordinate];
             let draft = namespace::announcement(repository, &bot.public_key(), name, &BTreeSet::from([server("a")])).unwrap();
-            let event = EventBuilder::new(draft.kind, "").tags(draft.tags.iter().map(|tag| Tag::parse(tag).unwrap())).finalize(&bot).unwrap();
-            Announcement::read(event).unwrap()
+            Announcement::read(draft.sign(&bot).unwrap()).unwrap()
         }).collect();
         let after = namespace::identifiers(&all, &own);
         prop_assert_eq!(after.values().collect::<BTreeSet<_>>().len(), all.len());
