@@ -1,6 +1,8 @@
 //! A newer list signed with the bot's key in another client is obeyed at once: what it adds is mirrored, what it
 //! leaves out is no longer updated, and stays where it is.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::time::Duration;
 
 use grasp_mirror_testkit::{Chat, Mirror, Owner, Protocol, Server, TestRelay, look};
@@ -66,8 +68,8 @@ async fn newer(mirror: &Mirror, relay: &TestRelay, kind: u16, tags: &[&[&str]]) 
     let old = relay.served(Filter::new().author(mirror.bot_pubkey()).kind(kind)).await;
     let after = old.iter().map(|event| event.created_at + 1_u64).max().unwrap_or_default();
     EventBuilder::new(kind, "")
-        .tags(tags.iter().map(|tag| Tag::custom(tag[0], &tag[1..])))
+        .tags(tags.iter().map(|tag| Tag::parse(tag.iter().copied()).unwrap()))
         .custom_created_at(after.max(Timestamp::now()))
         .finalize(&mirror.keys)
-        .unwrap_or_else(|error| panic!("{error}"))
+        .unwrap()
 }
