@@ -1,6 +1,6 @@
 //! A service manager is told when the daemon is ready, reads its configuration again, lives, and stops.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use std::{str, time::Duration};
 

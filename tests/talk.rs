@@ -22,7 +22,8 @@ async fn every_command(protocol: Protocol) {
     owner.publish(owner.announcement().at(&a), &a).await;
     let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay);
     let ada = Chat::at(&mirror, &relay).await;
-    let daemon = mirror.obeys(&ada).daemon().await;
+    let mirror = mirror.obeys(&ada);
+    let daemon = mirror.daemon().await;
     // The same text twice in a second is one question, so repeated ones are written differently.
     let asks = async |question: &str, parts: &[&str]| {
         let answer = ada.answer_to(protocol, question).await;
