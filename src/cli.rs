@@ -97,8 +97,10 @@ pub(crate) fn mirror_once(context: &Context) -> anyhow::Result<Outcome> {
     let progress = context.progress.add(spinner()?);
     let report = runtime()?.block_on(async {
         let _lock = Lock::take(&ready.config.bot.data_dir)?;
-        let store = Store::open(&ready.config.bot.data_dir).await?;
-        let world = World::new(&ready.config, &ready.bot.keys, &store)?;
+        let world = world(&ready).await?;
+        if world.is_paused() {
+            bail!("the bot is paused: start `grasp-mirror daemon`, and send it: resume");
+        }
         anyhow::Ok(Box::pin(world.run(Trigger::Once, None, &progress)).await?)
     })?;
     progress.finish_and_clear();
@@ -123,8 +125,7 @@ pub(crate) fn status(context: &Context) -> anyhow::Result<Outcome> {
 pub(crate) fn verify(context: &Context) -> anyhow::Result<Outcome> {
     let ready = ready_to_work(context)?;
     let (servers, findings) = runtime()?.block_on(async {
-        let store = Store::open(&ready.config.bot.data_dir).await?;
-        let world = World::new(&ready.config, &ready.bot.keys, &store)?;
+        let world = world(&ready).await?;
         let (survey, findings) = Box::pin(world.verify()).await?;
         anyhow::Ok((survey.server_outcomes(), findings))
     })?;
@@ -143,8 +144,7 @@ pub(crate) fn verify(context: &Context) -> anyhow::Result<Outcome> {
 pub(crate) fn plan(context: &Context) -> anyhow::Result<Outcome> {
     let ready = ready_to_work(context)?;
     let (steps, notes) = runtime()?.block_on(async {
-        let store = Store::open(&ready.config.bot.data_dir).await?;
-        let world = World::new(&ready.config, &ready.bot.keys, &store)?;
+        let world = world(&ready).await?;
         anyhow::Ok(Box::pin(world.plan()).await?)
     })?;
     let mut out = io::stdout().lock();
@@ -171,14 +171,22 @@ fn ready_to_work(context: &Context) -> anyhow::Result<Ready> {
         eprintln!("made the bot's key: {} (back it up)", file.display());
         eprintln!("the bot is {}", npub(&bot.keys.public_key()));
     }
-    if config.environment.watched.is_empty() {
+    Ok(Ready { config, bot })
+}
+
+/// A world that does what the bot's own lists say.
+async fn world(ready: &Ready) -> anyhow::Result<World> {
+    let Ready { config, bot } = ready;
+    let store = Store::open(&config.bot.data_dir).await?;
+    let mut world = World::new(config, &bot.keys, &store)?;
+    if world.recall().await?.watched.is_empty() {
         eprintln!(
             "nobody is watched: set MIRROR_NPUBS (in .env beside {}) to the npubs whose repositories are to be \
              mirrored",
             config.path.display()
         );
     }
-    Ok(Ready { config, bot })
+    Ok(world)
 }
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {

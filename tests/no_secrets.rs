@@ -1,7 +1,7 @@
 //! An announcement may hold passwords, by mistake or on purpose: the bot does not pass them on, in no log,
-//! reason or report. Neither does it its own key.
+//! reason or report. Neither does it its own key, or one that somebody sends it by mistake.
 
-use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, free_port};
+use grasp_mirror_testkit::{Chat, Mirror, Owner, Person, Protocol, Server, TestRelay, free_port};
 use nostr::{filter::Filter, nips::nip19::ToBech32};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
@@ -39,5 +39,29 @@ async fn passwords_in_addresses_are_not_passed_on() {
         for text in &said {
             assert!(!text.contains(secret), "{secret:?} in:\n{text}");
         }
+    }
+}
+
+#[tokio::test]
+async fn secret_keys_are_neither_logged_nor_repeated() {
+    let relay = TestRelay::start().await;
+    let mirror = Mirror::new(BINARY).uses(&relay).env("RUST_LOG", "debug,grasp_mirror=trace");
+    let ada = Chat::at(&mirror, &relay).await;
+    let mirror = mirror.obeys(&ada);
+    let daemon = mirror.daemon().await;
+    let sent = Person::new().nsec();
+    for protocol in [Protocol::Nip17, Protocol::Nip04] {
+        for command in ["watch ", "", "help ", "status x ", "why x y "] {
+            let answer = ada.answer_to(protocol, &format!("{command}{sent}")).await;
+            assert!(answer.contains("secret key"), "{command}: {answer}");
+            assert!(!answer.contains(&sent), "{command}: {answer}");
+        }
+    }
+    daemon.reload();
+    ada.catch_up().await;
+    let log = daemon.stop().await;
+    let own = mirror.keys.secret_key();
+    for secret in [&sent, &own.to_bech32().unwrap(), &own.to_secret_hex()] {
+        assert!(!log.contains(secret.as_str()), "{secret} in:\n{log}");
     }
 }

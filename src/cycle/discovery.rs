@@ -47,7 +47,7 @@ impl World {
         servers: &BTreeMap<ServerUrl, Server>,
     ) -> Result<BTreeSet<RelayUrl>, CycleError> {
         let mut unread = BTreeSet::new();
-        let watched = self.watched();
+        let watched = &self.settings.watched;
         let bot = &self.config.bot;
         let mut relays: BTreeSet<RelayUrl> = bot.relays.iter().chain(&bot.index_relays).cloned().collect();
         relays.extend(

@@ -9,13 +9,12 @@ mod discovery;
 mod read_back;
 mod repository;
 mod servers;
+mod settings;
 mod survey;
 mod talk;
 mod threads;
 mod verify;
 mod world;
-
-use std::collections::BTreeSet;
 
 use futures::{StreamExt, stream};
 use indicatif::ProgressBar;
@@ -23,8 +22,9 @@ use nostr::prelude::{Filter, Keys, Kind, Tag, Timestamp};
 
 pub use self::{
     servers::Server,
+    settings::{OwnWord, own_filters, own_word, read_own},
     survey::{Subject, Survey},
-    world::World,
+    world::{World, guard},
 };
 use crate::{
     config::Config,
@@ -50,6 +50,8 @@ pub enum Trigger {
     Timer,
     /// `mirror-once`.
     Once,
+    /// Somebody asked for it, or changed the bot's lists.
+    Command,
 }
 
 impl Trigger {
@@ -58,6 +60,7 @@ impl Trigger {
             Self::Start => "start",
             Self::Timer => "timer",
             Self::Once => "once",
+            Self::Command => "command",
         }
     }
 }
@@ -74,9 +77,12 @@ pub enum CycleError {
     /// An event could not be signed.
     #[error(transparent)]
     Sign(#[from] SignError),
-    /// The report could not be written.
-    #[error("the report cannot be written as JSON: {0}")]
-    Report(#[from] serde_json::Error),
+    /// The report or the settings could not be written.
+    #[error("cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The settings could not be encrypted.
+    #[error("the bot's settings could not be encrypted: {0}")]
+    Encrypt(String),
 }
 
 /// The record that counts cycles.
@@ -126,7 +132,7 @@ impl World {
             finished_at: Timestamp::now().as_secs(),
             next_at: next_at.map(|at| at.as_secs()),
         };
-        let authors: BTreeSet<_> = self.watched().authors;
+        let authors = &self.settings.watched.authors;
         let mut server_outcomes: Vec<_> = servers.iter().map(|(url, server)| server.outcome(url)).collect();
         server_outcomes.extend(self.denied_servers());
         let left_alone = LeftAlone {
@@ -134,7 +140,7 @@ impl World {
             private: survey.catalog.private,
             over_limit: survey.catalog.over_limit,
         };
-        let report = Report::of(cycle, &authors, &server_outcomes, &outcomes, left_alone);
+        let report = Report::of(cycle, authors, &server_outcomes, &outcomes, left_alone);
         progress.set_message("publishing the report");
         self.publish(&report).await?;
         Ok(report)
@@ -239,9 +245,9 @@ async fn latest_report_event(
 /// [`StoreError`].
 pub async fn last_report(config: &Config, store: &Store, keys: &Keys) -> Result<Report, StoreError> {
     let event = latest_report_event(store, keys).await?;
-    let stored = event.and_then(|event| serde_json::from_str(&event.content).ok());
-    Ok(stored.unwrap_or_else(|| {
-        let authors = config.environment.watched.iter().copied().collect();
-        Report::of(CycleSummary::default(), &authors, &[], &[], LeftAlone::default())
-    }))
+    if let Some(report) = event.and_then(|event| serde_json::from_str(&event.content).ok()) {
+        return Ok(report);
+    }
+    let authors = own_word(config, keys, store).await?.settled.settings.watched.authors;
+    Ok(Report::of(CycleSummary::default(), &authors, &[], &[], LeftAlone::default()))
 }

@@ -58,21 +58,21 @@ struct Remembered {
 }
 
 impl World {
-    /// Asks every configured server who it is (NIP-11).
+    /// Asks every server the bot mirrors to who it is (NIP-11).
     pub(super) async fn ask_servers(&self) -> Result<BTreeMap<ServerUrl, Server>, CycleError> {
         let policy = &self.config.policy;
-        let known = self.config.servers.known.iter();
+        let known = self.settings.servers.iter();
         self.ask(known.filter(|server| policy.admits_server(server).is_ok()).cloned().collect()).await
     }
 
-    /// The configured servers that the operator's own rules keep away; they are not even asked who they are.
+    /// The servers that the operator's own rules keep away; they are not even asked who they are.
     pub(super) fn denied_servers(&self) -> Vec<ServerOutcome> {
         let denied = |url: &ServerUrl| {
             let rule = self.config.policy.admits_server(url).err()?;
             let unused = Some(format!("blocked: {rule}"));
             Some(ServerOutcome { url: url.clone(), reachable: false, software: None, unused })
         };
-        self.config.servers.known.iter().filter_map(denied).collect()
+        self.settings.servers.iter().filter_map(denied).collect()
     }
 
     pub(super) async fn ask(

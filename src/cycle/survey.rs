@@ -82,7 +82,7 @@ impl World {
         let kinds = [Kind::GitRepoAnnouncement, Kind::RepoState, Kind::EventDeletion];
         let mut events = self.store.query(Filter::new().kinds(kinds)).await?;
         let bot = self.bot();
-        let catalog = catalog::build(&events, &self.watched(), &bot, self.catalog_limits());
+        let catalog = catalog::build(&events, &self.settings.watched, &bot, self.catalog_limits());
         if catalog.repositories.is_empty() {
             // A server that broke off has not said that there is nothing.
             for (_, server) in servers.iter_mut().filter(|(url, _)| unread.contains(url.relay_url())) {

@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     git::wire::{self, GitHttp},
     model::coordinate::{Coordinate, npub},
-    plan::catalog::{self, Watched},
+    plan::{catalog, settings::Settings},
     relay::{self, Relays},
     store::{Store, records::Records},
     transfer::{self, Transfer, guard::Guard},
@@ -19,6 +19,18 @@ use crate::{
 
 /// Relays and servers looked up or asked at the same time.
 pub(super) const AT_ONCE: usize = 16;
+
+/// A guard that trusts the addresses in the operator's own configuration.
+#[must_use]
+pub fn guard(config: &Config) -> Guard {
+    let own = config.servers.known.iter().map(|server| server.http_base().clone()).chain(
+        [&config.bot.relays, &config.bot.index_relays, &config.bot.inbox_relays]
+            .into_iter()
+            .flatten()
+            .filter_map(|relay| Url::parse(relay.as_str()).ok()),
+    );
+    Guard::new(config.network.allow_private_addresses, own)
+}
 
 /// Connections, stores and limits of one run. A new run starts with new connections, so a relay that was down
 /// is tried again.
@@ -33,22 +45,19 @@ pub struct World {
     pub(super) guard: Guard,
     pub(super) transfer: Transfer,
     pub(super) git: GitHttp,
+    /// What to mirror, and where to.
+    pub(super) settings: Settings,
 }
 
 impl World {
-    /// Prepares a run; nothing is connected yet.
+    /// Prepares a run; nothing is connected yet, and nothing is watched before [`Self::recall`] or
+    /// [`Self::obey`].
     ///
     /// # Errors
     ///
     /// [`CycleError::Client`] when no HTTP client can be made.
     pub fn new(config: &Config, keys: &Keys, store: &Store) -> Result<Self, CycleError> {
-        let own = config.servers.known.iter().map(|server| server.http_base().clone()).chain(
-            [&config.bot.relays, &config.bot.index_relays, &config.bot.inbox_relays]
-                .into_iter()
-                .flatten()
-                .filter_map(|relay| Url::parse(relay.as_str()).ok()),
-        );
-        let guard = Guard::new(config.network.allow_private_addresses, own);
+        let guard = guard(config);
         let limits = &config.limits;
         let http = wire::http_client(limits.connect_timeout, Some(Arc::new(guard.clone())))?;
         let git = GitHttp::new(
@@ -93,15 +102,12 @@ impl World {
             guard,
             transfer,
             git,
+            settings: Settings::default(),
         })
     }
 
     pub(super) fn bot(&self) -> PublicKey {
         self.keys.public_key()
-    }
-
-    pub(super) fn watched(&self) -> Watched {
-        Watched { authors: self.config.environment.watched.iter().copied().collect(), ..Watched::default() }
     }
 
     pub(super) fn catalog_limits(&self) -> catalog::Limits {

@@ -213,6 +213,12 @@ pub fn build(events: &[Event], watched: &Watched, bot: &PublicKey, limits: Limit
 }
 
 impl Watched {
+    /// Whether nothing is to be mirrored.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.authors.is_empty() && self.repositories.is_empty()
+    }
+
     fn wants(&self, coordinate: &Coordinate) -> bool {
         self.authors.contains(&coordinate.owner) || self.repositories.contains(coordinate)
     }

@@ -39,6 +39,8 @@ pub enum Heard {
         /// The event.
         event: Box<Event>,
     },
+    /// What it has comes now, in no order that could be relied on.
+    Reading(RelayUrl),
     /// Everything the relay had has been brought; from now on it is live.
     CaughtUp(RelayUrl),
     /// The relay cannot be read now; it is tried again.
@@ -201,6 +203,7 @@ impl Link {
         heard: &mpsc::Sender<Heard>,
     ) -> Result<(), RelayError> {
         let gone = || self.incomplete("nobody listens any more");
+        heard.send(Heard::Reading(relay.clone())).await.map_err(|_| gone())?;
         for filter in interest.parts.iter().flatten() {
             let mut pages = Pages::new(filter.clone(), PAGE);
             while let Some(events) = pages.next(self).await? {

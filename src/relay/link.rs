@@ -67,14 +67,17 @@ struct Attempts {
 impl Link {
     pub(super) fn new(
         url: &RelayUrl,
-        database: &Arc<dyn NostrDatabase>,
+        database: Option<Arc<dyn NostrDatabase>>,
         addresses: &Arc<dyn Addresses>,
         keys: &Keys,
         limits: Limits,
     ) -> Self {
-        let relay = Relay::builder(url.clone())
+        let mut relay = Relay::builder(url.clone());
+        if let Some(database) = database {
+            relay = relay.database(database);
+        }
+        let relay = relay
             .websocket_transport(Transport::new(Arc::clone(addresses)))
-            .database(Arc::clone(database))
             .authenticator(SignerAuthenticator::new(keys.clone()))
             .opts(RelayOptions::default().reconnect(false).verify_subscriptions(true).limits(event_limits()))
             .build();

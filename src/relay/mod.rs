@@ -1,7 +1,7 @@
 //! Relays: reading to the end, writing at the rate they allow, and what a server says about itself.
 //!
-//! [`Relays`] holds one connection per address for a run. Everything a relay sends is verified and saved in
-//! the event database by nostr-sdk before anyone here sees it. A relay that cannot be reached costs its
+//! [`Relays`] holds one connection per address for a run. Everything a relay sends is verified, and saved in
+//! the event database unless told otherwise, by nostr-sdk before anyone here sees it. A relay that cannot be reached costs its
 //! connect timeout once per run. A read that does not end in `EOSE` is an error, never "nothing there".
 //! [`follow`] listens for as long as the program runs, and [`direct`] opens and closes what people send each
 //! other in private.
@@ -102,7 +102,7 @@ impl RelayError {
 #[derive(Debug)]
 pub struct Relays {
     links: Mutex<HashMap<RelayUrl, Arc<Link>>>,
-    database: Arc<dyn NostrDatabase>,
+    database: Option<Arc<dyn NostrDatabase>>,
     addresses: Arc<dyn Addresses>,
     keys: Keys,
     limits: Limits,
@@ -118,12 +118,19 @@ impl Relays {
         keys: Keys,
         limits: Limits,
     ) -> Self {
-        Self { links: Mutex::default(), database, addresses, keys, limits }
+        Self { database: Some(database), ..Self::that_keep_nothing(addresses, keys, limits) }
+    }
+
+    /// The same, but what they bring is not saved: for messages from anyone.
+    #[must_use]
+    pub fn that_keep_nothing(addresses: Arc<dyn Addresses>, keys: Keys, limits: Limits) -> Self {
+        Self { links: Mutex::default(), database: None, addresses, keys, limits }
     }
 
     fn link(&self, url: &RelayUrl) -> Arc<Link> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || Arc::new(Link::new(url, &self.database, &self.addresses, &self.keys, self.limits));
+        let make =
+            || Arc::new(Link::new(url, self.database.clone(), &self.addresses, &self.keys, self.limits));
         Arc::clone(links.entry(url.clone()).or_insert_with(make))
     }
 

@@ -1,9 +1,9 @@
-// Asks the bot one question with nostr-tools and prints its answers: an implementation of NIP-17,
+// Asks the bot one question with nostr-tools and prints the answer: an implementation of NIP-17,
 // NIP-44, NIP-59, NIP-04 and NIP-42 that is not the bot's.
 //
-//   NSEC_HEX=… node --input-type=module - ask17|ask04 RELAY BOT_PUBKEY TEXT [HOW_MANY] < dm.mjs
+//   NSEC_HEX=… node --input-type=module - ask17|ask04 RELAY BOT_PUBKEY TEXT < dm.mjs
 //
-// Run in the folder that has node_modules. One line of JSON: {"question": id, "answers": [text, …]}.
+// Run in the folder that has node_modules. One line of JSON: {"question": id, "answer": text}.
 import process from 'node:process'
 import { useWebSocketImplementation, Relay } from 'nostr-tools/relay'
 import { finalizeEvent, getPublicKey } from 'nostr-tools/pure'
@@ -13,7 +13,7 @@ import WebSocket from 'ws'
 
 const LIMIT_MS = 30_000
 
-const [command, url, bot, text, count = '1'] = process.argv.slice(2)
+const [command, url, bot, text] = process.argv.slice(2)
 const key = Uint8Array.from(Buffer.from(process.env.NSEC_HEX, 'hex'))
 const me = getPublicKey(key)
 const now = () => Math.floor(Date.now() / 1000)
@@ -45,23 +45,25 @@ const protocols = {
 useWebSocketImplementation(WebSocket)
 const protocol = protocols[command]
 const relay = await Relay.connect(url)
-relay.onauth = template => finalizeEvent(template, key)
+const sign = template => finalizeEvent(template, key)
+relay.onauth = sign
 
 const { id, event } = protocol.question()
 await relay.publish(event)
-const answers = new Map()
-const done = new Promise((resolve, reject) => {
-  setTimeout(() => reject(new Error(`${answers.size} of ${count} answers after ${LIMIT_MS} ms`)), LIMIT_MS).unref()
-  relay.subscribe([protocol.filter], {
-    onevent(event) {
-      const answer = protocol.open(event)
-      const about = answer.tags.some(([name, value]) => name === 'e' && value === id)
-      if (answer.pubkey === bot && about) answers.set(answer.id, answer.text)
-      if (answers.size >= Number(count)) resolve()
-    },
-    onclose: reason => reject(new Error(`the relay closed the subscription: ${reason}`)),
-  })
+const answer = await new Promise((resolve, reject) => {
+  setTimeout(() => reject(new Error(`no answer after ${LIMIT_MS} ms`)), LIMIT_MS)
+  const listen = () =>
+    relay.subscribe([protocol.filter], {
+      onevent(event) {
+        const { pubkey, tags, text } = protocol.open(event)
+        if (pubkey === bot && tags.some(([name, value]) => name === 'e' && value === id)) resolve(text)
+      },
+      onclose(reason) {
+        if (reason.startsWith('auth-required')) relay.auth(sign).then(listen, reject)
+        else reject(new Error(`the relay closed the subscription: ${reason}`))
+      },
+    })
+  listen()
 })
-await done
-process.stdout.write(JSON.stringify({ question: id, answers: [...answers.values()] }) + '\n')
+process.stdout.write(JSON.stringify({ question: id, answer }) + '\n')
 process.exit(0)

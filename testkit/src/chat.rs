@@ -12,8 +12,8 @@ use nostr::{
     filter::Filter,
     key::{Keys, PublicKey},
     nips::{
-        nip04,
-        nip59::{GiftWrapBuilder, UnwrappedGift},
+        nip04, nip44,
+        nip59::{GiftWrapBuilder, GiftWrapSealBuilder, UnwrappedGift},
     },
     types::Timestamp,
 };
@@ -39,6 +39,12 @@ pub struct Question {
     pub id: EventId,
     /// What relays carry. The same question can be wrapped more than once.
     pub event: Event,
+}
+
+impl Question {
+    fn protocol(&self) -> Protocol {
+        if self.event.kind == Kind::GiftWrap { Protocol::Nip17 } else { Protocol::Nip04 }
+    }
 }
 
 /// A message from the bot.
@@ -154,6 +160,25 @@ impl Chat {
         Question { id, event }
     }
 
+    /// Wraps `rumor` to the bot with a chosen date on the outside, instead of any in the last two days.
+    ///
+    /// # Panics
+    ///
+    /// When it is too long for the protocol.
+    #[must_use]
+    pub fn wrap_dated(&self, mut rumor: UnsignedEvent, created_at: Timestamp) -> Question {
+        let id = rumor.id();
+        let seal = GiftWrapSealBuilder::new(rumor, self.bot).finalize(&self.keys).unwrap().as_json();
+        let nobody = Keys::generate();
+        let content = nip44::encrypt(nobody.secret_key(), &self.bot, seal, nip44::Version::V2).unwrap();
+        let event = EventBuilder::new(Kind::GiftWrap, content)
+            .tag(Tag::public_key(self.bot))
+            .custom_created_at(created_at)
+            .finalize(&nobody)
+            .unwrap();
+        Question { id, event }
+    }
+
     /// A message to the bot written at `created_at`, not sent.
     ///
     /// # Panics
@@ -261,7 +286,7 @@ impl Chat {
     ///
     /// # Panics
     ///
-    /// When they do not come, or more than that do.
+    /// When they do not come, more than that do, or they come in the other protocol.
     pub async fn answers(&self, question: &Question, count: usize) -> Vec<Heard> {
         let mut answers = Vec::new();
         look::wait_until(ANSWERS_WITHIN, "the bot has answered", async || {
@@ -270,6 +295,7 @@ impl Chat {
         })
         .await;
         assert_eq!(answers.len(), count, "{answers:#?}");
+        assert!(answers.iter().all(|answer| answer.protocol == question.protocol()), "{answers:#?}");
         answers
     }
 }

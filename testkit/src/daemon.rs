@@ -3,10 +3,12 @@
 use std::{
     fs::{self, File},
     os::unix::process::ExitStatusExt,
-    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
+
+use tempfile::TempDir;
 
 use crate::{look, process};
 
@@ -14,6 +16,7 @@ use crate::{look, process};
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// From `SIGTERM` to its end: what the daemon promises.
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
+const LOG: &str = "daemon.log";
 /// How many lines of its log a failed test shows.
 const TAIL: usize = 60;
 
@@ -21,20 +24,20 @@ const TAIL: usize = 60;
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
-    log: PathBuf,
+    home: Arc<TempDir>,
     /// Where its own lines begin: those before it are of earlier daemons in the same folder.
     log_from: usize,
     ended: bool,
 }
 
 impl Daemon {
-    pub(crate) fn start(mut command: Command, home: &Path) -> Self {
-        let log = home.join("daemon.log");
+    pub(crate) fn start(mut command: Command, home: Arc<TempDir>) -> Self {
+        let log = home.path().join(LOG);
         let log_from = fs::read_to_string(&log).map_or(0, |log| log.len());
         let to = File::options().create(true).append(true).open(&log).unwrap();
         command.stdin(Stdio::null()).stdout(to.try_clone().unwrap()).stderr(to);
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-        Self { child, log, log_from, ended: false }
+        Self { child, home, log_from, ended: false }
     }
 
     /// Its process id.
@@ -46,7 +49,8 @@ impl Daemon {
     /// What it has logged since its start.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).map_or_else(|_| String::new(), |log| log[self.log_from..].to_owned())
+        let log = fs::read_to_string(self.home.path().join(LOG)).unwrap_or_default();
+        log.get(self.log_from..).unwrap_or_default().to_owned()
     }
 
     /// Waits until it listens and its first cycle has begun.

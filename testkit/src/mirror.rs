@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,7 +23,8 @@ use crate::{Address, Daemon, Person, Run, Server, TestRelay, tools};
 #[derive(Debug)]
 pub struct Mirror {
     binary: PathBuf,
-    home: TempDir,
+    /// Shared with the daemons that run in it.
+    home: Arc<TempDir>,
     /// The bot's key.
     pub keys: Keys,
     known: Vec<String>,
@@ -48,7 +50,7 @@ impl Mirror {
     pub fn new(binary: impl Into<PathBuf>) -> Self {
         Self {
             binary: binary.into(),
-            home: tempfile::tempdir().unwrap(),
+            home: Arc::new(tempfile::tempdir().unwrap()),
             keys: Keys::generate(),
             known: Vec::new(),
             relays: Vec::new(),
@@ -141,7 +143,7 @@ impl Mirror {
     /// Continues with `key` on an empty disk: what a bot does whose machine was lost.
     #[must_use]
     pub fn on_a_new_machine(mut self) -> Self {
-        self.home = tempfile::tempdir().unwrap();
+        self.home = Arc::new(tempfile::tempdir().unwrap());
         self
     }
 
@@ -259,7 +261,7 @@ impl Mirror {
     /// Starts the daemon, on the data folder as it is.
     #[must_use]
     pub fn start_daemon(&self) -> Daemon {
-        Daemon::start(self.command(&["daemon"]), self.home())
+        Daemon::start(self.command(&["daemon"]), Arc::clone(&self.home))
     }
 
     /// One cycle: `mirror-once`.

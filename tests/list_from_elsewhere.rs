@@ -1,0 +1,75 @@
+//! A newer list signed with the bot's key in another client is obeyed at once: what it adds is mirrored, what it
+//! leaves out is no longer updated, and stays where it is.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::time::Duration;
+
+use grasp_mirror_testkit::{Chat, Mirror, Owner, Protocol, Server, TestRelay, look};
+use nostr::{
+    event::{Event, EventBuilder, FinalizeEvent, Kind, Tag},
+    filter::Filter,
+    types::Timestamp,
+};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+const SOON: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn newer_lists_are_obeyed() {
+    let start = Server::start;
+    let (a, b, c, relay) = tokio::join!(start(), start(), start(), TestRelay::start());
+    let [first, second, third, fourth] =
+        ["first", "second", "third", "fourth"].map(|d| Owner::new(d).at_home_on(&relay));
+    for owner in [&first, &second, &third, &fourth] {
+        owner.publish(owner.announcement().at(&a), &a).await;
+    }
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&first);
+    let ada = Chat::at(&mirror, &relay).await;
+    let mirror = mirror.obeys(&ada);
+    let daemon = mirror.daemon().await;
+    let arrives = async |owner: &Owner, server: &Server| {
+        look::wait_until(SOON, &format!("{} is on {}", owner.d, server.url()), async || {
+            look::refs(&mirror.url_at(server, &owner.d)).await == owner.work.refs()
+        })
+        .await;
+    };
+    arrives(&first, &b).await;
+
+    // Another author instead of the first, and a single repository.
+    let (second_key, coordinate) = (second.public_key().to_hex(), third.coordinate());
+    relay.send(&newer(&mirror, &relay, 10017, &[&["p", &second_key]]).await).await.expect_accepted();
+    arrives(&second, &b).await;
+    relay.send(&newer(&mirror, &relay, 10018, &[&["a", &coordinate]]).await).await.expect_accepted();
+    arrives(&third, &b).await;
+    // One server more.
+    let urls = [&a, &b, &c].map(Server::url);
+    let tags: Vec<_> = urls.iter().map(|url| ["g", url.as_str()]).collect();
+    let tags: Vec<_> = tags.iter().map(<[_; 2]>::as_slice).collect();
+    relay.send(&newer(&mirror, &relay, 10317, &tags).await).await.expect_accepted();
+    arrives(&second, &c).await;
+    arrives(&third, &c).await;
+
+    let before = look::refs(&mirror.url_at(&b, "first")).await;
+    first.work.commit("later.txt", "more");
+    let state = first.update(&a).await;
+    let resync = ada.ask(Protocol::Nip17, "resync").await;
+    ada.answers(&resync, 2).await;
+    assert!(!look::serves(&b, &state).await);
+    assert_eq!(look::refs(&mirror.url_at(&b, "first")).await, before);
+    assert!(look::ls_remote(&mirror.url_at(&c, "first")).await.is_empty());
+    assert!(look::ls_remote(&mirror.url_at(&b, "fourth")).await.is_empty(), "nobody asked for it");
+    daemon.stop().await;
+}
+
+/// What another client with the bot's key signs in place of the list that `relay` serves.
+async fn newer(mirror: &Mirror, relay: &TestRelay, kind: u16, tags: &[&[&str]]) -> Event {
+    let kind = Kind::from(kind);
+    let old = relay.served(Filter::new().author(mirror.bot_pubkey()).kind(kind)).await;
+    let after = old.iter().map(|event| event.created_at + 1_u64).max().unwrap_or_default();
+    EventBuilder::new(kind, "")
+        .tags(tags.iter().map(|tag| Tag::parse(tag.iter().copied()).unwrap()))
+        .custom_created_at(after.max(Timestamp::now()))
+        .finalize(&mirror.keys)
+        .unwrap()
+}

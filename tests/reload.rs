@@ -1,0 +1,51 @@
+//! `SIGHUP`: configuration and `.env` are read again. With a mistake in them, the old ones stay.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::{fs, time::Duration};
+
+use grasp_mirror_testkit::{Chat, Mirror, Owner, Protocol, Server, TestRelay, look};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+const SOON: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn new_settings_count_and_broken_ones_do_not() {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).uses(&relay);
+    let (ada, bob) = tokio::join!(Chat::at(&mirror, &relay), Chat::at(&mirror, &relay));
+    let mirror = mirror.obeys(&ada);
+    let mut daemon = mirror.daemon().await;
+    ada.catch_up().await;
+
+    for (file, broken, part) in [
+        (mirror.config_file(), "[bot]\nname = \"x\"\nrelay = []\n", "relay"),
+        (mirror.env_file(), "MIRROR_ALLOWED_NPUBS=nobody\n", "MIRROR_ALLOWED_NPUBS"),
+    ] {
+        fs::write(file, broken).unwrap();
+        daemon.reload();
+        daemon.wait_log(part, SOON).await;
+        ada.catch_up().await;
+        mirror.write_config();
+    }
+    let ignored = bob.ask(Protocol::Nip17, "pause").await;
+    ada.catch_up().await;
+
+    // Another commander, another server, another author.
+    let mirror = mirror.obeys_nobody().obeys(&bob).knows(&b).watches(&owner);
+    mirror.write_config();
+    daemon.reload();
+    look::wait_until(SOON, "the new author is on the new server", async || {
+        look::refs(&mirror.url_at(&b, "hello")).await == owner.work.refs()
+    })
+    .await;
+    let late = ada.ask(Protocol::Nip17, "pause").await;
+    bob.catch_up().await;
+    let list = bob.answer_to(Protocol::Nip04, "list").await;
+    assert!(list.contains("Authors (1)"), "{list}");
+    assert_eq!(ada.answers_now(&late).await, []);
+    assert_eq!(bob.answers_now(&ignored).await, []);
+    daemon.stop().await;
+}

@@ -1,0 +1,51 @@
+//! A service manager is told when the daemon is ready, reads its configuration again, lives, and stops.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
+
+use std::{str, time::Duration};
+
+use grasp_mirror_testkit::{Mirror, TestRelay};
+use tokio::{net::UnixDatagram, time::timeout};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+const SOON: Duration = Duration::from_secs(30);
+
+/// Reads messages until one has `line`; returns that one.
+async fn hears(manager: &UnixDatagram, line: &str) -> String {
+    let wait = async {
+        loop {
+            let mut buffer = [0; 4096];
+            let length = manager.recv(&mut buffer).await.unwrap();
+            let message = str::from_utf8(&buffer[..length]).unwrap();
+            if message.lines().any(|one| one == line) {
+                return message.to_owned();
+            }
+        }
+    };
+    timeout(SOON, wait).await.unwrap_or_else(|_| panic!("the manager does not hear {line}"))
+}
+
+#[tokio::test]
+async fn the_service_manager_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    let relay = TestRelay::start().await;
+    let mirror = Mirror::new(BINARY)
+        .uses(&relay)
+        .env("NOTIFY_SOCKET", &socket.display().to_string())
+        .env("WATCHDOG_USEC", "1000000");
+    let mut daemon = mirror.start_daemon();
+    hears(&manager, "READY=1").await;
+    daemon.wait_ready().await;
+    for _ in 0..2 {
+        hears(&manager, "WATCHDOG=1").await;
+    }
+    daemon.reload();
+    let reloading = hears(&manager, "RELOADING=1").await;
+    // Without the time systemd takes the READY before it for the one after it.
+    assert!(reloading.lines().any(|line| line.starts_with("MONOTONIC_USEC=")), "{reloading}");
+    hears(&manager, "READY=1").await;
+    daemon.stop().await;
+    hears(&manager, "STOPPING=1").await;
+}

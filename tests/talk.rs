@@ -1,0 +1,79 @@
+//! Every command, asked by direct message, does what it says and is answered in the protocol of the question.
+
+use std::time::Duration;
+
+use grasp_mirror_testkit::{Chat, Mirror, Owner, Protocol, Server, TestRelay, look};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+
+#[tokio::test]
+async fn every_command_in_gift_wraps() {
+    every_command(Protocol::Nip17).await;
+}
+
+#[tokio::test]
+async fn every_command_in_kind_4() {
+    every_command(Protocol::Nip04).await;
+}
+
+async fn every_command(protocol: Protocol) {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay);
+    let ada = Chat::at(&mirror, &relay).await;
+    let mirror = mirror.obeys(&ada);
+    let daemon = mirror.daemon().await;
+    // The same text twice in a second is one question, so repeated ones are written differently.
+    let asks = async |question: &str, parts: &[&str]| {
+        let answer = ada.answer_to(protocol, question).await;
+        for part in parts {
+            assert!(answer.contains(part), "{question:?} was answered without {part:?}:\n{answer}");
+        }
+    };
+
+    asks("version", &["grasp-mirror 0.1", "started"]).await;
+    asks("  /HELP ", &["watch <npub", "why <repo> [server]", "resume"]).await;
+    asks("help resync", &["resync [repo | npub]"]).await;
+    asks("statsu", &["statsu", "Did you mean: status?"]).await;
+    asks("watch", &["watch needs", "Usage: watch <npub"]).await;
+    asks("list", &["I watch nobody yet"]).await;
+    asks("status", &["I watch no repositories yet"]).await;
+    asks(&format!("watch nostr:{}", owner.npub()), &["Watching", "npub1"]).await;
+    asks(&format!("!watch {}", owner.npub()), &["Already watching"]).await;
+    look::wait_until(Duration::from_secs(30), "the watched repository is on the other server", async || {
+        look::refs(&mirror.url_at(&b, "hello")).await == owner.work.refs()
+    })
+    .await;
+
+    let resync = ada.ask(protocol, "resync hello").await;
+    let told = ada.answers(&resync, 2).await;
+    for part in ["started: 1 repository", "2 of 2 mirrors of 1 repository in sync"] {
+        assert!(told.iter().any(|answer| answer.text.contains(part)), "{part:?} in {told:#?}");
+    }
+    asks("List", &["Authors (1)", "1 repository"]).await;
+    asks("Status", &["✓ 2 of 2 mirrors in sync: 1 repository, 2 servers", "next check"]).await;
+    asks("status HELLO", &["in sync on 2 of 2 servers"]).await;
+    asks("servers", &["2 servers", &a.authority(), &b.authority(), "1 of 1 in sync"]).await;
+    asks("why hello", &[&a.authority(), "in sync (listed)", &b.authority(), "in sync (namespace)"]).await;
+    asks(&format!("why hello {}", b.authority()), &[&b.authority(), "in sync (namespace)"]).await;
+    asks("why hallo", &["hallo"]).await;
+
+    asks("pause", &["Paused"]).await;
+    asks("Pause", &["Already paused"]).await;
+    asks("/status", &["Paused"]).await;
+    asks("resync", &["I am paused"]).await;
+    owner.work.commit("later.txt", "more");
+    let state = owner.update(&a).await;
+    ada.catch_up().await;
+    assert!(!look::serves(&b, &state).await, "paused, the bot writes to no server");
+    asks("resume", &["Carrying on"]).await;
+    look::wait_until(Duration::from_secs(30), "the new state is on the other server", async || {
+        look::serves(&b, &state).await
+    })
+    .await;
+    asks("Resume", &["I was not paused"]).await;
+    asks(&format!("unwatch {}", owner.npub()), &["No longer watching"]).await;
+    asks("/list", &["I watch nobody yet"]).await;
+    daemon.stop().await;
+}

@@ -1,0 +1,80 @@
+//! The disk is lost, the key is not: on an empty disk the bot reads its lists back and carries on. It neither does
+//! again what it was told before, nor sends servers what they hold.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use grasp_mirror_testkit::{Chat, Mirror, Owner, Person, Protocol, Server, TestRelay, look};
+use nostr::{event::EventId, filter::Filter};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+
+#[tokio::test]
+async fn on_an_empty_disk_it_carries_on_where_it_was() {
+    let start = || Server::builder().behind_proxy().start();
+    let (a, b, relay) = tokio::join!(start(), start(), TestRelay::start());
+    let [seeded, told] = ["seeded", "told"].map(|d| Owner::new(d).at_home_on(&relay));
+    for owner in [&seeded, &told] {
+        owner.publish(owner.announcement().at(&a), &a).await;
+    }
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&seeded);
+    let ada = Chat::at(&mirror, &relay).await;
+    let mirror = mirror.obeys(&ada);
+    let daemon = mirror.daemon().await;
+    let mut asked = Vec::new();
+    for protocol in [Protocol::Nip17, Protocol::Nip04] {
+        asked.push(ada.ask(protocol, &format!("watch {}", told.npub())).await);
+        // Told in both ways to watch someone, and no longer: done again, it would show in the list.
+        let other = Person::new().npub();
+        for command in ["watch", "unwatch"] {
+            let question = ada.ask(protocol, &format!("{command} {other}")).await;
+            ada.answers(&question, 1).await;
+            asked.push(question);
+        }
+    }
+    for owner in [&seeded, &told] {
+        look::wait_until(Duration::from_secs(30), "both are on the other server", async || {
+            look::refs(&mirror.url_at(&b, &owner.d)).await == owner.work.refs()
+        })
+        .await;
+    }
+    let resync = ada.ask(Protocol::Nip17, "resync").await;
+    ada.answers(&resync, 2).await;
+    daemon.stop().await;
+    let before = (held(&a).await, held(&b).await);
+    for server in [&a, &b] {
+        server.proxy().reset();
+    }
+
+    let mirror = mirror.on_a_new_machine().without_seeds();
+    let daemon = mirror.daemon().await;
+    let again = ada.ask(Protocol::Nip17, "Resync").await;
+    let done = ada.answers(&again, 2).await;
+    let whole = "4 of 4 mirrors of 2 repositories in sync, nothing was missing";
+    assert!(done.iter().any(|answer| answer.text.contains(whole)), "{done:#?}");
+    let list = ada.answer_to(Protocol::Nip17, "list").await;
+    assert!(list.contains("Authors (2)"), "{list}");
+    ada.catch_up().await;
+    for question in &asked {
+        ada.answers(question, 1).await;
+    }
+    ada.answers(&resync, 2).await;
+    for server in [&a, &b] {
+        let seen = server.proxy().seen();
+        assert_eq!(seen.count("POST", "git-receive-pack"), 0, "{seen:#?}");
+        assert_eq!(seen.verb("EVENT"), Vec::<&str>::new());
+    }
+    assert_eq!((held(&a).await, held(&b).await), before);
+
+    told.work.commit("later.txt", "more");
+    let state = told.update(&a).await;
+    ada.ask(Protocol::Nip17, "resync told").await;
+    look::wait_until(Duration::from_secs(30), "it mirrors what is new", async || {
+        look::serves(&b, &state).await
+    })
+    .await;
+    daemon.stop().await;
+}
+
+async fn held(server: &Server) -> BTreeSet<EventId> {
+    server.served(Filter::new()).await.into_iter().map(|event| event.id).collect()
+}

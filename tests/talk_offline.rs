@@ -1,0 +1,47 @@
+//! What was asked while the bot was down is done when it is back, unless it is older than a day.
+
+use std::time::Duration;
+
+use grasp_mirror_testkit::{Chat, Mirror, Protocol, TestRelay};
+use nostr::types::Timestamp;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn a_question_waits_for_the_bot_but_not_for_ever() {
+    let relay = TestRelay::start().await;
+    let mirror = Mirror::new(BINARY).uses(&relay);
+    let ada = Chat::at(&mirror, &relay).await;
+    let mirror = mirror.obeys(&ada);
+    mirror.daemon().await.stop().await;
+
+    let ago = |hours: u32| Timestamp::now() - HOUR * hours;
+    let mut fresh = Vec::new();
+    let mut stale = Vec::new();
+    for protocol in [Protocol::Nip17, Protocol::Nip04] {
+        fresh.push(ada.question_at(protocol, "help list", Timestamp::now()));
+        fresh.push(ada.question_at(protocol, "help help", ago(23)));
+        stale.push(ada.question_at(protocol, "pause", ago(25)));
+    }
+    for question in fresh.iter().chain(&stale) {
+        ada.send(question).await;
+    }
+    let daemon = mirror.daemon().await;
+    for question in &fresh {
+        ada.answers(question, 1).await;
+    }
+    // The same when the bot is up.
+    for protocol in [Protocol::Nip17, Protocol::Nip04] {
+        let late = ada.question_at(protocol, "pause", ago(26));
+        ada.send(&late).await;
+        stale.push(late);
+    }
+    ada.catch_up().await;
+    for question in &stale {
+        assert_eq!(ada.answers_now(question).await, []);
+    }
+    let status = ada.answer_to(Protocol::Nip17, "status").await;
+    assert!(!status.contains("Paused"), "{status}");
+    daemon.stop().await;
+}
