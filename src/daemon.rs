@@ -76,7 +76,8 @@ pub async fn run(config: &Config, keys: &Keys) -> Result<(), DaemonError> {
 
 async fn one_cycle(config: &Config, keys: &Keys, store: &Store, trigger: Trigger) -> Result<(), CycleError> {
     let next_at = Timestamp::from_secs(Timestamp::now().as_secs() + config.bot.cycle_interval.as_secs());
-    let report = World::new(config, keys, store)?.run(trigger, Some(next_at), &ProgressBar::hidden()).await?;
+    let done = World::new(config, keys, store)?.run(trigger, Some(next_at), &ProgressBar::hidden()).await?;
+    let report = done.report;
     tracing::info!(
         cycle = report.cycle.number,
         in_sync = report.totals.in_sync,

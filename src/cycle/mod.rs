@@ -16,6 +16,8 @@ mod threads;
 mod verify;
 mod world;
 
+use std::time::{Duration, Instant};
+
 use futures::{StreamExt, stream};
 use indicatif::ProgressBar;
 use nostr::prelude::{Filter, Keys, Kind, Tag, Timestamp};
@@ -65,6 +67,17 @@ impl Trigger {
     }
 }
 
+/// What a cycle hands back.
+#[derive(Clone, Debug)]
+pub struct CycleDone {
+    /// The report, as it was published.
+    pub report: Report,
+    /// Every repository, also those that the report had no room for; sorted by coordinate.
+    pub outcomes: Vec<RepositoryOutcome>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
 /// Why a cycle as a whole failed: the local machine is at fault, never one repository or server.
 #[derive(Debug, thiserror::Error)]
 pub enum CycleError {
@@ -101,8 +114,8 @@ impl World {
         trigger: Trigger,
         next_at: Option<Timestamp>,
         progress: &ProgressBar,
-    ) -> Result<Report, CycleError> {
-        let started = Timestamp::now();
+    ) -> Result<CycleDone, CycleError> {
+        let (started, clock) = (Timestamp::now(), Instant::now());
         progress.set_message("looking at servers and relays");
         let survey = self.survey(started).await?;
         for event in &survey.signed {
@@ -143,7 +156,7 @@ impl World {
         let report = Report::of(cycle, authors, &server_outcomes, &outcomes, left_alone);
         progress.set_message("publishing the report");
         self.publish(&report).await?;
-        Ok(report)
+        Ok(CycleDone { report, outcomes, elapsed: clock.elapsed() })
     }
 
     /// What a cycle would do first for each mirror. Sends nothing to anyone.

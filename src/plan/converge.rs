@@ -67,6 +67,14 @@ pub struct Seen {
     pub pushed_requests: BTreeSet<EventId>,
 }
 
+impl Seen {
+    /// Whether anything was sent or pushed during this run.
+    #[must_use]
+    pub fn was_sent_something(&self) -> bool {
+        !self.answers.is_empty() || self.pushed || !self.pushed_requests.is_empty()
+    }
+}
+
 /// One step towards a mirror in sync.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {

@@ -24,6 +24,9 @@ pub struct RepositoryRecord {
     /// Pull requests whose commits were nowhere to be had, and when they are looked for again, Unix seconds.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub lost: BTreeMap<EventId, u64>,
+    /// When its maintainers last rewrote its history, as seen here, Unix seconds. What was there before is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewritten_at: Option<u64>,
 }
 
 /// Git data that was fetched up to the limit and thrown away.

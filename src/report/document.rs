@@ -167,6 +167,10 @@ pub struct RepositoryOutcome {
     pub mirrors: BTreeMap<ServerUrl, MirrorRecord>,
     /// What people should know.
     pub notes: Vec<String>,
+    /// When its maintainers last rewrote its history, as seen here, Unix seconds.
+    pub rewritten_at: Option<u64>,
+    /// Mirrors that had to be sent something in this cycle, and are in sync now.
+    pub repaired: usize,
 }
 
 /// What a cycle knows of one server.
@@ -331,6 +335,8 @@ mod tests {
             state: None,
             mirrors: mirrors.iter().map(|(url, status)| (url.parse().unwrap(), mirror(*status))).collect(),
             notes: Vec::new(),
+            rewritten_at: None,
+            repaired: 0,
         }
     }
 
