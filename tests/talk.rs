@@ -37,6 +37,7 @@ async fn every_command(protocol: Protocol) {
     asks("help resync", &["resync [repo | npub]"]).await;
     asks("statsu", &["statsu", "Did you mean: status?"]).await;
     asks("watch", &["watch needs", "Usage: watch <npub"]).await;
+    asks("watch nobody@example.invalid", &["nobody@example.invalid"]).await;
     asks("list", &["I watch nobody yet"]).await;
     asks("status", &["I watch no repositories yet"]).await;
     asks(&format!("watch nostr:{}", owner.npub()), &["Watching", "npub1"]).await;
