@@ -19,7 +19,7 @@ mod world;
 
 use futures::{StreamExt, stream};
 use indicatif::ProgressBar;
-use nostr::prelude::{Filter, Keys, Kind, Tag, Timestamp};
+use nostr::prelude::{Kind, Tag, Timestamp};
 
 pub use self::{
     memory::{known, last_report, remembered},
@@ -29,7 +29,6 @@ pub use self::{
     world::{World, guard, own_addresses},
 };
 use crate::{
-    config::Config,
     model::{
         draft::{Draft, SignError},
         replace::dated_after,
@@ -37,10 +36,10 @@ use crate::{
     plan::converge::{Outcome, Step, next_step},
     report::{
         Report,
-        document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome},
+        document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome, ServerOutcome},
         tables::PlannedStep,
     },
-    store::{Store, StoreError},
+    store::StoreError,
 };
 
 /// What started a cycle.
@@ -63,6 +62,37 @@ impl Trigger {
             Self::Timer => "timer",
             Self::Once => "once",
             Self::Command => "command",
+        }
+    }
+}
+
+/// What a cycle knows at its end.
+#[derive(Debug)]
+pub struct CycleDone {
+    /// What it reported.
+    pub report: Report,
+    /// Every repository, whether the report had room for it or not.
+    pub outcomes: Vec<RepositoryOutcome>,
+    /// Every server.
+    pub servers: Vec<ServerOutcome>,
+}
+
+impl CycleDone {
+    /// What is said of a resync of `repositories` (`None`: all) that this cycle carried out.
+    #[must_use]
+    pub fn resynced(&self, repositories: Option<&BTreeSet<Coordinate>>, elapsed_secs: u64) -> Resync {
+        let about: Vec<&RepositoryOutcome> = self
+            .outcomes
+            .iter()
+            .filter(|outcome| repositories.is_none_or(|some| some.contains(&outcome.coordinate)))
+            .collect();
+        let mirrors = || about.iter().flat_map(|outcome| outcome.mirrors.values());
+        Resync::Done {
+            repos: about.len(),
+            mirrors: mirrors().count(),
+            in_sync: mirrors().filter(|mirror| mirror.status == MirrorStatus::InSync).count(),
+            repaired: about.iter().map(|outcome| outcome.repaired).sum(),
+            elapsed_secs,
         }
     }
 }
@@ -103,7 +133,7 @@ impl World {
         trigger: Trigger,
         next_at: Option<Timestamp>,
         progress: &ProgressBar,
-    ) -> Result<Report, CycleError> {
+    ) -> Result<CycleDone, CycleError> {
         let started = Timestamp::now();
         progress.set_message("looking at servers and relays");
         let survey = self.survey(started).await?;
@@ -145,7 +175,7 @@ impl World {
         let report = Report::of(cycle, authors, &server_outcomes, &outcomes, left_alone);
         progress.set_message("publishing the report");
         self.publish(&report).await?;
-        Ok(report)
+        Ok(CycleDone { report, outcomes, servers: server_outcomes })
     }
 
     /// What a cycle would do first for each mirror. Sends nothing to anyone.
