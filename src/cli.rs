@@ -100,16 +100,16 @@ pub(crate) fn daemon(context: &Context) -> anyhow::Result<Outcome> {
 pub(crate) fn mirror_once(context: &Context) -> anyhow::Result<Outcome> {
     let ready = ready_to_work(context)?;
     let progress = context.progress.add(spinner()?);
-    let report = runtime()?.block_on(async {
+    let done = runtime()?.block_on(async {
         let _lock = Lock::take(&ready.config.bot.data_dir)?;
         let world = world(&ready).await?;
         if world.is_paused() {
             bail!("the bot is paused: start `grasp-mirror daemon`, and send it: resume");
         }
-        anyhow::Ok(Box::pin(world.run(Trigger::Once, None, &progress)).await?.report)
+        anyhow::Ok(Box::pin(world.run(Trigger::Once, None, &progress)).await?)
     })?;
     progress.finish_and_clear();
-    print_report(context, &report)
+    print_report(context, &done.report)
 }
 
 /// `status`: the last report, also beside a running daemon.

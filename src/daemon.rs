@@ -23,6 +23,7 @@ use crate::{
     key,
     model::coordinate::{Coordinate, npub},
     plan::settings::Settings,
+    report::answers,
     store::{Store, StoreError, lock::Lock},
 };
 
@@ -257,8 +258,10 @@ impl Daemon {
                     "cycle done"
                 );
                 for one in &running.waiting {
-                    let elapsed_secs = one.since.elapsed().as_secs();
-                    let outcome = done.resynced(one.repositories.as_ref(), elapsed_secs);
+                    let about = done.outcomes.iter().filter(|outcome| {
+                        one.repositories.as_ref().is_none_or(|some| some.contains(&outcome.coordinate))
+                    });
+                    let outcome = answers::resynced(about, one.since.elapsed());
                     self.tell(Tidings::Resynced { question: one.question, outcome }).await;
                 }
                 self.tell(Tidings::Cycle(Box::new(done))).await;

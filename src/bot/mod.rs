@@ -41,11 +41,7 @@ use crate::{
         journal::{Entry, Letter},
         settings::Settings,
     },
-    relay::{
-        self, Relays,
-        direct,
-        follow::Heard,
-    },
+    relay::{self, Relays, direct, follow::Heard},
     report::line,
     store::{Store, records::Records},
     transfer::guard::Guard,

@@ -17,6 +17,8 @@ mod threads;
 mod verify;
 mod world;
 
+use std::time::{Duration, Instant};
+
 use futures::{StreamExt, stream};
 use indicatif::ProgressBar;
 use nostr::prelude::{Kind, Tag, Timestamp};
@@ -36,7 +38,7 @@ use crate::{
     plan::converge::{Outcome, Step, next_step},
     report::{
         Report,
-        document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome, ServerOutcome},
+        document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome},
         tables::PlannedStep,
     },
     store::StoreError,
@@ -66,35 +68,15 @@ impl Trigger {
     }
 }
 
-/// What a cycle knows at its end.
-#[derive(Debug)]
+/// What a cycle hands back.
+#[derive(Clone, Debug)]
 pub struct CycleDone {
-    /// What it reported.
+    /// The report, as it was published.
     pub report: Report,
-    /// Every repository, whether the report had room for it or not.
+    /// Every repository, also those that the report had no room for; sorted by coordinate.
     pub outcomes: Vec<RepositoryOutcome>,
-    /// Every server.
-    pub servers: Vec<ServerOutcome>,
-}
-
-impl CycleDone {
-    /// What is said of a resync of `repositories` (`None`: all) that this cycle carried out.
-    #[must_use]
-    pub fn resynced(&self, repositories: Option<&BTreeSet<Coordinate>>, elapsed_secs: u64) -> Resync {
-        let about: Vec<&RepositoryOutcome> = self
-            .outcomes
-            .iter()
-            .filter(|outcome| repositories.is_none_or(|some| some.contains(&outcome.coordinate)))
-            .collect();
-        let mirrors = || about.iter().flat_map(|outcome| outcome.mirrors.values());
-        Resync::Done {
-            repos: about.len(),
-            mirrors: mirrors().count(),
-            in_sync: mirrors().filter(|mirror| mirror.status == MirrorStatus::InSync).count(),
-            repaired: about.iter().map(|outcome| outcome.repaired).sum(),
-            elapsed_secs,
-        }
-    }
+    /// How long it took.
+    pub elapsed: Duration,
 }
 
 /// Why a cycle as a whole failed: the local machine is at fault, never one repository or server.
@@ -134,7 +116,7 @@ impl World {
         next_at: Option<Timestamp>,
         progress: &ProgressBar,
     ) -> Result<CycleDone, CycleError> {
-        let started = Timestamp::now();
+        let (started, clock) = (Timestamp::now(), Instant::now());
         progress.set_message("looking at servers and relays");
         let survey = self.survey(started).await?;
         for event in &survey.signed {
@@ -172,10 +154,11 @@ impl World {
             private: survey.catalog.private,
             over_limit: survey.catalog.over_limit,
         };
-        let report = Report::of(cycle, authors, &server_outcomes, &outcomes, left_alone);
+        let mut report = Report::of(cycle, authors, &server_outcomes, &outcomes, left_alone);
+        report.silent_inboxes = self.silent.iter().cloned().collect();
         progress.set_message("publishing the report");
         self.publish(&report).await?;
-        Ok(CycleDone { report, outcomes, servers: server_outcomes })
+        Ok(CycleDone { report, outcomes, elapsed: clock.elapsed() })
     }
 
     /// What a cycle would do first for each mirror. Sends nothing to anyone.
