@@ -12,6 +12,8 @@ pub(crate) const USAGE: Usage = Usage { name: "servers", args: "", about: "the s
 pub struct Server {
     /// Host, port and path.
     pub host: String,
+    /// Whether it is mirrored to at all.
+    pub used: bool,
     /// Whether it answered when last asked.
     pub reachable: bool,
     /// Why it is not used or not reachable, if so.
@@ -34,10 +36,15 @@ pub fn reply(servers: &[Server]) -> String {
         return "I know no servers. They belong in config.toml, [servers] known.".to_owned();
     }
     let each = servers.iter().map(|server| {
-        let Server { reachable, mirrors, in_sync, .. } = server;
-        let sign = if *reachable && in_sync == mirrors { "✓" } else { "!" };
-        let state =
-            if *reachable { format!("{in_sync} of {mirrors} in sync") } else { "not reachable".to_owned() };
+        let Server { used, reachable, mirrors, in_sync, .. } = server;
+        let (sign, state) = match (used, reachable) {
+            (false, _) => ("-", "not used".to_owned()),
+            (true, false) => ("!", "not reachable".to_owned()),
+            (true, true) => {
+                let sign = if in_sync == mirrors { "✓" } else { "!" };
+                (sign, format!("{in_sync} of {mirrors} in sync"))
+            }
+        };
         let reason =
             server.reason.as_deref().map_or(String::new(), |reason| format!(": {}", clean(reason, 80)));
         format!("{sign} {}: {state}{reason}", clean(&server.host, 60))

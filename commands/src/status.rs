@@ -9,6 +9,9 @@ use crate::{
 pub(crate) const USAGE: Usage =
     Usage { name: "status", args: "[repo]", about: "how the mirrors are: all, or those of one repository" };
 
+/// As much of a reason as reads well on a phone, in characters.
+pub(crate) const REASON: usize = 120;
+
 /// All mirrors, in numbers. Times are Unix seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overview {
@@ -82,7 +85,7 @@ pub fn reply(overview: &Overview, now: u64) -> String {
     if !overview.troubled.is_empty() {
         let each = overview.troubled.iter().map(|one| {
             let first = one.problems.first();
-            let why = first.map_or(String::new(), |first| format!(", {}", brief(first, now)));
+            let why = first.map_or(String::new(), |first| format!(", {}", brief(first, now, REASON)));
             let more = one.problems.len().saturating_sub(1);
             let more = if more > 0 { format!(" (+{more})") } else { String::new() };
             format!("• {}: {} of {}{why}{more}", clean(&one.repo.identifier, 60), one.copies, one.wanted)
@@ -120,16 +123,17 @@ pub fn reply_repo(status: &RepoStatus, now: u64) -> String {
         }
     }];
     if !problems.is_empty() {
-        out.push(lines(problems.iter().map(|problem| format!("• {}", brief(problem, now))), 20));
+        out.push(lines(problems.iter().map(|problem| format!("• {}", brief(problem, now, REASON))), 20));
     }
     out.extend(notes.iter().take(5).map(|note| clean(note, 200)));
     out.join("\n")
 }
 
-/// `host: failing for 3 min, reason (next try in 5 min)`.
-pub(crate) fn brief(problem: &Problem, now: u64) -> String {
+/// `host: failing for 3 min, reason (next try in 5 min)`, with at most `longest` characters of the reason.
+#[must_use]
+pub fn brief(problem: &Problem, now: u64, longest: usize) -> String {
     let status = clean(&problem.status, 20).replace('_', " ");
-    let reason = clean(&problem.reason, 120);
+    let reason = clean(&problem.reason, longest);
     let reason = if reason.is_empty() { String::new() } else { format!(", {reason}") };
     let retry = problem.retry_at.map_or(String::new(), |at| format!(" (next try {})", until(now, at)));
     let elapsed = span(now.saturating_sub(problem.since));

@@ -159,6 +159,8 @@ fn a_name_finds_its_repository() {
     assert_eq!(find(&format!("{NPUB}/hello")), Found::One(repo("hello")));
     assert_eq!(find("grasp-miror"), Found::None(Some(repo("grasp-mirror"))));
     assert_eq!(find("zzzz"), Found::None(None));
+    let Ok(npub) = PublicKey::from_byte_array([1; 32]).to_bech32();
+    assert_eq!(find(&format!("{npub}/Grasp")), Found::None(Some(repo("Grasp"))));
 
     let name = RepoName::Identifier("hello".to_owned());
     insta::assert_snapshot!(find("hello").reply(&name), @r#"
@@ -287,17 +289,22 @@ fn resync_tells_of_start_and_end() {
 fn the_rest_is_short_too() {
     let server = |host: &str, reachable, reason: Option<&str>| servers::Server {
         host: host.to_owned(),
+        used: host != "relay.example",
         reachable,
         reason: reason.map(str::to_owned),
         mirrors: 12,
         in_sync: 12,
     };
-    let all =
-        [server("relay.ngit.dev", true, None), server("git.uid.ovh", false, Some("no answer\r\nin 10 s"))];
+    let all = [
+        server("relay.ngit.dev", true, None),
+        server("git.uid.ovh", false, Some("no answer\r\nin 10 s")),
+        server("relay.example", true, Some("no GRASP server")),
+    ];
     insta::assert_snapshot!(servers::reply(&all), @"
-    2 servers:
+    3 servers:
     ✓ relay.ngit.dev: 12 of 12 in sync
     ! git.uid.ovh: not reachable: no answer in 10 s
+    - relay.example: not used: no GRASP server
     ");
     let mirrors = [
         Mirror::InSync {

@@ -245,7 +245,9 @@ impl RepoName {
                 };
                 let near = known.iter().filter(of).filter(|one| likeness(one) > 0.5);
                 let best = near.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-                Found::None(best.map(|best| (*best).clone()))
+                // A repository with several maintainers is known under one of them.
+                let elsewhere = || known.iter().find(|one| one.identifier.to_lowercase() == lower);
+                Found::None(best.or_else(elsewhere).map(|best| (*best).clone()))
             }
             many => Found::Many(many.iter().map(|one| (**one).clone()).collect()),
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     Command, ParseError, RepoName, Repository, Usage, Words, ago, clean,
-    status::{Problem, brief},
+    status::{Problem, REASON, brief},
     text::lines,
 };
 
@@ -57,7 +57,7 @@ pub fn reply(
                 ago(now, *read_at)
             )
         }
-        Mirror::Not(problem) => format!("! {}", brief(problem, now)),
+        Mirror::Not(problem) => format!("! {}", brief(problem, now, REASON)),
     });
     format!("{repo}\n{}{notes}", lines(each, 20))
 }

@@ -23,13 +23,24 @@ pub(super) const AT_ONCE: usize = 16;
 /// A guard that trusts the addresses in the operator's own configuration.
 #[must_use]
 pub fn guard(config: &Config) -> Guard {
-    let own = config.servers.known.iter().map(|server| server.http_base().clone()).chain(
+    Guard::new(config.network.allow_private_addresses, own_addresses(config))
+}
+
+/// The addresses in the operator's own configuration.
+pub fn own_addresses(config: &Config) -> impl Iterator<Item = Url> {
+    config.servers.known.iter().map(|server| server.http_base().clone()).chain(
         [&config.bot.relays, &config.bot.index_relays, &config.bot.inbox_relays]
             .into_iter()
             .flatten()
             .filter_map(|relay| Url::parse(relay.as_str()).ok()),
-    );
-    Guard::new(config.network.allow_private_addresses, own)
+    )
+}
+
+pub(super) fn catalog_limits(config: &Config) -> catalog::Limits {
+    catalog::Limits {
+        max_refs: config.limits.max_refs,
+        max_repos_per_author: config.limits.max_repos_per_author,
+    }
 }
 
 /// Connections, stores and limits of one run. A new run starts with new connections, so a relay that was down
@@ -108,13 +119,6 @@ impl World {
 
     pub(super) fn bot(&self) -> PublicKey {
         self.keys.public_key()
-    }
-
-    pub(super) fn catalog_limits(&self) -> catalog::Limits {
-        catalog::Limits {
-            max_refs: self.config.limits.max_refs,
-            max_repos_per_author: self.config.limits.max_repos_per_author,
-        }
     }
 
     /// The folder of a repository's local copy.

@@ -46,7 +46,8 @@ mod tests {
 
     #[test]
     fn one_line_says_how_it_stands() {
-        let said = |in_sync, mirrors, servers| line(&Totals { in_sync, mirrors, servers, ..Totals::default() });
+        let said =
+            |in_sync, mirrors, servers| line(&Totals { in_sync, mirrors, servers, ..Totals::default() });
         insta::assert_snapshot!(said(104, 108, 9), @"104 of 108 mirrors in sync on 9 servers");
         insta::assert_snapshot!(said(1, 1, 1), @"1 of 1 mirror in sync on 1 server");
         insta::assert_snapshot!(said(0, 0, 9), @"nothing to mirror yet");

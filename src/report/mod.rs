@@ -1,6 +1,8 @@
-//! What is told to people and programs: the status document and the tables made from it. Pure.
+//! What is told to people and programs: the status document, and the tables, answers and lines made from it. Pure.
 
+pub mod answers;
 pub mod document;
+pub mod line;
 pub mod tables;
 
 pub use document::{Report, ReportedRepository, ReportedServer};

@@ -1,28 +1,30 @@
 //! The report as a person reads it in a terminal.
 
 use comfy_table::{Cell, ContentArrangement, LineStyle, Table, TableStyle};
-use grasp_mirror_commands::{ago, count, short};
+use grasp_mirror_commands::{
+    ago, count, short,
+    status::{brief, headline},
+};
 
-use super::document::{Report, ServerOutcome};
+use super::{
+    answers,
+    document::{Report, ServerOutcome},
+};
 use crate::model::{coordinate::Coordinate, placement::Placement, server::ServerUrl};
+
+/// As much text from outside as goes into a cell, in characters.
+const LONGEST: usize = 300;
 
 /// The table of `status`.
 ///
 /// `now` is Unix seconds; times are told from there.
 #[must_use]
 pub fn status(report: &Report, now: u64) -> String {
-    let totals = &report.totals;
     if report.cycle.number == 0 {
         return "No cycle has run yet: `grasp-mirror mirror-once` runs one.".to_owned();
     }
-    let mut text = format!(
-        "{} of {} in sync: {} on {}, read back {}.\n",
-        totals.in_sync,
-        count(totals.mirrors, "mirror", "mirrors"),
-        count(totals.repos, "repository", "repositories"),
-        count(totals.servers, "server", "servers"),
-        ago(now, report.cycle.finished_at)
-    );
+    let headline = headline(&answers::overview(report, false));
+    let mut text = format!("{headline}, read back {}.\n", ago(now, report.cycle.finished_at));
     let mut servers = table(&["server", "", "mirrors", "in sync", "software"]);
     for server in &report.servers {
         let mark = match (&server.unused, server.reachable) {
@@ -41,15 +43,8 @@ pub fn status(report: &Report, now: u64) -> String {
     text = format!("{text}\n{servers}\n");
     let mut repos = table(&["repository", "copies", "problems and notes"]);
     for repo in &report.repos {
-        let problems = repo.problems.iter().map(|problem| {
-            let when = ago(now, problem.since);
-            format!(
-                "{}: {} since {when}: {}",
-                problem.server.host(),
-                problem.status.as_str(),
-                clean(&problem.reason)
-            )
-        });
+        let problems = answers::from_report(repo).problems;
+        let problems = problems.iter().map(|problem| brief(problem, now, LONGEST));
         let lines: Vec<String> = problems.chain(repo.notes.iter().map(|note| clean(note))).collect();
         repos.add_row([
             Cell::new(repository(&repo.a)),
@@ -165,7 +160,7 @@ fn table(header: &[&str]) -> Table {
 
 /// Text from outside, fit for a cell.
 fn clean(text: &str) -> String {
-    grasp_mirror_commands::clean(text, 300)
+    grasp_mirror_commands::clean(text, LONGEST)
 }
 
 #[cfg(test)]

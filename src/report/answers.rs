@@ -1,0 +1,191 @@
+//! What is known, in the form in which the command language answers with it.
+//!
+//! Numbers and servers come from the last report; the mirrors of one repository from its record, since a large
+//! report leaves repositories out.
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use grasp_mirror_commands::{
+    Found, RepoName, Repository,
+    list::Author,
+    servers::Server,
+    status::{Overview, Problem, RepoStatus},
+    why::Mirror,
+};
+use nostr::prelude::PublicKey;
+
+use super::document::{Report, ReportedRepository};
+use crate::{
+    model::{coordinate::Coordinate, server::ServerUrl, status::MirrorStatus},
+    plan::{
+        catalog::Watched,
+        record::{MirrorRecord, RepositoryRecord},
+    },
+};
+
+/// `status`: all mirrors, the repositories with trouble worst first.
+#[must_use]
+pub fn overview(report: &Report, paused: bool) -> Overview {
+    let ran = report.cycle.number > 0;
+    let mut troubled: Vec<RepoStatus> =
+        report.repos.iter().filter(|repo| !repo.problems.is_empty()).map(from_report).collect();
+    troubled.sort_by_key(|status| Reverse(status.wanted.saturating_sub(status.copies)));
+    Overview {
+        repos: report.totals.repos,
+        servers: report.totals.servers,
+        mirrors: report.totals.mirrors,
+        in_sync: report.totals.in_sync,
+        paused,
+        finished_at: ran.then_some(report.cycle.finished_at),
+        next_at: report.cycle.next_at,
+        troubled,
+    }
+}
+
+/// `status <repo>`: the mirrors of one repository.
+#[must_use]
+pub fn repository(report: &Report, coordinate: &Coordinate, record: &RepositoryRecord) -> RepoStatus {
+    let troubled = record.mirrors.iter().filter(|(_, mirror)| mirror.status != MirrorStatus::InSync);
+    let problems: Vec<Problem> = troubled.map(|(server, mirror)| problem(server, mirror)).collect();
+    RepoStatus {
+        repo: named(coordinate),
+        copies: record.mirrors.len() - problems.len(),
+        wanted: record.mirrors.len(),
+        problems,
+        notes: notes(report, coordinate),
+    }
+}
+
+/// `why <repo> [server]`: each mirror of one repository, or those on the servers that `server` may mean.
+#[must_use]
+pub fn why(record: &RepositoryRecord, server: Option<&str>) -> Vec<Mirror> {
+    let exactly = |url: &ServerUrl| server.is_none_or(|word| is_called(url, word));
+    let perhaps = |url: &ServerUrl| server.is_none_or(|word| url.host().contains(&word.to_lowercase()));
+    let known = record.mirrors.keys().any(exactly);
+    let meant = |url: &ServerUrl| if known { exactly(url) } else { perhaps(url) };
+    let mirrors = record.mirrors.iter().filter(|(url, _)| meant(url));
+    mirrors
+        .map(|(url, mirror)| match mirror.status {
+            MirrorStatus::InSync => Mirror::InSync {
+                server: url.host().to_owned(),
+                placement: mirror.placement.as_str().to_owned(),
+                read_at: mirror.read_back_at.unwrap_or(mirror.since),
+            },
+            _ => Mirror::Not(problem(url, mirror)),
+        })
+        .collect()
+}
+
+/// What else people should know of a repository; empty also when the report had no room for it.
+#[must_use]
+pub fn notes(report: &Report, coordinate: &Coordinate) -> Vec<String> {
+    let reported = report.repos.iter().find(|repo| repo.a == *coordinate);
+    reported.map(|repo| repo.notes.clone()).unwrap_or_default()
+}
+
+/// `servers`: each server, with the reason where it is of no use now.
+#[must_use]
+pub fn servers(report: &Report) -> Vec<Server> {
+    let mut down: BTreeMap<&ServerUrl, &str> = BTreeMap::new();
+    for problem in report.repos.iter().flat_map(|repo| &repo.problems) {
+        if problem.status == MirrorStatus::Unreachable {
+            down.entry(&problem.server).or_insert(&problem.reason);
+        }
+    }
+    let each = report.servers.iter().map(|server| {
+        let why_down = down.get(&server.url).filter(|_| !server.reachable);
+        Server {
+            host: server.url.host().to_owned(),
+            used: server.unused.is_none(),
+            reachable: server.reachable,
+            reason: server.unused.clone().or_else(|| why_down.map(|reason| brief(reason))),
+            mirrors: server.mirrors,
+            in_sync: server.in_sync,
+        }
+    });
+    each.collect()
+}
+
+/// `list`: who and what is watched. `known` are the repositories found so far, `name` is what a person's profile
+/// says.
+#[must_use]
+pub fn list<'a>(
+    watched: &Watched,
+    known: impl IntoIterator<Item = &'a Coordinate>,
+    name: impl Fn(&PublicKey) -> Option<String>,
+) -> (Vec<Author>, Vec<Repository>) {
+    let mut repos: BTreeMap<&PublicKey, usize> = BTreeMap::new();
+    for coordinate in known {
+        *repos.entry(&coordinate.owner).or_default() += 1;
+    }
+    let author = |key: &PublicKey| Author {
+        name: name(key),
+        key: *key,
+        repos: repos.get(key).copied().unwrap_or_default(),
+    };
+    let mut authors: Vec<Author> = watched.authors.iter().map(author).collect();
+    authors
+        .sort_by_key(|author| (author.name.is_none(), author.name.as_ref().map(|name| name.to_lowercase())));
+    (authors, watched.repositories.iter().map(named).collect())
+}
+
+/// Which of the `known` repositories a person means; a NIP-05 name has to be looked up before.
+#[must_use]
+pub fn find_repo<'a>(name: &RepoName, known: impl IntoIterator<Item = &'a Coordinate>) -> Found {
+    let known: Vec<Repository> = known.into_iter().map(named).collect();
+    name.find(&known)
+}
+
+/// The repository in the words of the command language.
+#[must_use]
+pub fn named(coordinate: &Coordinate) -> Repository {
+    Repository { author: coordinate.owner, identifier: coordinate.identifier.clone() }
+}
+
+/// The way back from [`named`].
+#[must_use]
+pub fn coordinate(repository: &Repository) -> Coordinate {
+    Coordinate::new(repository.author, repository.identifier.clone())
+}
+
+/// Whether a person who writes `word` names exactly this server.
+fn is_called(server: &ServerUrl, word: &str) -> bool {
+    server.host().eq_ignore_ascii_case(word.trim_end_matches('/'))
+        || word.parse().is_ok_and(|url: ServerUrl| url == *server)
+}
+
+/// A reason without what is said beside it anyway.
+fn brief(reason: &str) -> String {
+    reason.strip_prefix("it cannot be reached: ").unwrap_or(reason).to_owned()
+}
+
+fn problem(server: &ServerUrl, mirror: &MirrorRecord) -> Problem {
+    Problem {
+        server: server.host().to_owned(),
+        status: mirror.status.as_str().to_owned(),
+        reason: mirror.reason.as_deref().map(brief).unwrap_or_default(),
+        since: mirror.since,
+        retry_at: mirror.retry_at,
+    }
+}
+
+/// What the report says of one repository.
+pub(super) fn from_report(repo: &ReportedRepository) -> RepoStatus {
+    let problems = repo.problems.iter().map(|problem| Problem {
+        server: problem.server.host().to_owned(),
+        status: problem.status.as_str().to_owned(),
+        reason: brief(&problem.reason),
+        since: problem.since,
+        retry_at: problem.retry_at,
+    });
+    RepoStatus {
+        repo: named(&repo.a),
+        copies: repo.copies,
+        wanted: repo.wanted,
+        problems: problems.collect(),
+        notes: repo.notes.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

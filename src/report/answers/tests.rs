@@ -1,0 +1,207 @@
+use std::collections::BTreeSet;
+
+use grasp_mirror_commands::{self as commands, Command};
+
+use super::*;
+use crate::{
+    model::placement::Placement,
+    report::document::{CycleSummary, LeftAlone, RepositoryOutcome, ServerOutcome},
+};
+
+const NOW: u64 = 1_790_000_000;
+
+fn owner() -> PublicKey {
+    PublicKey::from_hex("79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798").unwrap()
+}
+
+fn other() -> PublicKey {
+    PublicKey::from_hex("c6047f9441ed7d6d3045406e95c07cd85c778e4b8cef3ca7abac09b95c709ee5").unwrap()
+}
+
+fn url(host: &str) -> ServerUrl {
+    host.parse().unwrap()
+}
+
+fn mirror(status: MirrorStatus, reason: &str) -> MirrorRecord {
+    MirrorRecord {
+        status,
+        placement: Placement::Listed,
+        reason: (!reason.is_empty()).then(|| reason.to_owned()),
+        since: NOW - 7_300,
+        read_back_at: Some(NOW - 130),
+        retry_at: (status == MirrorStatus::Failing).then_some(NOW + 300),
+        failures: 0,
+        refused: BTreeMap::new(),
+        conversation: None,
+    }
+}
+
+fn outcome(d: &str, mirrors: &[(&str, MirrorStatus, &str)]) -> RepositoryOutcome {
+    RepositoryOutcome {
+        coordinate: Coordinate::new(owner(), d),
+        state: None,
+        mirrors: mirrors.iter().map(|(host, status, reason)| (url(host), mirror(*status, reason))).collect(),
+        notes: if mirrors.is_empty() {
+            vec!["empty: no maintainer has signed a state yet".to_owned()]
+        } else {
+            Vec::new()
+        },
+    }
+}
+
+/// Two repositories on three servers, one of which is down, and an empty one.
+fn outcomes() -> [RepositoryOutcome; 3] {
+    use MirrorStatus::{Failing, InSync, Unreachable};
+    let down = "it cannot be reached: connection\nrefused";
+    [
+        outcome("empty", &[]),
+        outcome(
+            "fine",
+            &[
+                ("relay.ngit.dev", InSync, ""),
+                ("gitnostr.com", InSync, ""),
+                ("git.uid.ovh", Unreachable, down),
+            ],
+        ),
+        outcome(
+            "hello",
+            &[
+                ("relay.ngit.dev", InSync, ""),
+                ("gitnostr.com", Failing, "\u{202e}timed out"),
+                ("git.uid.ovh", Unreachable, down),
+            ],
+        ),
+    ]
+}
+
+fn report() -> Report {
+    let servers =
+        ["relay.ngit.dev", "gitnostr.com", "git.uid.ovh", "relay.example"].map(|host| ServerOutcome {
+            url: url(host),
+            reachable: host != "git.uid.ovh",
+            software: None,
+            unused: (host == "relay.example")
+                .then(|| "no GRASP server: its information document names none".to_owned()),
+        });
+    let cycle = CycleSummary {
+        number: 3,
+        finished_at: NOW - 130,
+        next_at: Some(NOW + 3_400),
+        ..CycleSummary::default()
+    };
+    Report::of(cycle, &BTreeSet::from([owner()]), &servers, &outcomes(), LeftAlone::default())
+}
+
+fn record(d: &str) -> RepositoryRecord {
+    let found = outcomes().into_iter().find(|outcome| outcome.coordinate.identifier == d).unwrap();
+    RepositoryRecord { mirrors: found.mirrors, ..RepositoryRecord::default() }
+}
+
+fn hello() -> Coordinate {
+    Coordinate::new(owner(), "hello")
+}
+
+#[test]
+fn status_is_the_report_s_and_the_worst_comes_first() {
+    insta::assert_snapshot!(commands::status::reply(&overview(&report(), false), NOW), @"
+    ! 3 of 6 mirrors in sync: 3 repositories on 3 servers.
+    • hello: 1 of 3, git.uid.ovh: unreachable for 2 h, connection refused (+1)
+    • fine: 2 of 3, git.uid.ovh: unreachable for 2 h, connection refused
+    Checked 2 min ago, next check in 56 min.
+    ");
+    let blank = Report::of(CycleSummary::default(), &BTreeSet::new(), &[], &[], LeftAlone::default());
+    insta::assert_snapshot!(commands::status::reply(&overview(&blank, false), NOW), @"
+    Nothing to mirror yet. Send: watch <npub>
+    Not checked yet.
+    ");
+}
+
+#[test]
+fn the_mirrors_of_one_repository_are_its_record_s() {
+    let told = |d: &str| {
+        let status = repository(&report(), &Coordinate::new(owner(), d), &record(d));
+        commands::status::reply_repo(&status, NOW)
+    };
+    insta::assert_snapshot!(told("hello"), @"
+    ! hello by npub10xlxv…ge6d: in sync on 1 of 3 servers.
+    • git.uid.ovh: unreachable for 2 h, connection refused
+    • gitnostr.com: failing for 2 h, timed out (next try in 5 min)
+    ");
+    insta::assert_snapshot!(told("empty"), @"
+    empty by npub10xlxv…ge6d: no mirrors.
+    empty: no maintainer has signed a state yet
+    ");
+}
+
+#[test]
+fn why_finds_the_server_that_is_meant() {
+    let told = |server: Option<&str>| {
+        let mirrors = why(&record("hello"), server);
+        commands::why::reply(&named(&hello()), server, &mirrors, &notes(&report(), &hello()), NOW)
+    };
+    insta::assert_snapshot!(told(None), @"
+    hello by npub10xlxv…ge6d
+    ! git.uid.ovh: unreachable for 2 h, connection refused
+    ! gitnostr.com: failing for 2 h, timed out (next try in 5 min)
+    ✓ relay.ngit.dev: in sync (listed), read back 2 min ago
+    ");
+    insta::assert_snapshot!(told(Some("GitNostr.com/")), @"
+    hello by npub10xlxv…ge6d
+    ! gitnostr.com: failing for 2 h, timed out (next try in 5 min)
+    ");
+    insta::assert_snapshot!(told(Some("elsewhere.example")), @"hello by npub10xlxv…ge6d has no mirror on elsewhere.example. Send: servers");
+    let hosts = |word: &str| why(&record("hello"), Some(word)).len();
+    for (word, found) in
+        [("wss://gitnostr.com", 1), ("https://GITNOSTR.com", 1), ("gitnostr", 1), ("git", 3), ("zzz", 0)]
+    {
+        assert_eq!(hosts(word), found, "{word}");
+    }
+}
+
+#[test]
+fn servers_say_why_they_are_of_no_use() {
+    insta::assert_snapshot!(commands::servers::reply(&servers(&report())), @"
+    4 servers:
+    ✓ relay.ngit.dev: 2 of 2 in sync
+    ! gitnostr.com: 1 of 2 in sync
+    ! git.uid.ovh: not reachable: connection refused
+    - relay.example: not used: no GRASP server: its information document names none
+    ");
+}
+
+#[test]
+fn a_list_has_names_first_and_counts_what_was_found() {
+    let watched = Watched {
+        authors: BTreeSet::from([owner(), other()]),
+        repositories: BTreeSet::from([Coordinate::new(other(), "one\u{202e}")]),
+    };
+    let known = [hello(), Coordinate::new(owner(), "fine")];
+    let (authors, repositories) = list(&watched, &known, |key| (*key == other()).then(|| "Zoë\n".to_owned()));
+    insta::assert_snapshot!(commands::list::reply(&authors, &repositories), @"
+    Authors (2):
+    • Zoë, npub1ccz8l…mnyd: 0 repositories
+    • npub10xlxv…ge6d: 2 repositories
+    Single repositories (1):
+    • one by npub1ccz8l…mnyd
+    ");
+}
+
+#[test]
+fn a_name_that_fits_several_is_answered_with_the_candidates() {
+    let known = [hello(), Coordinate::new(other(), "hello"), Coordinate::new(owner(), "fine")];
+    let find = |message: &str| match commands::parse(message) {
+        Ok(Command::Status(Some(name))) => (find_repo(&name, &known), name),
+        _ => unreachable!(),
+    };
+    let (found, name) = find("status hello");
+    insta::assert_snapshot!(found.reply(&name), @r#"
+    Several repositories are called "hello". Which one?
+    • npub10xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqpkge6d/hello
+    • npub1ccz8l9zpa47k6vz9gphftsrumpw80rjt3nhnefat4symjhrsnmjs38mnyd/hello
+    "#);
+    let (found, _) = find("status FINE");
+    assert_eq!(found, Found::One(named(&known[2])));
+    assert_eq!(coordinate(&named(&known[2])), known[2]);
+    let (found, name) = find("status helo");
+    insta::assert_snapshot!(found.reply(&name), @r#"I know no repository "helo". Did you mean hello by npub1ccz8l…mnyd?"#);
+}
