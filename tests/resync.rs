@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use grasp_mirror_testkit::{Chat, Mirror, Owner, Protocol, Server, TestRelay, look};
+use grasp_mirror_testkit::{Mirror, Owner, Protocol, Server, TestRelay, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -13,9 +13,14 @@ async fn what_a_server_lost_comes_back() {
     for owner in [&hello, &other] {
         owner.publish(owner.announcement().at(&a), &a).await;
     }
-    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&hello).watches(&other);
-    let ada = Chat::at(&mirror, &relay).await;
-    let mirror = mirror.obeys(&ada);
+    let (mirror, ada) = Mirror::new(BINARY)
+        .knows(&a)
+        .knows(&b)
+        .uses(&relay)
+        .watches(&hello)
+        .watches(&other)
+        .commanded_at(&relay)
+        .await;
     let daemon = mirror.daemon().await;
     let copies = async || {
         let [hello, other] = ["hello", "other"].map(|d| mirror.url_at(&b, d));
