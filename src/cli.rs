@@ -27,7 +27,11 @@ const ENV_EXAMPLE: &str = include_str!("../.env.example");
 
 /// The configuration as the command line, the environment and the files have it.
 pub(crate) fn load(overrides: &Overrides) -> anyhow::Result<Config> {
-    Ok(Config::load(overrides, &|name| std::env::var(name).ok())?)
+    Ok(Config::load(overrides, &environment)?)
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// `init`: writes what is missing, keeps what is there.
@@ -84,7 +88,8 @@ pub(crate) fn init(context: &Context) -> anyhow::Result<Outcome> {
 pub(crate) fn daemon(context: &Context) -> anyhow::Result<Outcome> {
     let ready = ready_to_work(context)?;
     let runtime = runtime()?;
-    let ended = runtime.block_on(daemon::run(&ready.config, &ready.bot.keys));
+    let reload = || Config::load(&context.overrides, &environment);
+    let ended = runtime.block_on(daemon::run(ready.config, &ready.bot.keys, reload));
     // A pack that is being indexed is not waited for: it comes in whole or not at all.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended?;

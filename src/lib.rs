@@ -13,6 +13,7 @@
 //!
 //! The page `ARCHITECTURE.md` says why it is like this.
 
+pub mod bot;
 pub mod config;
 pub mod cycle;
 pub mod daemon;

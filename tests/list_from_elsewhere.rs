@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use grasp_mirror_testkit::{Chat, Mirror, Owner, Protocol, Server, TestRelay, look};
+use grasp_mirror_testkit::{Mirror, Owner, Protocol, Server, TestRelay, look};
 use nostr::{
     event::{Event, EventBuilder, FinalizeEvent, Kind, Tag},
     filter::Filter,
@@ -24,9 +24,8 @@ async fn newer_lists_are_obeyed() {
     for owner in [&first, &second, &third, &fourth] {
         owner.publish(owner.announcement().at(&a), &a).await;
     }
-    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&first);
-    let ada = Chat::at(&mirror, &relay).await;
-    let mirror = mirror.obeys(&ada);
+    let (mirror, ada) =
+        Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&first).commanded_at(&relay).await;
     let daemon = mirror.daemon().await;
     let arrives = async |owner: &Owner, server: &Server| {
         look::wait_until(SOON, &format!("{} is on {}", owner.d, server.url()), async || {

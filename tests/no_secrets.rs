@@ -1,7 +1,7 @@
 //! An announcement may hold passwords, by mistake or on purpose: the bot does not pass them on, in no log,
 //! reason or report. Neither does it its own key, or one that somebody sends it by mistake.
 
-use grasp_mirror_testkit::{Chat, Mirror, Owner, Person, Protocol, Server, TestRelay, free_port};
+use grasp_mirror_testkit::{Mirror, Owner, Person, Protocol, Server, TestRelay, free_port};
 use nostr::{filter::Filter, nips::nip19::ToBech32};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
@@ -45,9 +45,11 @@ async fn passwords_in_addresses_are_not_passed_on() {
 #[tokio::test]
 async fn secret_keys_are_neither_logged_nor_repeated() {
     let relay = TestRelay::start().await;
-    let mirror = Mirror::new(BINARY).uses(&relay).env("RUST_LOG", "debug,grasp_mirror=trace");
-    let ada = Chat::at(&mirror, &relay).await;
-    let mirror = mirror.obeys(&ada);
+    let (mirror, ada) = Mirror::new(BINARY)
+        .uses(&relay)
+        .env("RUST_LOG", "debug,grasp_mirror=trace")
+        .commanded_at(&relay)
+        .await;
     let daemon = mirror.daemon().await;
     let sent = Person::new().nsec();
     for protocol in [Protocol::Nip17, Protocol::Nip04] {

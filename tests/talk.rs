@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use grasp_mirror_testkit::{Chat, Mirror, Owner, Protocol, Server, TestRelay, look};
+use grasp_mirror_testkit::{Mirror, Owner, Protocol, Server, TestRelay, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -20,9 +20,7 @@ async fn every_command(protocol: Protocol) {
     let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
     let owner = Owner::new("hello").at_home_on(&relay);
     owner.publish(owner.announcement().at(&a), &a).await;
-    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay);
-    let ada = Chat::at(&mirror, &relay).await;
-    let mirror = mirror.obeys(&ada);
+    let (mirror, ada) = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).commanded_at(&relay).await;
     let daemon = mirror.daemon().await;
     // The same text twice in a second is one question, so repeated ones are written differently.
     let asks = async |question: &str, parts: &[&str]| {
@@ -37,6 +35,7 @@ async fn every_command(protocol: Protocol) {
     asks("help resync", &["resync [repo | npub]"]).await;
     asks("statsu", &["statsu", "Did you mean: status?"]).await;
     asks("watch", &["watch needs", "Usage: watch <npub"]).await;
+    asks("watch nobody@example.invalid", &["nobody@example.invalid"]).await;
     asks("list", &["I watch nobody yet"]).await;
     asks("status", &["I watch no repositories yet"]).await;
     asks(&format!("watch nostr:{}", owner.npub()), &["Watching", "npub1"]).await;

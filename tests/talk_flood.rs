@@ -15,9 +15,7 @@ const GROWTH_KIB: u64 = 64 << 10;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_wraps_from_strangers() {
     let relay = TestRelay::start().await;
-    let mirror = Mirror::new(BINARY).uses(&relay);
-    let ada = Chat::at(&mirror, &relay).await;
-    let mirror = mirror.obeys(&ada);
+    let (mirror, ada) = Mirror::new(BINARY).uses(&relay).commanded_at(&relay).await;
     let daemon = mirror.daemon().await;
     ada.catch_up().await;
     let (cpu, rss) = (daemon.cpu(), daemon.rss_kib());

@@ -22,24 +22,26 @@ fn protocol(round: u32) -> Protocol {
     if round.is_multiple_of(2) { Protocol::Nip17 } else { Protocol::Nip04 }
 }
 
-#[tokio::test]
-async fn killed_between_its_start_and_the_answer() {
+/// Kills the bot at ten moments between the question and the answer; when it `starts`, it was asked while down.
+async fn killed_at_any_moment(starts: bool) {
     let relay = TestRelay::start().await;
-    let mirror = Mirror::new(BINARY).uses(&relay);
-    let ada = Chat::at(&mirror, &relay).await;
-    let mirror = mirror.obeys(&ada);
-    let mut asked = vec![ada.ask(Protocol::Nip17, "status nothing").await];
-    let start = Instant::now();
-    let daemon = mirror.start_daemon();
-    ada.answers(&asked[0], 1).await;
-    let whole = start.elapsed();
-    daemon.kill();
-
-    for round in 1..=KILLS {
-        asked.push(ada.ask(protocol(round), &format!("status nothing-{round}")).await);
-        let daemon = mirror.start_daemon();
-        tokio::time::sleep(whole * round / KILLS).await;
+    let (mirror, ada) = Mirror::new(BINARY).uses(&relay).commanded_at(&relay).await;
+    let mut asked = Vec::new();
+    let mut whole = Duration::ZERO;
+    for round in 0..=KILLS {
+        let text = format!("status nothing-{round}");
+        let daemon = if starts { None } else { Some(mirror.daemon().await) };
+        let question = ada.ask(protocol(round), &text).await;
+        let start = Instant::now();
+        let daemon = daemon.unwrap_or_else(|| mirror.start_daemon());
+        if round == 0 {
+            ada.answers(&question, 1).await;
+            whole = start.elapsed();
+        } else {
+            tokio::time::sleep(whole * round / KILLS).await;
+        }
         daemon.kill();
+        asked.push(question);
     }
     let daemon = mirror.daemon().await;
     expect_one_answer_each(&ada, &asked).await;
@@ -47,27 +49,13 @@ async fn killed_between_its_start_and_the_answer() {
 }
 
 #[tokio::test]
-async fn killed_right_after_a_question() {
-    let relay = TestRelay::start().await;
-    let mirror = Mirror::new(BINARY).uses(&relay);
-    let ada = Chat::at(&mirror, &relay).await;
-    let mirror = mirror.obeys(&ada);
-    let daemon = mirror.daemon().await;
-    let start = Instant::now();
-    ada.answer_to(Protocol::Nip17, "status nothing").await;
-    let whole = start.elapsed();
-    daemon.kill();
+async fn killed_between_its_start_and_the_answer() {
+    killed_at_any_moment(true).await;
+}
 
-    let mut asked = Vec::new();
-    for round in 0..KILLS {
-        let daemon = mirror.daemon().await;
-        asked.push(ada.ask(protocol(round), &format!("status nothing-{round}")).await);
-        tokio::time::sleep(whole * round / KILLS).await;
-        daemon.kill();
-    }
-    let daemon = mirror.daemon().await;
-    expect_one_answer_each(&ada, &asked).await;
-    daemon.stop().await;
+#[tokio::test]
+async fn killed_between_the_question_and_the_answer() {
+    killed_at_any_moment(false).await;
 }
 
 #[tokio::test]

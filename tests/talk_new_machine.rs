@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use grasp_mirror_testkit::{Chat, Mirror, Owner, Person, Protocol, Server, TestRelay, look};
+use grasp_mirror_testkit::{Mirror, Owner, Person, Protocol, Server, TestRelay, look};
 use nostr::{event::EventId, filter::Filter};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
@@ -16,9 +16,8 @@ async fn on_an_empty_disk_it_carries_on_where_it_was() {
     for owner in [&seeded, &told] {
         owner.publish(owner.announcement().at(&a), &a).await;
     }
-    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&seeded);
-    let ada = Chat::at(&mirror, &relay).await;
-    let mirror = mirror.obeys(&ada);
+    let (mirror, ada) =
+        Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&seeded).commanded_at(&relay).await;
     let daemon = mirror.daemon().await;
     let mut asked = Vec::new();
     for protocol in [Protocol::Nip17, Protocol::Nip04] {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use grasp_mirror_testkit::{Chat, Mirror, Protocol, TestRelay};
+use grasp_mirror_testkit::{Mirror, Protocol, TestRelay};
 use nostr::types::Timestamp;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
@@ -11,9 +11,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[tokio::test]
 async fn a_question_waits_for_the_bot_but_not_for_ever() {
     let relay = TestRelay::start().await;
-    let mirror = Mirror::new(BINARY).uses(&relay);
-    let ada = Chat::at(&mirror, &relay).await;
-    let mirror = mirror.obeys(&ada);
+    let (mirror, ada) = Mirror::new(BINARY).uses(&relay).commanded_at(&relay).await;
     mirror.daemon().await.stop().await;
 
     let ago = |hours: u32| Timestamp::now() - HOUR * hours;

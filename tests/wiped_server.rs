@@ -51,10 +51,6 @@ async fn the_next_run_heals_it() {
         }
         look::clone(&url).await;
 
-        b.stop().await;
-        for folder in ["git", "relay"] {
-            std::fs::remove_dir_all(b.data().join(folder)).unwrap_or_else(|error| panic!("{error}"));
-        }
-        b.resume().await;
+        b.wipe().await;
     }
 }

@@ -6,6 +6,7 @@
 
 mod copy;
 mod discovery;
+mod memory;
 mod read_back;
 mod repository;
 mod servers;
@@ -20,16 +21,16 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use indicatif::ProgressBar;
-use nostr::prelude::{Filter, Keys, Kind, Tag, Timestamp};
+use nostr::prelude::{Kind, Tag, Timestamp};
 
 pub use self::{
+    memory::{known, last_report, remembered},
     servers::Server,
     settings::{OwnWord, own_filters, own_word, read_own},
     survey::{Subject, Survey},
-    world::{World, guard},
+    world::{World, guard, own_addresses},
 };
 use crate::{
-    config::Config,
     model::{
         draft::{Draft, SignError},
         replace::dated_after,
@@ -40,7 +41,7 @@ use crate::{
         document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome},
         tables::PlannedStep,
     },
-    store::{Store, StoreError},
+    store::StoreError,
 };
 
 /// What started a cycle.
@@ -153,7 +154,8 @@ impl World {
             private: survey.catalog.private,
             over_limit: survey.catalog.over_limit,
         };
-        let report = Report::of(cycle, authors, &server_outcomes, &outcomes, left_alone);
+        let mut report = Report::of(cycle, authors, &server_outcomes, &outcomes, left_alone);
+        report.silent_inboxes = self.silent.iter().cloned().collect();
         progress.set_message("publishing the report");
         self.publish(&report).await?;
         Ok(CycleDone { report, outcomes, elapsed: clock.elapsed() })
@@ -201,7 +203,7 @@ impl World {
     }
 
     async fn publish(&self, report: &Report) -> Result<(), CycleError> {
-        let before = latest_report_event(&self.store, &self.keys).await?;
+        let before = memory::latest_report_event(&self.store, &self.keys).await?;
         let draft = Draft {
             kind: Kind::ApplicationSpecificData,
             tags: vec![
@@ -240,27 +242,4 @@ fn describe(step: &Step) -> String {
             Outcome::Refused(reason) => format!("nothing: refused: {reason}"),
         },
     }
-}
-
-async fn latest_report_event(
-    store: &Store,
-    keys: &Keys,
-) -> Result<Option<nostr::prelude::Event>, StoreError> {
-    let filter =
-        Filter::new().kind(Kind::ApplicationSpecificData).author(keys.public_key()).identifier(IDENTIFIER);
-    Ok(store.query(filter).await?.into_iter().next())
-}
-
-/// The report of the last cycle, as stored; one that tells of no cycle when none has run.
-///
-/// # Errors
-///
-/// [`StoreError`].
-pub async fn last_report(config: &Config, store: &Store, keys: &Keys) -> Result<Report, StoreError> {
-    let event = latest_report_event(store, keys).await?;
-    if let Some(report) = event.and_then(|event| serde_json::from_str(&event.content).ok()) {
-        return Ok(report);
-    }
-    let authors = own_word(config, keys, store).await?.settled.settings.watched.authors;
-    Ok(Report::of(CycleSummary::default(), &authors, &[], &[], LeftAlone::default()))
 }

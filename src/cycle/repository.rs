@@ -109,6 +109,9 @@ impl World {
         trigger: Trigger,
         now: Timestamp,
     ) -> Result<BTreeMap<ServerUrl, MirrorEnd>, CycleError> {
+        if self.is_afresh(&subject.repository.coordinate) {
+            self.compare_refs(subject).await;
+        }
         let git = self.local_copy(subject, now).await;
         let waits = |url: &ServerUrl| {
             let again = subject.record.mirrors.get(url).and_then(|record| record.retry_at);

@@ -8,7 +8,11 @@ use std::{
 use nostr::prelude::{Event, EventId, Filter, Kind, PublicKey, RelayUrl, Timestamp};
 use sha2::{Digest, Sha256};
 
-use super::{CycleError, servers::Server, world::World};
+use super::{
+    CycleError,
+    servers::Server,
+    world::{World, catalog_limits},
+};
 use crate::{
     model::{
         announcement::Announcement, coordinate::Coordinate, placement::Placement, server::ServerUrl,
@@ -65,6 +69,9 @@ pub struct Subject {
     pub notes: Vec<String>,
 }
 
+/// What a catalog is made from.
+pub(super) const SOURCES: [Kind; 3] = [Kind::GitRepoAnnouncement, Kind::RepoState, Kind::EventDeletion];
+
 /// The name of a repository's record.
 pub(super) fn record_name(coordinate: &Coordinate) -> String {
     format!("mirrors/{coordinate}")
@@ -79,10 +86,9 @@ impl World {
     pub async fn survey(&self, now: Timestamp) -> Result<Survey, CycleError> {
         let mut servers = self.ask_servers().await?;
         let unread = self.discover(&servers).await?;
-        let kinds = [Kind::GitRepoAnnouncement, Kind::RepoState, Kind::EventDeletion];
-        let mut events = self.store.query(Filter::new().kinds(kinds)).await?;
+        let mut events = self.store.query(Filter::new().kinds(SOURCES)).await?;
         let bot = self.bot();
-        let catalog = catalog::build(&events, &self.settings.watched, &bot, self.catalog_limits());
+        let catalog = catalog::build(&events, &self.settings.watched, &bot, catalog_limits(&self.config));
         if catalog.repositories.is_empty() {
             // A server that broke off has not said that there is nothing.
             for (_, server) in servers.iter_mut().filter(|(url, _)| unread.contains(url.relay_url())) {
@@ -166,7 +172,11 @@ impl World {
             Err(rule) => Some(Obstacle::Limit(rule.to_string())),
             Ok(()) => repository.obstacle.clone(),
         };
-        let record = self.records.read(&record_name(&repository.coordinate)).await?.unwrap_or_default();
+        let mut record: RepositoryRecord =
+            self.records.read(&record_name(&repository.coordinate)).await?.unwrap_or_default();
+        if self.is_afresh(&repository.coordinate) {
+            record.look_anew();
+        }
         let mut subject = Subject {
             obstacle,
             wanted: BTreeMap::new(),

@@ -1,6 +1,6 @@
 //! What one run works with.
 
-use std::{num::NonZeroU32, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, num::NonZeroU32, path::PathBuf, sync::Arc};
 
 use futures::{StreamExt, stream};
 use nostr::prelude::{Keys, PublicKey, RelayUrl};
@@ -23,13 +23,24 @@ pub(super) const AT_ONCE: usize = 16;
 /// A guard that trusts the addresses in the operator's own configuration.
 #[must_use]
 pub fn guard(config: &Config) -> Guard {
-    let own = config.servers.known.iter().map(|server| server.http_base().clone()).chain(
+    Guard::new(config.network.allow_private_addresses, own_addresses(config))
+}
+
+/// The addresses in the operator's own configuration.
+pub fn own_addresses(config: &Config) -> impl Iterator<Item = Url> {
+    config.servers.known.iter().map(|server| server.http_base().clone()).chain(
         [&config.bot.relays, &config.bot.index_relays, &config.bot.inbox_relays]
             .into_iter()
             .flatten()
             .filter_map(|relay| Url::parse(relay.as_str()).ok()),
-    );
-    Guard::new(config.network.allow_private_addresses, own)
+    )
+}
+
+pub(super) fn catalog_limits(config: &Config) -> catalog::Limits {
+    catalog::Limits {
+        max_refs: config.limits.max_refs,
+        max_repos_per_author: config.limits.max_repos_per_author,
+    }
 }
 
 /// Connections, stores and limits of one run. A new run starts with new connections, so a relay that was down
@@ -47,6 +58,10 @@ pub struct World {
     pub(super) git: GitHttp,
     /// What to mirror, and where to.
     pub(super) settings: Settings,
+    /// What is looked at as if it had never been seen; `None` in it means everything.
+    pub(super) afresh: Vec<Option<BTreeSet<Coordinate>>>,
+    /// Inbox relays that do not deliver, for the report.
+    pub(super) silent: BTreeSet<RelayUrl>,
 }
 
 impl World {
@@ -103,18 +118,28 @@ impl World {
             transfer,
             git,
             settings: Settings::default(),
+            afresh: Vec::new(),
+            silent: BTreeSet::new(),
         })
+    }
+
+    /// Looks at these repositories (`None`: at all) as if they had never been seen: refusals are forgotten, failed
+    /// mirrors tried at once, and every server's refs compared.
+    pub fn look_anew_at(&mut self, repositories: Vec<Option<BTreeSet<Coordinate>>>) {
+        self.afresh = repositories;
+    }
+
+    /// Says in the report that these inbox relays do not deliver.
+    pub fn mention_silent(&mut self, relays: BTreeSet<RelayUrl>) {
+        self.silent = relays;
+    }
+
+    pub(super) fn is_afresh(&self, coordinate: &Coordinate) -> bool {
+        self.afresh.iter().any(|some| some.as_ref().is_none_or(|some| some.contains(coordinate)))
     }
 
     pub(super) fn bot(&self) -> PublicKey {
         self.keys.public_key()
-    }
-
-    pub(super) fn catalog_limits(&self) -> catalog::Limits {
-        catalog::Limits {
-            max_refs: self.config.limits.max_refs,
-            max_repos_per_author: self.config.limits.max_repos_per_author,
-        }
     }
 
     /// The folder of a repository's local copy.

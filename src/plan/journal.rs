@@ -137,13 +137,19 @@ impl Entry {
         self.letters.retain(|one| one.event.id != letter);
     }
 
+    /// Whether it is answered for good, and everything delivered.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.stage == Stage::Answered && self.letters.is_empty()
+    }
+
     /// Whether nobody will ask for it again: it is answered, nothing is on its way, and a command of its age is
     /// not run.
     #[must_use]
     pub fn is_forgotten(&self, now: Timestamp) -> bool {
         // An answer made elsewhere is dated later than the question, and a question at most so far ahead.
         let gone = self.asked_at.saturating_add(2 * OLDEST_SECS + FARTHEST_SECS) < now.as_secs();
-        gone && self.stage == Stage::Answered && self.letters.is_empty()
+        gone && self.is_done()
     }
 }
 

@@ -59,6 +59,18 @@ impl RepositoryRecord {
     /// For how long a commit that nobody had is not looked for.
     const LOST_FOR_SECS: u64 = 6 * 3_600;
 
+    /// Forgets what is believed without looking: refusals, what was lost or too large, and what servers were seen to
+    /// hold of the conversation.
+    pub fn look_anew(&mut self) {
+        self.too_large = None;
+        self.lost.clear();
+        for mirror in self.mirrors.values_mut() {
+            mirror.refused.clear();
+            mirror.conversation = None;
+            mirror.retry_at = None;
+        }
+    }
+
     /// The pull requests that are not looked for now.
     #[must_use]
     pub fn lost_now(&self, now: Timestamp) -> BTreeSet<EventId> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use grasp_mirror_commands::clean;
-use nostr::prelude::{EventId, PublicKey};
+use nostr::prelude::{EventId, PublicKey, RelayUrl};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -47,6 +47,9 @@ pub struct Report {
     /// What is left alone on purpose; absent when nothing is.
     #[serde(default, skip_serializing_if = "LeftAlone::is_empty")]
     pub left_alone: LeftAlone,
+    /// Inbox relays that did not deliver a message from the bot to itself; absent when all did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent_inboxes: Vec<RelayUrl>,
 }
 
 /// One cycle.
@@ -234,7 +237,17 @@ impl Report {
             })
             .collect();
         let software = SOFTWARE.to_owned();
-        let report = Self { version: 1, software, cycle, totals, servers, repos, truncated: 0, left_alone };
+        let report = Self {
+            version: 1,
+            software,
+            cycle,
+            totals,
+            servers,
+            repos,
+            truncated: 0,
+            left_alone,
+            silent_inboxes: Vec::new(),
+        };
         report.within(MAX_BYTES)
     }
 

@@ -76,6 +76,39 @@ impl Records {
     }
 }
 
+impl Records {
+    /// All records whose name begins with `prefix` and that can be read. Short names only.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`].
+    pub async fn all<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, StoreError> {
+        let begins = format!("{PREFIX}{prefix}");
+        let filter = Filter::new().kind(Kind::ApplicationSpecificData).author(self.keys.public_key());
+        let events = self.store.query(filter).await?;
+        let named = events.iter().filter(|event| {
+            event.tags.identifier().is_some_and(|identifier| identifier.starts_with(&begins))
+        });
+        Ok(named
+            .filter_map(|event| {
+                serde_json::from_str(&event.content)
+                    .inspect_err(|error| tracing::warn!(event = %event.id, %error, "a record is unreadable and left out"))
+                    .ok()
+            })
+            .collect())
+    }
+
+    /// Removes the record called `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`].
+    pub async fn remove(&self, name: &str) -> Result<(), StoreError> {
+        self.store.database.delete(self.filter(&identifier(name))).await?;
+        Ok(())
+    }
+}
+
 /// The `d` of the record called `name`; names hold repositories' identifiers, which may be of any length.
 fn identifier(name: &str) -> String {
     let whole = format!("{PREFIX}{name}");

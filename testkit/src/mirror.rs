@@ -17,7 +17,7 @@ use nostr::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Address, Daemon, Person, Run, Server, TestRelay, tools};
+use crate::{Address, Chat, Daemon, Person, Run, Server, TestRelay, tools};
 
 /// The bot: its key, its configuration, its data folder.
 #[derive(Debug)]
@@ -102,6 +102,12 @@ impl Mirror {
     pub fn obeys(mut self, who: &Person) -> Self {
         self.allowed.push(who.npub());
         self
+    }
+
+    /// Lets someone new command the bot, who talks to it at `relay`.
+    pub async fn commanded_at(self, relay: impl Address) -> (Self, Chat) {
+        let chat = Chat::at(&self, relay).await;
+        (self.obeys(&chat), chat)
     }
 
     /// Lets nobody command the bot any more.

@@ -233,6 +233,19 @@ impl Server {
         }
     }
 
+    /// Stops the server, takes everything it held, and starts it again at its address.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up again.
+    pub async fn wipe(&mut self) {
+        self.stop().await;
+        for folder in ["git", "relay"] {
+            fs::remove_dir_all(self.data().join(folder)).unwrap();
+        }
+        self.resume().await;
+    }
+
     fn log_file(&self) -> PathBuf {
         self.data.path().join("log")
     }

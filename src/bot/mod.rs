@@ -1,0 +1,403 @@
+//! The bot as a Nostr citizen: who it is, what it is told, what it answers.
+//!
+//! [`Bot`] is one task. It hears what the [`inbox`] opens, journals and carries out commands one after the other
+//! ([`orders`]), hands answers to the [`post`], and keeps the bot's own events ([`own`]) said. What is to be
+//! mirrored goes to the daemon's loop through [`Doors`], and what became of it comes back as [`Tidings`].
+
+mod alerts;
+mod inbox;
+mod journal;
+mod orders;
+mod own;
+mod post;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    num::NonZeroU32,
+    sync::Arc,
+    time::Duration,
+};
+
+use grasp_mirror_commands::resync::Resync;
+use nostr::prelude::{EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::JoinSet,
+    time::{Instant, interval, sleep_until, timeout},
+};
+
+use self::{
+    alerts::Alerts,
+    inbox::{Arrival, Inbox, interest},
+    own::Own,
+    post::{Post, Sent},
+};
+use crate::{
+    config::Config,
+    cycle::{self, CycleDone, CycleError},
+    git::wire,
+    model::coordinate::Coordinate,
+    plan::{
+        journal::{Entry, Letter},
+        settings::Settings,
+    },
+    relay::{self, Relays, direct, follow::Heard},
+    report::line,
+    store::{Store, records::Records},
+    transfer::guard::Guard,
+};
+
+/// What a relay that could not be reached is left alone for.
+const REST: Duration = Duration::from_secs(15);
+
+/// The longest a relay may be silent in the middle of an answer, whatever the limit for servers is: people wait.
+const STALL: Duration = Duration::from_secs(10);
+
+/// How long the start may wait for relays before the first cycle begins.
+const START: Duration = Duration::from_secs(20);
+
+/// How long a test message may take through a relay.
+const SELF_TEST: Duration = Duration::from_secs(10);
+
+/// Events and messages on their way between tasks.
+const QUEUE: usize = 1_024;
+
+/// What the bot wants of the daemon's loop.
+#[derive(Debug)]
+pub enum Request {
+    /// Look at these repositories anew, or at all; then say so.
+    Resync {
+        /// The command.
+        question: EventId,
+        /// Which; `None` for all.
+        repositories: Option<BTreeSet<Coordinate>>,
+    },
+}
+
+/// What the daemon's loop tells the bot.
+#[derive(Debug)]
+pub enum Tidings {
+    /// A cycle ended.
+    Cycle(Box<CycleDone>),
+    /// A cycle failed as a whole, for this reason.
+    Failed(String),
+    /// A resync ended.
+    Resynced {
+        /// The command.
+        question: EventId,
+        /// What came of it.
+        outcome: Resync,
+    },
+    /// The operator changed the configuration.
+    Config(Box<Config>),
+}
+
+/// How the daemon's loop and the bot talk.
+#[derive(Debug)]
+pub struct Doors {
+    /// What to mirror.
+    pub settings: watch::Receiver<Settings>,
+    /// What is asked for.
+    pub requests: mpsc::Receiver<Request>,
+    /// What became of it.
+    pub tidings: mpsc::Sender<Tidings>,
+    /// Whether a cycle is running.
+    pub busy: watch::Sender<bool>,
+    /// Inbox relays that do not deliver.
+    pub silent: watch::Receiver<BTreeSet<RelayUrl>>,
+}
+
+/// The bot; see the module.
+pub struct Bot {
+    own: Own,
+    records: Records,
+    http: reqwest::Client,
+    guard: Guard,
+    started_at: Timestamp,
+    allowed: watch::Sender<BTreeSet<PublicKey>>,
+    settings: watch::Sender<Settings>,
+    requests: mpsc::Sender<Request>,
+    tidings: mpsc::Receiver<Tidings>,
+    busy: watch::Receiver<bool>,
+    silent: watch::Sender<BTreeSet<RelayUrl>>,
+    entries: HashMap<EventId, Entry>,
+    alerts: Alerts,
+    heard: mpsc::Sender<Heard>,
+    followed: JoinSet<()>,
+    arrivals: mpsc::Receiver<Arrival>,
+    /// The inbox, letters on their way, events being published: ends with the bot.
+    tasks: JoinSet<()>,
+    slots: Arc<Semaphore>,
+    sent: (mpsc::Sender<Sent>, mpsc::Receiver<Sent>),
+    /// Test messages that have not come back.
+    tested: BTreeMap<RelayUrl, EventId>,
+    tested_until: Option<Instant>,
+}
+
+impl Bot {
+    /// Says who the bot is, opens the inbox and reads the bot's lists. Relays that do not answer are waited for
+    /// for a short while only.
+    ///
+    /// # Errors
+    ///
+    /// [`CycleError`] when the store fails.
+    pub async fn start(config: &Config, keys: &Keys, store: &Store) -> Result<(Self, Doors), CycleError> {
+        let guard = cycle::guard(config);
+        let limits = &config.limits;
+        let relays = Arc::new(Relays::that_keep_nothing(
+            Arc::new(guard.clone()),
+            keys.clone(),
+            relay::Limits {
+                connect_timeout: limits.connect_timeout,
+                stall_timeout: limits.stall_timeout.min(STALL),
+                events_per_minute: NonZeroU32::new(limits.events_per_minute).unwrap_or(NonZeroU32::MIN),
+                max_events: limits.max_events_per_repo,
+                rest: Some(REST),
+            },
+        ));
+        let http = wire::http_client(limits.connect_timeout, Some(Arc::new(guard.clone())))?;
+        let own = Own { config: Arc::new(config.clone()), keys: keys.clone(), store: store.clone(), relays };
+        let records = Records::new(store.clone(), keys.clone());
+        let settings = match timeout(START, own.settle()).await {
+            Ok(settled) => settled?,
+            Err(_) => {
+                tracing::warn!("the bot's relays are slow; its profile and lists are published later");
+                own.word().await?.settled.settings
+            }
+        };
+        let allowed = allowed_in(config);
+        if allowed.is_empty() {
+            tracing::warn!("nobody may command the bot: MIRROR_ALLOWED_NPUBS is empty");
+        }
+        let (allowed, _) = watch::channel(allowed);
+        let (settings, settings_door) = watch::channel(settings);
+        let (requests, requests_door) = mpsc::channel(QUEUE);
+        let (tidings_door, tidings) = mpsc::channel(QUEUE);
+        let (busy_door, busy) = watch::channel(false);
+        let (silent, silent_door) = watch::channel(BTreeSet::new());
+        let (heard, hearing) = mpsc::channel(QUEUE);
+        let (arriving, arrivals) = mpsc::channel(QUEUE);
+        let relays = relays_of(config);
+        let inbox = Inbox::new(keys.clone(), store.clone(), allowed.subscribe(), arriving, relays);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(inbox.run(hearing));
+        let mut bot = Self {
+            alerts: Alerts::load(&records).await?,
+            own,
+            records,
+            http,
+            guard,
+            started_at: Timestamp::now(),
+            allowed,
+            settings,
+            requests,
+            tidings,
+            busy,
+            silent,
+            entries: HashMap::new(),
+            heard,
+            followed: JoinSet::new(),
+            arrivals,
+            tasks,
+            slots: Post::slots(),
+            sent: mpsc::channel(QUEUE),
+            tested: BTreeMap::new(),
+            tested_until: None,
+        };
+        bot.load_journal().await?;
+        bot.follow();
+        let doors = Doors {
+            settings: settings_door,
+            requests: requests_door,
+            tidings: tidings_door,
+            busy: busy_door,
+            silent: silent_door,
+        };
+        Ok((bot, doors))
+    }
+
+    /// Listens to the relays of the configuration, and to no others.
+    fn follow(&mut self) {
+        self.followed.abort_all();
+        for relay in relays_of(&self.own.config) {
+            let (relays, heard) = (Arc::clone(&self.own.relays), self.heard.clone());
+            let (bot, allowed) = (self.own.keys.public_key(), self.allowed.subscribe());
+            self.followed.spawn(async move {
+                let interest = || interest(bot, &allowed.borrow(), Timestamp::now());
+                relays.follow(&relay, interest, heard).await;
+            });
+        }
+    }
+
+    /// Works until the daemon's loop ends.
+    pub async fn run(mut self) {
+        let mut minute = interval(Duration::from_secs(60));
+        loop {
+            let tested_until = self.tested_until;
+            let done = tokio::select! {
+                Some(arrival) = self.arrivals.recv() => self.hear(arrival).await,
+                Some(sent) = self.sent.1.recv() => self.strike_off(&sent).await,
+                tidings = self.tidings.recv() => match tidings {
+                    Some(tidings) => self.take(tidings).await,
+                    None => return,
+                },
+                () = sleep_until(tested_until.unwrap_or_else(Instant::now)), if tested_until.is_some() => {
+                    self.end_self_test();
+                    Ok(())
+                }
+                Some(_) = self.tasks.join_next() => Ok(()),
+                _ = minute.tick() => self.tidy().await,
+            };
+            if let Err(error) = done {
+                tracing::error!(%error, "the store failed; I carry on");
+            }
+        }
+    }
+
+    async fn hear(&mut self, arrival: Arrival) -> Result<(), CycleError> {
+        match arrival {
+            Arrival::Question { question, event, relay } => {
+                self.receive(question, *event, relay).await?;
+            }
+            Arrival::Answered { question, at } => self.note_answered(question, at).await?,
+            Arrival::Delivered { relay, id } => {
+                if self.tested.get(&relay) == Some(&id) {
+                    self.tested.remove(&relay);
+                }
+                self.silent.send_if_modified(|silent| silent.remove(&relay));
+            }
+            Arrival::OwnWord => {
+                let settings = self.own.word().await?.settled.settings;
+                self.settings.send_if_modified(|now| {
+                    let new = *now != settings;
+                    if new {
+                        tracing::info!("a newer list of the bot's was published; it is obeyed from now on");
+                        *now = settings;
+                    }
+                    new
+                });
+            }
+            Arrival::Ready => {
+                self.self_test();
+                self.resume_journal().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, tidings: Tidings) -> Result<(), CycleError> {
+        match tidings {
+            Tidings::Cycle(done) => {
+                self.say_how_it_stands(&done).await?;
+                self.alerts.compare(&done);
+                self.send_alerts().await?;
+                let settings = self.own.settle().await?;
+                self.settings.send_if_modified(|now| std::mem::replace(now, settings.clone()) != settings);
+            }
+            Tidings::Failed(reason) => tracing::debug!(reason, "a cycle failed"),
+            Tidings::Resynced { question, outcome } => self.finish_resync(question, outcome).await?,
+            Tidings::Config(config) => self.reconfigure(*config).await?,
+        }
+        Ok(())
+    }
+
+    /// The one line that everyone sees (NIP-38).
+    async fn say_how_it_stands(&self, done: &CycleDone) -> Result<(), CycleError> {
+        let bot = self.own.keys.public_key();
+        let filter = Filter::new().kind(Kind::UserStatus).author(bot).identifier("general");
+        let before = self.own.store.query(filter).await?.into_iter().next();
+        let interval = self.own.config.bot.cycle_interval;
+        let draft = line::status_line(&done.report, interval, Timestamp::now());
+        let Some(draft) = draft.unless_said(before.as_ref()) else { return Ok(()) };
+        let event = draft.sign(&self.own.keys)?;
+        self.own.store.save(&event).await?;
+        self.own.publish(&[event]).await;
+        Ok(())
+    }
+
+    async fn reconfigure(&mut self, config: Config) -> Result<(), CycleError> {
+        self.guard.trust(cycle::own_addresses(&config));
+        self.own.config = Arc::new(config);
+        let allowed = allowed_in(&self.own.config);
+        self.allowed.send_if_modified(|now| std::mem::replace(now, allowed.clone()) != allowed);
+        self.follow();
+        let settings = self.own.settle().await?;
+        self.settings.send_if_modified(|now| std::mem::replace(now, settings.clone()) != settings);
+        self.self_test();
+        Ok(())
+    }
+
+    /// Does what `settings` say from now on, and says so.
+    async fn change(&mut self, settings: Settings) -> Result<(), CycleError> {
+        let signed = self.own.say(&settings).await?;
+        self.settings.send_replace(settings);
+        let own = self.own.clone();
+        self.tasks.spawn(async move { own.publish(&signed).await });
+        Ok(())
+    }
+
+    /// Hands `letter` to the post.
+    fn deliver(&mut self, question: Option<EventId>, asked_on: Option<RelayUrl>, letter: Letter) {
+        let config = &self.own.config.bot;
+        let look_up = config.relays.iter().chain(&config.index_relays).cloned().collect();
+        let post = Post {
+            bot: self.own.keys.public_key(),
+            relays: Arc::clone(&self.own.relays),
+            store: self.own.store.clone(),
+            inbox_relays: config.inbox_relays.clone(),
+            look_up,
+            answer_where_asked: config.answer_where_asked,
+            slots: Arc::clone(&self.slots),
+            sent: self.sent.0.clone(),
+        };
+        self.tasks.spawn(post.deliver(question, asked_on, letter));
+    }
+
+    /// Sends the bot a message through each of its inbox relays.
+    fn self_test(&mut self) {
+        self.tested.clear();
+        for relay in self.own.config.bot.inbox_relays.clone() {
+            let closed = direct::to_self(&self.own.keys, "Does this inbox work?", Timestamp::now());
+            let (id, wrap) = match closed {
+                Ok(closed) => closed,
+                Err(error) => {
+                    tracing::error!(%error, "no test message can be written");
+                    return;
+                }
+            };
+            self.tested.insert(relay.clone(), id);
+            let relays = Arc::clone(&self.own.relays);
+            self.tasks.spawn(async move {
+                if let Err(error) = relays.send(&relay, &wrap).await {
+                    tracing::debug!(%relay, %error, "the test message was not taken");
+                }
+            });
+        }
+        self.tested_until = Some(Instant::now() + SELF_TEST);
+    }
+
+    fn end_self_test(&mut self) {
+        self.tested_until = None;
+        let silent: BTreeSet<RelayUrl> = std::mem::take(&mut self.tested).into_keys().collect();
+        for relay in &silent {
+            tracing::warn!(%relay, "this inbox relay does not deliver messages to the bot; use another one in bot.inbox_relays");
+        }
+        self.alerts.note_silent(&silent);
+        self.silent.send_if_modified(|now| std::mem::replace(now, silent.clone()) != silent);
+    }
+
+    async fn tidy(&mut self) -> Result<(), CycleError> {
+        self.forget().await?;
+        self.send_alerts().await
+    }
+}
+
+/// Who may command the bot.
+fn allowed_in(config: &Config) -> BTreeSet<PublicKey> {
+    config.environment.allowed.iter().copied().collect()
+}
+
+/// Where the bot listens.
+fn relays_of(config: &Config) -> BTreeSet<RelayUrl> {
+    config.bot.relays.iter().chain(&config.bot.inbox_relays).cloned().collect()
+}

@@ -1,0 +1,247 @@
+//! Carries out what somebody asks for, and says what came of it.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use futures::future::join_all;
+use grasp_mirror_commands::{
+    Command, Found, Nip05, RepoName, Scope, Target, failure, help, list, parse, pause, resume,
+    resync::{self, Resync},
+    servers, status,
+    unwatch::{self, Unwatched},
+    version,
+    watch::{self, Watched},
+    why,
+};
+use nostr::prelude::{Filter, Kind, Metadata, PublicKey, RelayUrl, Timestamp};
+use tokio::time::timeout;
+
+use super::Bot;
+use crate::{
+    cycle::{self, CycleError},
+    model::coordinate::Coordinate,
+    plan::settings::Settings,
+    report::answers,
+};
+
+/// How long relays are asked for the repositories of somebody who is watched from now on, before the answer.
+const FIRST_LOOK: Duration = Duration::from_millis(1_200);
+
+/// What came of a command.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// What to say.
+    pub(super) text: String,
+    /// What is to be looked at anew; a second answer follows when that is done. `None` inside means everything.
+    pub(super) resync: Option<Option<BTreeSet<Coordinate>>>,
+}
+
+impl From<String> for Done {
+    fn from(text: String) -> Self {
+        Self { text, resync: None }
+    }
+}
+
+impl Bot {
+    /// Does what `message` says.
+    pub(super) async fn carry_out(&mut self, message: &str) -> Done {
+        let command = match parse(message) {
+            Ok(command) => command,
+            Err(error) => return error.to_string().into(),
+        };
+        let command = match command.nip05().cloned() {
+            None => command,
+            Some(name) => match self.resolve(&name).await {
+                Ok(author) => command.resolved(author),
+                Err(reason) => return failure::unresolved(&name, &reason).into(),
+            },
+        };
+        match self.obey(command.clone()).await {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::error!(%command, %error, "a command failed");
+                failure::failed(&command, &error.to_string(), "Nothing was changed. Send it again later.")
+                    .into()
+            }
+        }
+    }
+
+    async fn resolve(&self, name: &Nip05) -> Result<PublicKey, String> {
+        Err("not looked up yet".to_owned())
+    }
+
+    async fn obey(&mut self, command: Command) -> Result<Done, CycleError> {
+        let now = Timestamp::now().as_secs();
+        let text = match command {
+            Command::Help(topic) => help::reply(topic),
+            Command::Version => version::reply(env!("CARGO_PKG_VERSION"), self.started_at.as_secs(), now),
+            Command::Watch(target) => {
+                let outcome = self.watch(&target).await?;
+                watch::reply(&target, outcome)
+            }
+            Command::Unwatch(target) => {
+                let outcome = self.unwatch(&target).await?;
+                unwatch::reply(&target, outcome)
+            }
+            Command::List => self.list().await?,
+            Command::Status(None) => {
+                status::reply(&answers::overview(&self.report().await?, self.settings().paused), now)
+            }
+            Command::Status(Some(name)) => match self.find(&name).await? {
+                Err(which) => which,
+                Ok(coordinate) => {
+                    let record = cycle::remembered(&self.records, &coordinate).await?;
+                    let report = self.report().await?;
+                    status::reply_repo(&answers::repository(&report, &coordinate, &record), now)
+                }
+            },
+            Command::Why { repo, server } => match self.find(&repo).await? {
+                Err(which) => which,
+                Ok(coordinate) => {
+                    let record = cycle::remembered(&self.records, &coordinate).await?;
+                    let notes = answers::notes(&self.report().await?, &coordinate);
+                    let (repo, server) = (answers::named(&coordinate), server.as_deref());
+                    why::reply(&repo, server, &answers::why(&record, server), &notes, now)
+                }
+            },
+            Command::Servers => servers::reply(&answers::servers(&self.report().await?)),
+            Command::Pause => pause::reply(!self.set_paused(true).await?),
+            Command::Resume => resume::reply(self.set_paused(false).await?),
+            Command::Resync(scope) => return self.resync(&scope).await,
+        };
+        Ok(text.into())
+    }
+
+    fn settings(&self) -> Settings {
+        self.settings.borrow().clone()
+    }
+
+    async fn report(&self) -> Result<crate::report::Report, CycleError> {
+        Ok(cycle::last_report(&self.own.config, &self.own.store, &self.own.keys).await?)
+    }
+
+    /// Whether that changed anything.
+    async fn set_paused(&mut self, paused: bool) -> Result<bool, CycleError> {
+        let mut settings = self.settings();
+        if settings.paused == paused {
+            return Ok(false);
+        }
+        settings.paused = paused;
+        self.change(settings).await?;
+        Ok(true)
+    }
+
+    async fn watch(&mut self, target: &Target) -> Result<Watched, CycleError> {
+        let mut settings = self.settings();
+        let bot = self.own.keys.public_key();
+        let (owner, new) = match target {
+            Target::Author(author) => (*author, settings.watched.authors.insert(*author)),
+            Target::Repository(repository) => {
+                let coordinate = answers::coordinate(repository);
+                (repository.author, settings.watched.repositories.insert(coordinate))
+            }
+            Target::Nip05(_) => return Ok(Watched::Already),
+        };
+        if owner == bot {
+            return Ok(Watched::Me);
+        }
+        if !new {
+            return Ok(Watched::Already);
+        }
+        self.first_look(owner).await;
+        let only = match target {
+            Target::Author(_) => cycle_watched(owner),
+            _ => settings.watched.clone(),
+        };
+        let known = cycle::known(&self.own.config, &self.own.store, &bot, &only).await?;
+        self.change(settings).await?;
+        Ok(Watched::Added { repos: known.repositories.len() })
+    }
+
+    /// Asks for what somebody announces, so that the answer can say how much that is.
+    async fn first_look(&self, owner: PublicKey) {
+        let servers = self.settings();
+        let servers = servers.servers.iter().map(|server| server.relay_url());
+        let bot = &self.own.config.bot;
+        let relays: BTreeSet<RelayUrl> =
+            servers.chain(&bot.relays).chain(&bot.index_relays).cloned().collect();
+        let filter = Filter::new().kinds([Kind::GitRepoAnnouncement, Kind::Metadata]).author(owner);
+        let looks = relays.iter().map(|relay| {
+            let read = cycle::read_own(&self.own.relays, relay, vec![filter.clone()], &self.own.store);
+            timeout(FIRST_LOOK, read)
+        });
+        join_all(looks).await;
+    }
+
+    async fn unwatch(&mut self, target: &Target) -> Result<Unwatched, CycleError> {
+        let mut settings = self.settings();
+        let there = match target {
+            Target::Author(author) => settings.watched.authors.remove(author),
+            Target::Repository(repository) => {
+                settings.watched.repositories.remove(&answers::coordinate(repository))
+            }
+            Target::Nip05(_) => false,
+        };
+        if !there {
+            return Ok(Unwatched::Never);
+        }
+        self.change(settings).await?;
+        Ok(Unwatched::Removed)
+    }
+
+    /// The repositories known so far of what is watched.
+    async fn known(&self) -> Result<Vec<Coordinate>, CycleError> {
+        let watched = self.settings().watched;
+        let bot = self.own.keys.public_key();
+        let catalog = cycle::known(&self.own.config, &self.own.store, &bot, &watched).await?;
+        Ok(catalog.repositories.into_iter().map(|repository| repository.coordinate).collect())
+    }
+
+    async fn list(&self) -> Result<String, CycleError> {
+        let watched = self.settings().watched;
+        let profiles = Filter::new().kind(Kind::Metadata).authors(watched.authors.iter().copied());
+        let profiles = self.own.store.query(profiles).await?;
+        let name = |author: &PublicKey| {
+            let profile = profiles.iter().find(|event| event.pubkey == *author)?;
+            let profile: Metadata = serde_json::from_str(&profile.content).ok()?;
+            profile.display_name.filter(|name| !name.is_empty()).or(profile.name)
+        };
+        let (authors, repositories) = answers::list(&watched, &self.known().await?, name);
+        Ok(list::reply(&authors, &repositories))
+    }
+
+    /// The repository a person means, or what to say when it is not exactly one.
+    async fn find(&self, name: &RepoName) -> Result<Result<Coordinate, String>, CycleError> {
+        Ok(match answers::find_repo(name, &self.known().await?) {
+            Found::One(repository) => Ok(answers::coordinate(&repository)),
+            found => Err(found.reply(name)),
+        })
+    }
+
+    async fn resync(&mut self, scope: &Scope) -> Result<Done, CycleError> {
+        if self.settings().paused {
+            return Ok(resync::reply(scope, Resync::Paused).into());
+        }
+        let known = self.known().await?;
+        let meant: Option<BTreeSet<Coordinate>> = match scope {
+            Scope::All => None,
+            Scope::Author(author) => {
+                Some(known.iter().filter(|coordinate| coordinate.owner == *author).cloned().collect())
+            }
+            Scope::Repository(name) => match self.find(name).await? {
+                Ok(coordinate) => Some(BTreeSet::from([coordinate])),
+                Err(which) => return Ok(which.into()),
+            },
+            Scope::Nip05(_) => Some(BTreeSet::new()),
+        };
+        let repos = meant.as_ref().map_or(known.len(), BTreeSet::len);
+        if repos == 0 && (meant.is_some() || self.settings().watched.is_empty()) {
+            return Ok(resync::reply(scope, Resync::Nothing).into());
+        }
+        let outcome = if *self.busy.borrow() { Resync::Queued } else { Resync::Started { repos } };
+        Ok(Done { text: resync::reply(scope, outcome), resync: Some(meant) })
+    }
+}
+
+fn cycle_watched(author: PublicKey) -> crate::plan::catalog::Watched {
+    crate::plan::catalog::Watched { authors: BTreeSet::from([author]), ..Default::default() }
+}

@@ -1,0 +1,198 @@
+//! The bot's own events: who it is, and its settings. Read from its relays, signed where they do not say what they
+//! should, and sent to every relay that lacks them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::future::join_all;
+use nostr::prelude::{Event, EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp};
+use tokio::time::timeout;
+
+use crate::{
+    config::Config,
+    cycle::{CycleError, OwnWord, own_filters, own_word, read_own},
+    model::draft::Draft,
+    plan::{
+        converge::Answer,
+        identity,
+        settings::{Settings, Told},
+    },
+    relay::Relays,
+    store::{Store, StoreError},
+};
+
+/// Who the bot is: profile, relays, inbox.
+const IDENTITY: [Kind; 3] = [Kind::Metadata, Kind::RelayList, Kind::InboxRelays];
+
+/// How long one relay may take to show or take the bot's own few events.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What reads and publishes the bot's own events.
+#[derive(Clone, Debug)]
+pub(super) struct Own {
+    pub(super) config: Arc<Config>,
+    pub(super) keys: Keys,
+    pub(super) store: Store,
+    pub(super) relays: Arc<Relays>,
+}
+
+/// Which of the bot's own events each relay serves; relays that could not be read are not in it.
+type Served = BTreeMap<RelayUrl, BTreeSet<EventId>>;
+
+impl Own {
+    fn bot(&self) -> PublicKey {
+        self.keys.public_key()
+    }
+
+    fn filters(&self) -> Vec<Filter> {
+        let mut filters = own_filters(self.bot());
+        filters.push(Filter::new().kinds(IDENTITY).author(self.bot()));
+        filters
+    }
+
+    /// Where the bot's own events belong, its settings aside.
+    fn everywhere(&self) -> BTreeSet<RelayUrl> {
+        let bot = &self.config.bot;
+        bot.relays.iter().chain(&bot.index_relays).cloned().collect()
+    }
+
+    /// Brings what relays have of the bot's own events into the store, says who the bot is where it is not said,
+    /// and sends everything to where it is missing. Returns what the bot is to do.
+    ///
+    /// # Errors
+    ///
+    /// [`CycleError`] when the store fails. A relay that fails is tried again the next time.
+    pub(super) async fn settle(&self) -> Result<Settings, CycleError> {
+        let served = self.look().await;
+        let now = Timestamp::now();
+        if served.is_empty() {
+            // Where nothing could be read, something may be that must not be replaced.
+            tracing::warn!(
+                "none of the bot's relays could be read; its profile and lists are published later"
+            );
+        } else {
+            self.introduce(now).await?;
+        }
+        let word = own_word(&self.config, &self.keys, &self.store).await?;
+        for note in &word.settled.notes {
+            tracing::info!("{note}");
+        }
+        let readable = self.config.bot.relays.iter().filter(|relay| served.contains_key(*relay)).count();
+        if readable > 0 && readable * 2 >= self.config.bot.relays.len() {
+            let (settings, told) = (&word.settled.settings, &word.settled.told);
+            self.sign(word.drafts(settings, told, &self.keys, now)?).await?;
+        } else if !served.is_empty() {
+            tracing::warn!("most of the bot's relays could not be read; its lists are published later");
+        }
+        self.spread(&served).await?;
+        Ok(word.settled.settings)
+    }
+
+    /// What the bot is to do, by what is stored.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub(super) async fn word(&self) -> Result<OwnWord, StoreError> {
+        own_word(&self.config, &self.keys, &self.store).await
+    }
+
+    /// Says from now on what `settings` say. What was signed is stored; the caller publishes it.
+    ///
+    /// # Errors
+    ///
+    /// [`CycleError`] when the store fails.
+    pub(super) async fn say(&self, settings: &Settings) -> Result<Vec<Event>, CycleError> {
+        let word = self.word().await?;
+        let told = Told { paused: settings.paused, ..word.settled.told.clone() };
+        self.sign(word.drafts(settings, &told, &self.keys, Timestamp::now())?).await
+    }
+
+    /// Publishes `events` on the bot's relays; one that does not take them now gets them after the next cycle.
+    pub(super) async fn publish(&self, events: &[Event]) {
+        join_all(self.config.bot.relays.iter().map(|relay| self.send(relay, events.iter()))).await;
+    }
+
+    async fn look(&self) -> Served {
+        let looks = self.everywhere().into_iter().map(|relay| async move {
+            let read = read_own(&self.relays, &relay, self.filters(), &self.store);
+            let problem = match timeout(PATIENCE, read).await {
+                Ok(Ok(events)) => {
+                    return Some((relay, events.into_iter().map(|event| event.id).collect()));
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no answer within {} s", PATIENCE.as_secs()),
+            };
+            tracing::warn!(%relay, problem, "the bot's own events were not read there");
+            None
+        });
+        join_all(looks).await.into_iter().flatten().collect()
+    }
+
+    /// Profile, relays, inbox.
+    async fn introduce(&self, now: Timestamp) -> Result<(), CycleError> {
+        let mut existing: BTreeMap<Kind, Event> = BTreeMap::new();
+        for event in self.store.query(Filter::new().kinds(IDENTITY).author(self.bot())).await? {
+            existing.entry(event.kind).or_insert(event);
+        }
+        let bot = &self.config.bot;
+        let drafts = [
+            identity::profile(&bot.name, existing.get(&Kind::Metadata), now),
+            identity::relay_list(&bot.relays, existing.get(&Kind::RelayList), now),
+            identity::inbox(&bot.inbox_relays, existing.get(&Kind::InboxRelays), now),
+        ];
+        self.sign(drafts.into_iter().flatten()).await?;
+        Ok(())
+    }
+
+    async fn sign(&self, drafts: impl IntoIterator<Item = Draft>) -> Result<Vec<Event>, CycleError> {
+        let mut signed = Vec::new();
+        for draft in drafts {
+            let event = draft.sign(&self.keys)?;
+            self.store.save(&event).await?;
+            signed.push(event);
+        }
+        Ok(signed)
+    }
+
+    /// Sends each relay that could be read what it lacks.
+    async fn spread(&self, served: &Served) -> Result<(), CycleError> {
+        let mut all: BTreeMap<EventId, Event> = BTreeMap::new();
+        for filter in self.filters() {
+            all.extend(self.store.query(filter).await?.into_iter().map(|event| (event.id, event)));
+        }
+        let own = &self.config.bot.relays;
+        let sends = served.iter().map(|(relay, has)| {
+            let lacks = all
+                .values()
+                .filter(|event| !has.contains(&event.id))
+                .filter(|event| own.contains(relay) || IDENTITY.contains(&event.kind));
+            self.send(relay, lacks)
+        });
+        join_all(sends).await;
+        Ok(())
+    }
+
+    async fn send(&self, relay: &RelayUrl, events: impl Iterator<Item = &Event>) {
+        for event in events {
+            let kind = event.kind.as_u16();
+            match timeout(PATIENCE, self.relays.send(relay, event)).await {
+                Ok(Ok(Answer::Taken | Answer::Purgatory)) => tracing::debug!(%relay, kind, "published"),
+                Ok(Ok(Answer::Refused(reason))) => {
+                    tracing::warn!(%relay, kind, reason, "the relay refuses an event of the bot's");
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%relay, kind, %error, "an event of the bot's was not published there");
+                    return;
+                }
+                Err(_) => {
+                    tracing::warn!(%relay, kind, "no answer to an event of the bot's");
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What leaves: answers and alerts, each tried until one of the relays where it can be read has taken it.
+
+use std::{sync::Arc, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use futures::{FutureExt, future::join_all};
+use nostr::{
+    nips::{nip17, nip65},
+    prelude::{EventId, Filter, Kind, PublicKey, RelayMetadata, RelayUrl, Timestamp},
+};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{sleep, timeout},
+};
+
+use crate::{
+    plan::{converge::Answer, journal::Letter},
+    relay::Relays,
+    store::Store,
+};
+
+/// Letters tried at the same time.
+const AT_ONCE: usize = 64;
+
+/// Relays of one person tried.
+const RELAYS_MAX: usize = 8;
+
+/// How long a relay may take to take a letter.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long is asked around where somebody reads messages.
+const ASK_AROUND: Duration = Duration::from_millis(1_500);
+
+/// The first wait before another try; doubled each time.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// The longest one.
+const WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// A letter that is no longer on its way.
+#[derive(Debug)]
+pub(super) struct Sent {
+    /// The question it answers; `None` for an alert.
+    pub(super) question: Option<EventId>,
+    /// Which letter.
+    pub(super) letter: EventId,
+}
+
+/// Where to ask and send.
+#[derive(Clone, Debug)]
+pub(super) struct Post {
+    pub(super) bot: PublicKey,
+    pub(super) relays: Arc<Relays>,
+    pub(super) store: Store,
+    /// Where the bot reads its own messages.
+    pub(super) inbox_relays: Vec<RelayUrl>,
+    /// Where relay lists of people are looked for.
+    pub(super) look_up: Vec<RelayUrl>,
+    /// Whether an answer goes to where the question came from when the person names no inbox.
+    pub(super) answer_where_asked: bool,
+    pub(super) slots: Arc<Semaphore>,
+    pub(super) sent: mpsc::Sender<Sent>,
+}
+
+impl Post {
+    /// How many letters are tried at the same time.
+    pub(super) fn slots() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(AT_ONCE))
+    }
+
+    /// Delivers `letter`, an answer to `question` that came from `asked_on`, or gives it up after a day; then says
+    /// so.
+    pub(super) async fn deliver(self, question: Option<EventId>, asked_on: Option<RelayUrl>, letter: Letter) {
+        let mut waits = ExponentialBuilder::default()
+            .with_min_delay(WAIT)
+            .with_max_delay(WAIT_MAX)
+            .without_max_times()
+            .build();
+        loop {
+            let Ok(slot) = self.slots.acquire().await else { return };
+            let tried = self.try_once(&letter, asked_on.as_ref()).await;
+            drop(slot);
+            let Err(reason) = tried else { break };
+            if letter.is_too_late(Timestamp::now()) {
+                tracing::warn!(to = %letter.to, letter = %letter.event.id, reason, "a message could not be delivered for a day; given up");
+                break;
+            }
+            let wait = waits.next().unwrap_or(WAIT_MAX);
+            tracing::warn!(to = %letter.to, letter = %letter.event.id, reason, wait_secs = wait.as_secs(), "a message is not delivered yet");
+            sleep(wait).await;
+        }
+        // Nobody listens any more when the program stops; then it is tried again after the next start.
+        let _ = self.sent.send(Sent { question, letter: letter.event.id }).await;
+    }
+
+    async fn try_once(&self, letter: &Letter, asked_on: Option<&RelayUrl>) -> Result<(), String> {
+        let mut relays = if letter.to == self.bot {
+            self.inbox_relays.clone()
+        } else if letter.event.kind == Kind::EncryptedDirectMessage {
+            self.read_relays(letter.to).await
+        } else {
+            self.inbox_of(letter.to, asked_on).await
+        };
+        let kind4 = letter.event.kind == Kind::EncryptedDirectMessage;
+        if let Some(relay) = asked_on
+            && letter.to != self.bot
+            && (kind4 || relays.is_empty() && self.answer_where_asked)
+            && !relays.contains(relay)
+        {
+            relays.insert(0, relay.clone());
+        }
+        if relays.is_empty() {
+            return Err("nobody says where this person reads messages (kind 10050)".to_owned());
+        }
+        let tries = relays.iter().map(|relay| {
+            timeout(PATIENCE, self.relays.send(relay, &letter.event)).map(move |result| match result {
+                Ok(Ok(Answer::Taken | Answer::Purgatory)) => Ok(()),
+                Ok(Ok(Answer::Refused(reason))) => Err(format!("{relay}: {reason}")),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err(format!("{relay}: no answer within {} s", PATIENCE.as_secs())),
+            })
+        });
+        let tried = join_all(tries).await;
+        if tried.iter().any(Result::is_ok) {
+            return Ok(());
+        }
+        Err(tried.into_iter().filter_map(Result::err).collect::<Vec<_>>().join("; "))
+    }
+
+    /// Where somebody reads private messages (NIP-17, kind 10050), asking around when it is not known.
+    async fn inbox_of(&self, person: PublicKey, asked_on: Option<&RelayUrl>) -> Vec<RelayUrl> {
+        let known = self.stored_inbox(person).await;
+        if !known.is_empty() {
+            return known;
+        }
+        let filter = Filter::new().kind(Kind::InboxRelays).author(person);
+        let ask = asked_on.into_iter().chain(&self.look_up).map(|relay| {
+            let filter = filter.clone();
+            async move {
+                let lists = timeout(ASK_AROUND, self.relays.read(relay, vec![filter])).await;
+                for list in lists.into_iter().flatten().flatten() {
+                    if let Err(error) = self.store.save(&list).await {
+                        tracing::warn!(%error, "a relay list cannot be kept");
+                    }
+                }
+            }
+        });
+        join_all(ask).await;
+        self.stored_inbox(person).await
+    }
+
+    async fn stored_inbox(&self, person: PublicKey) -> Vec<RelayUrl> {
+        let list = self.newest(Kind::InboxRelays, person).await;
+        list.iter().flat_map(nip17::extract_relay_list).take(RELAYS_MAX).collect()
+    }
+
+    /// Where somebody reads what is said to them (NIP-65).
+    async fn read_relays(&self, person: PublicKey) -> Vec<RelayUrl> {
+        let list = self.newest(Kind::RelayList, person).await;
+        list.iter()
+            .flat_map(nip65::extract_relay_list)
+            .filter(|(_, metadata)| *metadata != Some(RelayMetadata::Write))
+            .map(|(relay, _)| relay)
+            .take(RELAYS_MAX)
+            .collect()
+    }
+
+    async fn newest(&self, kind: Kind, author: PublicKey) -> Option<nostr::prelude::Event> {
+        let found = self.store.query(Filter::new().kind(kind).author(author).limit(1)).await;
+        found
+            .inspect_err(|error| tracing::warn!(%error, "a relay list cannot be read"))
+            .ok()?
+            .into_iter()
+            .next()
+    }
+}

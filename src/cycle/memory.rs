@@ -1,0 +1,66 @@
+//! What the store tells without anyone being asked: the last report, the repositories known, how their mirrors were.
+
+use nostr::prelude::{Event, Filter, Keys, Kind, PublicKey};
+
+use super::{
+    settings::own_word,
+    survey::{SOURCES, record_name},
+    world::catalog_limits,
+};
+use crate::{
+    config::Config,
+    model::coordinate::Coordinate,
+    plan::{
+        catalog::{self, Catalog, Watched},
+        record::RepositoryRecord,
+    },
+    report::{
+        Report,
+        document::{CycleSummary, IDENTIFIER, LeftAlone},
+    },
+    store::{Store, StoreError, records::Records},
+};
+
+pub(super) async fn latest_report_event(store: &Store, keys: &Keys) -> Result<Option<Event>, StoreError> {
+    let filter =
+        Filter::new().kind(Kind::ApplicationSpecificData).author(keys.public_key()).identifier(IDENTIFIER);
+    Ok(store.query(filter).await?.into_iter().next())
+}
+
+/// The report of the last cycle, as stored; one that tells of no cycle when none has run.
+///
+/// # Errors
+///
+/// [`StoreError`].
+pub async fn last_report(config: &Config, store: &Store, keys: &Keys) -> Result<Report, StoreError> {
+    let event = latest_report_event(store, keys).await?;
+    if let Some(report) = event.and_then(|event| serde_json::from_str(&event.content).ok()) {
+        return Ok(report);
+    }
+    let authors = own_word(config, keys, store).await?.settled.settings.watched.authors;
+    Ok(Report::of(CycleSummary::default(), &authors, &[], &[], LeftAlone::default()))
+}
+
+/// The catalog of everything stored, as of now.
+///
+/// # Errors
+///
+/// [`StoreError`].
+pub async fn known(
+    config: &Config,
+    store: &Store,
+    bot: &PublicKey,
+    watched: &Watched,
+) -> Result<Catalog, StoreError> {
+    let events = store.query(Filter::new().kinds(SOURCES)).await?;
+    Ok(catalog::build(&events, watched, bot, catalog_limits(config)))
+}
+
+/// How the mirrors of one repository were when they were last looked at.
+///
+/// # Errors
+///
+/// [`StoreError`].
+pub async fn remembered(records: &Records, coordinate: &Coordinate) -> Result<RepositoryRecord, StoreError> {
+    Ok(records.read(&record_name(coordinate)).await?.unwrap_or_default())
+}

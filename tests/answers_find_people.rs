@@ -1,0 +1,33 @@
+//! Answers go to where people say they read: gift wraps to the relays of their list for private messages, kind 4 to
+//! those they read from and to the one that the question came from. Without such lists, to the last one alone.
+
+use grasp_mirror_testkit::{Chat, Mirror, Protocol, TestRelay};
+use nostr::{event::Kind, filter::Filter};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+
+#[tokio::test]
+async fn answers_go_where_people_read() {
+    let start = TestRelay::start;
+    let (inbox, index, home) = tokio::join!(start(), start(), start());
+    let mirror = Mirror::new(BINARY).uses(&inbox).set("bot.index_relays", vec![index.url().to_owned()]);
+    // Both ask at the bot's inbox. What one of them reads, only the index knows; the other says nothing.
+    let ada = Chat::new(&mirror).asks_at(&inbox).hears_at(&home);
+    ada.introduce(&index).await;
+    let bob = Chat::new(&mirror).asks_at(&inbox).hears_at(&inbox);
+    let daemon = mirror.obeys(&ada).obeys(&bob).daemon().await;
+    for who in [&ada, &bob] {
+        for protocol in [Protocol::Nip17, Protocol::Nip04] {
+            who.answer_to(protocol, "version").await;
+        }
+    }
+    let for_ada =
+        async |kind: Kind| inbox.served(Filter::new().kind(kind).pubkey(ada.public_key())).await.len();
+    assert_eq!(for_ada(Kind::EncryptedDirectMessage).await, 1);
+    assert_eq!(
+        for_ada(Kind::GiftWrap).await,
+        0,
+        "a relay that she does not read need not know who writes to her"
+    );
+    daemon.stop().await;
+}

@@ -1,0 +1,47 @@
+//! `resync` believes nothing it remembers: it reads the servers again, and what is missing there comes back.
+
+use std::time::Duration;
+
+use grasp_mirror_testkit::{Mirror, Owner, Protocol, Server, TestRelay, look};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+
+#[tokio::test]
+async fn what_a_server_lost_comes_back() {
+    let (a, mut b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let [hello, other] = ["hello", "other"].map(|d| Owner::new(d).at_home_on(&relay));
+    for owner in [&hello, &other] {
+        owner.publish(owner.announcement().at(&a), &a).await;
+    }
+    let (mirror, ada) = Mirror::new(BINARY)
+        .knows(&a)
+        .knows(&b)
+        .uses(&relay)
+        .watches(&hello)
+        .watches(&other)
+        .commanded_at(&relay)
+        .await;
+    let daemon = mirror.daemon().await;
+    let copies = async || {
+        let [hello, other] = ["hello", "other"].map(|d| mirror.url_at(&b, d));
+        (look::refs(&hello).await, look::refs(&other).await)
+    };
+    let whole = (hello.work.refs(), other.work.refs());
+    look::wait_until(Duration::from_secs(30), "both are on B", async || copies().await == whole).await;
+    b.wipe().await;
+
+    // One repository, then all of one author's, then all.
+    let npub = other.npub();
+    for (question, told) in [
+        ("resync hello", "2 of 2 mirrors of 1 repository in sync, 1 repaired"),
+        (&format!("resync {npub}"), "2 of 2 mirrors of 1 repository in sync, 1 repaired"),
+        ("resync", "4 of 4 mirrors of 2 repositories in sync, nothing was missing"),
+    ] {
+        let resync = ada.ask(Protocol::Nip17, question).await;
+        let answers = ada.answers(&resync, 2).await;
+        assert!(answers.iter().any(|answer| answer.text.contains(told)), "{question}: {answers:#?}");
+    }
+    let copies = [&hello, &other].map(|owner| mirror.url_at(&b, &owner.d));
+    assert_eq!((look::refs(&copies[0]).await, look::refs(&copies[1]).await), whole);
+    daemon.stop().await;
+}
