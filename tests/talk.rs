@@ -37,7 +37,7 @@ async fn every_command(protocol: Protocol) {
     asks("watch", &["watch needs", "Usage: watch <npub"]).await;
     asks("watch nobody@example.invalid", &["nobody@example.invalid"]).await;
     asks("list", &["I watch nobody yet"]).await;
-    asks("status", &["I watch no repositories yet"]).await;
+    asks("status", &["Nothing to mirror yet"]).await;
     asks(&format!("watch nostr:{}", owner.npub()), &["Watching", "npub1"]).await;
     asks(&format!("!watch {}", owner.npub()), &["Already watching"]).await;
     look::wait_until(Duration::from_secs(30), "the watched repository is on the other server", async || {
@@ -51,7 +51,7 @@ async fn every_command(protocol: Protocol) {
         assert!(told.iter().any(|answer| answer.text.contains(part)), "{part:?} in {told:#?}");
     }
     asks("List", &["Authors (1)", "1 repository"]).await;
-    asks("Status", &["✓ 2 of 2 mirrors in sync: 1 repository, 2 servers", "next check"]).await;
+    asks("Status", &["✓ 2 of 2 mirrors in sync: 1 repository on 2 servers", "next check"]).await;
     asks("status HELLO", &["in sync on 2 of 2 servers"]).await;
     asks("servers", &["2 servers", &a.authority(), &b.authority(), "1 of 1 in sync"]).await;
     asks("why hello", &[&a.authority(), "in sync (listed)", &b.authority(), "in sync (namespace)"]).await;
