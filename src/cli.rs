@@ -27,7 +27,11 @@ const ENV_EXAMPLE: &str = include_str!("../.env.example");
 
 /// The configuration as the command line, the environment and the files have it.
 pub(crate) fn load(overrides: &Overrides) -> anyhow::Result<Config> {
-    Ok(Config::load(overrides, &|name| std::env::var(name).ok())?)
+    Ok(Config::load(overrides, &environment)?)
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// `init`: writes what is missing, keeps what is there.
@@ -84,7 +88,8 @@ pub(crate) fn init(context: &Context) -> anyhow::Result<Outcome> {
 pub(crate) fn daemon(context: &Context) -> anyhow::Result<Outcome> {
     let ready = ready_to_work(context)?;
     let runtime = runtime()?;
-    let ended = runtime.block_on(daemon::run(&ready.config, &ready.bot.keys));
+    let reload = || Config::load(&context.overrides, &environment);
+    let ended = runtime.block_on(daemon::run(ready.config, &ready.bot.keys, reload));
     // A pack that is being indexed is not waited for: it comes in whole or not at all.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended?;
@@ -95,7 +100,7 @@ pub(crate) fn daemon(context: &Context) -> anyhow::Result<Outcome> {
 pub(crate) fn mirror_once(context: &Context) -> anyhow::Result<Outcome> {
     let ready = ready_to_work(context)?;
     let progress = context.progress.add(spinner()?);
-    let report = runtime()?.block_on(async {
+    let done = runtime()?.block_on(async {
         let _lock = Lock::take(&ready.config.bot.data_dir)?;
         let world = world(&ready).await?;
         if world.is_paused() {
@@ -104,7 +109,7 @@ pub(crate) fn mirror_once(context: &Context) -> anyhow::Result<Outcome> {
         anyhow::Ok(Box::pin(world.run(Trigger::Once, None, &progress)).await?)
     })?;
     progress.finish_and_clear();
-    print_report(context, &report)
+    print_report(context, &done.report)
 }
 
 /// `status`: the last report, also beside a running daemon.

@@ -1,23 +1,40 @@
-//! The loop: a cycle at start, then one whenever it is time, until a signal says stop.
+//! The loop: a cycle at start, one whenever it is time, one whenever somebody changes what is to be mirrored or asks
+//! for it, until a signal says stop. The [bot](crate::bot) hears and answers beside it.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
+use grasp_mirror_commands::resync::Resync;
 use indicatif::ProgressBar;
-use nostr::prelude::{Keys, Timestamp};
+use nostr::prelude::{EventId, Keys, Timestamp};
+use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::{MissedTickBehavior, interval, timeout},
+    task::{JoinError, JoinHandle},
+    time::{Instant, interval, sleep_until, timeout},
 };
 
 use crate::{
-    config::Config,
-    cycle::{CycleError, Trigger, World},
-    model::coordinate::npub,
+    bot::{Bot, Doors, Request, Tidings},
+    config::{Config, ConfigError},
+    cycle::{CycleDone, CycleError, Trigger, World},
+    key,
+    model::coordinate::{Coordinate, npub},
+    plan::settings::Settings,
+    report::answers,
     store::{Store, StoreError, lock::Lock},
 };
 
-/// How long a cycle may take to come to a safe point after a signal.
-const GRACE: Duration = Duration::from_secs(8);
+/// How long a cycle may take to come to its end after a signal, before it is dropped.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long a cycle may go on when there is more to mirror than it knows of.
+const FINISH: Duration = Duration::from_secs(10);
+
+/// The service manager hears that all is well at least so often, where it asks for that.
+const WATCHDOG_MAX: Duration = Duration::from_secs(30);
 
 /// Why the daemon cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -25,63 +42,321 @@ pub enum DaemonError {
     /// The data folder.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The bot's own events cannot be made, or stored.
+    #[error(transparent)]
+    Cycle(#[from] CycleError),
     /// Signals cannot be listened for.
     #[error("cannot listen for signals: {0}")]
     Signals(#[from] std::io::Error),
 }
 
-/// Runs cycles until `SIGTERM` or `SIGINT`.
+/// Somebody who waits for the end of a cycle.
+struct Waiting {
+    question: EventId,
+    repositories: Option<BTreeSet<Coordinate>>,
+    since: Instant,
+}
+
+/// A cycle under way.
+struct Running {
+    task: JoinHandle<Result<CycleDone, CycleError>>,
+    /// What it was started with.
+    settings: Settings,
+    waiting: Vec<Waiting>,
+    /// When it is dropped for one that knows more.
+    drop_at: Option<Instant>,
+}
+
+/// What the loop waits for.
+enum Happened {
+    /// The cycle came to its end.
+    Ended(Result<Result<CycleDone, CycleError>, JoinError>),
+    /// The cycle has had its time to finish; there is more to mirror than it knows of.
+    TimeIsUp,
+    /// It is time for a cycle.
+    Timer,
+    /// What is to be mirrored has changed.
+    NewSettings,
+    /// Somebody asked for something.
+    Asked(Waiting),
+    /// The operator wants the configuration read again.
+    HangUp,
+    /// The service manager wants a sign of life.
+    Tick,
+}
+
+struct Daemon {
+    config: Config,
+    keys: Keys,
+    store: Store,
+    doors: Doors,
+    running: Option<Running>,
+    /// A cycle is to begin as soon as none is running.
+    due: Option<Trigger>,
+    next_at: Instant,
+    queue: VecDeque<Waiting>,
+}
+
+/// Runs until `SIGTERM` or `SIGINT`; `reload` reads the configuration again on `SIGHUP`.
 ///
-/// A cycle that fails as a whole is logged, and the next one is tried when it is time. When a signal comes in
-/// the middle of a cycle, the cycle is dropped after a short grace: pushes are all or nothing on the servers,
-/// packs come in whole or not at all, and records are written by the database at once.
+/// A cycle that fails as a whole is logged, and the next one is tried when it is time. A cycle can be dropped at any
+/// moment: pushes are all or nothing on the servers, packs come in whole or not at all, and records are written by
+/// the database at once.
 ///
 /// # Errors
 ///
 /// [`DaemonError`] when it cannot start.
-pub async fn run(config: &Config, keys: &Keys) -> Result<(), DaemonError> {
+pub async fn run(
+    config: Config,
+    keys: &Keys,
+    reload: impl Fn() -> Result<Config, ConfigError>,
+) -> Result<(), DaemonError> {
     let _lock = Lock::take(&config.bot.data_dir)?;
-    let store = Store::open(&config.bot.data_dir).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut timer = interval(config.bot.cycle_interval);
-    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut trigger = Trigger::Start;
-    tracing::info!(bot = npub(&keys.public_key()), pid = std::process::id(), "started");
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let store = Store::open(&config.bot.data_dir).await?;
+    tracing::info!(bot = npub(&keys.public_key()), pid = std::process::id(), "starting");
+    let (bot, doors) = tokio::select! {
+        started = Bot::start(&config, keys, &store) => started?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    let bot = tokio::spawn(bot.run());
+    let next_at = Instant::now();
+    let mut daemon = Daemon {
+        config,
+        keys: keys.clone(),
+        store,
+        doors,
+        running: None,
+        due: Some(Trigger::Start),
+        next_at,
+        queue: VecDeque::new(),
+    };
+    let mut watchdog = interval(sd_notify::watchdog_enabled().map_or(WATCHDOG_MAX, |period| period / 2));
+    let watched = sd_notify::watchdog_enabled().is_some();
+    daemon.begin_if_due();
+    notify(&[NotifyState::Ready]);
+    tracing::info!(bot = npub(&keys.public_key()), "ready");
     loop {
-        tokio::select! {
-            _ = timer.tick() => {}
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-        }
-        let mut cycle = Box::pin(one_cycle(config, keys, &store, trigger));
-        let stopped = tokio::select! {
-            result = &mut cycle => {
-                if let Err(error) = result {
-                    tracing::error!(%error, "the cycle failed; the next one is tried when it is time");
-                }
-                false
-            }
-            _ = terminate.recv() => true,
-            _ = interrupt.recv() => true,
+        let happened = tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => Happened::HangUp,
+            _ = watchdog.tick(), if watched => Happened::Tick,
+            happened = daemon.next() => happened,
         };
-        if stopped {
-            tracing::info!("stopping");
-            let _ = timeout(GRACE, cycle).await;
-            return Ok(());
+        match happened {
+            Happened::Ended(result) => daemon.end_cycle(result).await,
+            Happened::TimeIsUp => daemon.drop_cycle().await,
+            Happened::Timer => daemon.be_on_time(),
+            Happened::NewSettings => daemon.follow_settings().await,
+            Happened::Asked(waiting) => daemon.queue.push_back(waiting),
+            Happened::HangUp => daemon.reload(&reload).await,
+            Happened::Tick => notify(&[NotifyState::Watchdog]),
         }
-        trigger = Trigger::Timer;
+        daemon.begin_if_due();
+        if bot.is_finished() {
+            tracing::error!("the bot's task has ended; stopping, so that it can be started again");
+            break;
+        }
+    }
+    tracing::info!("stopping");
+    notify(&[NotifyState::Stopping]);
+    // What is on its way is in the journal.
+    bot.abort();
+    if let Some(mut running) = daemon.running.take() {
+        if timeout(GRACE, &mut running.task).await.is_err() {
+            running.task.abort();
+            let _ = running.task.await;
+        }
+    }
+    Ok(())
+}
+
+/// Tells the service manager, if there is one (`sd_notify`).
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "the service manager was not told");
     }
 }
 
-async fn one_cycle(config: &Config, keys: &Keys, store: &Store, trigger: Trigger) -> Result<(), CycleError> {
-    let next_at = Timestamp::from_secs(Timestamp::now().as_secs() + config.bot.cycle_interval.as_secs());
-    let report = World::new(config, keys, store)?.run(trigger, Some(next_at), &ProgressBar::hidden()).await?;
-    tracing::info!(
-        cycle = report.cycle.number,
-        in_sync = report.totals.in_sync,
-        mirrors = report.totals.mirrors,
-        "cycle done"
-    );
-    Ok(())
+impl Daemon {
+    /// Waits for the next thing to happen. Nothing is lost when it is dropped while it waits.
+    async fn next(&mut self) -> Happened {
+        let (task, drop_at) = match &mut self.running {
+            Some(running) => (Some(&mut running.task), running.drop_at),
+            None => (None, None),
+        };
+        let idle = task.is_none();
+        let ended = async {
+            match task {
+                Some(task) => task.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            result = ended => Happened::Ended(result),
+            () = sleep_until(drop_at.unwrap_or(self.next_at)), if drop_at.is_some() => Happened::TimeIsUp,
+            () = sleep_until(self.next_at), if idle => Happened::Timer,
+            Ok(()) = self.doors.settings.changed() => Happened::NewSettings,
+            Some(Request::Resync { question, repositories }) = self.doors.requests.recv() => {
+                Happened::Asked(Waiting { question, repositories, since: Instant::now() })
+            }
+        }
+    }
+
+    fn be_on_time(&mut self) {
+        self.next_at = Instant::now() + self.config.bot.cycle_interval;
+        self.due.get_or_insert(Trigger::Timer);
+    }
+
+    /// Starts a cycle when one is due, none is running, and writing is not paused.
+    fn begin_if_due(&mut self) {
+        if self.running.is_some() {
+            return;
+        }
+        let settings = self.doors.settings.borrow_and_update().clone();
+        if settings.paused {
+            self.due = None;
+            return;
+        }
+        if !self.queue.is_empty() {
+            self.due = Some(Trigger::Command);
+        }
+        let Some(trigger) = self.due.take() else { return };
+        self.next_at = Instant::now() + self.config.bot.cycle_interval;
+        let waiting: Vec<Waiting> = self.queue.drain(..).collect();
+        let afresh: Vec<_> = waiting.iter().map(|one| one.repositories.clone()).collect();
+        let (config, keys, store) = (self.config.clone(), self.keys.clone(), self.store.clone());
+        let (mine, silent) = (settings.clone(), self.doors.silent.borrow().clone());
+        let next_at = Timestamp::from_secs(Timestamp::now().as_secs() + config.bot.cycle_interval.as_secs());
+        let task = tokio::spawn(async move {
+            let mut world = World::new(&config, &keys, &store)?;
+            world.obey(mine);
+            world.look_anew_at(afresh);
+            world.mention_silent(silent);
+            Box::pin(world.run(trigger, Some(next_at), &ProgressBar::hidden())).await
+        });
+        self.doors.busy.send_replace(true);
+        self.running = Some(Running { task, settings, waiting, drop_at: None });
+    }
+
+    async fn end_cycle(&mut self, result: Result<Result<CycleDone, CycleError>, JoinError>) {
+        let Some(running) = self.running.take() else { return };
+        self.doors.busy.send_replace(false);
+        if running.drop_at.is_some() {
+            self.due = Some(Trigger::Command);
+        }
+        let problem = match result {
+            Ok(Ok(done)) => {
+                tracing::info!(
+                    cycle = done.report.cycle.number,
+                    in_sync = done.report.totals.in_sync,
+                    mirrors = done.report.totals.mirrors,
+                    "cycle done"
+                );
+                for one in &running.waiting {
+                    let about = done.outcomes.iter().filter(|outcome| {
+                        one.repositories.as_ref().is_none_or(|some| some.contains(&outcome.coordinate))
+                    });
+                    let outcome = answers::resynced(about, one.since.elapsed());
+                    self.tell(Tidings::Resynced { question: one.question, outcome }).await;
+                }
+                self.tell(Tidings::Cycle(Box::new(done))).await;
+                return;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => format!("it broke: {error}"),
+        };
+        tracing::error!(problem, "the cycle failed; the next one is tried when it is time");
+        self.fail(running.waiting, &problem).await;
+        self.tell(Tidings::Failed(problem)).await;
+    }
+
+    async fn fail(&self, waiting: Vec<Waiting>, reason: &str) {
+        for one in waiting {
+            let outcome = Resync::Failed { reason: reason.to_owned() };
+            self.tell(Tidings::Resynced { question: one.question, outcome }).await;
+        }
+    }
+
+    async fn tell(&self, tidings: Tidings) {
+        // The bot's task has ended only when something is very wrong, and that is seen elsewhere.
+        let _ = self.doors.tidings.send(tidings).await;
+    }
+
+    /// Drops the running cycle; who waits for it waits for the next one.
+    async fn drop_cycle(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        running.task.abort();
+        let _ = running.task.await;
+        self.doors.busy.send_replace(false);
+        tracing::info!("the cycle was dropped for one that knows more");
+        self.queue.extend(running.waiting);
+        self.due = Some(Trigger::Command);
+    }
+
+    /// What is to be mirrored has changed.
+    async fn follow_settings(&mut self) {
+        let settings = self.doors.settings.borrow_and_update().clone();
+        match &mut self.running {
+            _ if settings.paused => {
+                self.drop_cycle().await;
+                let waiting: Vec<Waiting> = self.queue.drain(..).collect();
+                self.fail(waiting, "I was told to pause").await;
+            }
+            Some(running) if takes_away(&running.settings, &settings) => self.drop_cycle().await,
+            Some(running) if settings != running.settings => {
+                running.drop_at.get_or_insert(Instant::now() + FINISH);
+            }
+            Some(_) => {}
+            None => self.due = Some(Trigger::Command),
+        }
+    }
+
+    /// Reads the configuration again; a bad one is reported, and the old one stays.
+    async fn reload(&mut self, reload: impl Fn() -> Result<Config, ConfigError>) {
+        let monotonic = NotifyState::monotonic_usec_now();
+        notify(&[NotifyState::Reloading].into_iter().chain(monotonic.ok()).collect::<Vec<_>>());
+        match reload() {
+            Ok(config) => self.take_over(config).await,
+            Err(error) => {
+                tracing::error!(%error, "the configuration was not read again; the old one stays");
+            }
+        }
+        notify(&[NotifyState::Ready]);
+    }
+
+    async fn take_over(&mut self, mut config: Config) {
+        if config.bot.data_dir != self.config.bot.data_dir {
+            tracing::error!("bot.data_dir changes with a restart only; the old one stays");
+            config.bot.data_dir.clone_from(&self.config.bot.data_dir);
+        }
+        match key::find(&config.environment.key, &config.bot.data_dir) {
+            Ok(Some(bot)) if bot.keys.public_key() == self.keys.public_key() => {}
+            Ok(_) => tracing::error!("the bot's key changes with a restart only; the old one stays"),
+            Err(error) => tracing::error!(%error, "the bot's key was not read again; the old one stays"),
+        }
+        tracing::info!("the configuration was read again");
+        if config.bot.cycle_interval != self.config.bot.cycle_interval {
+            self.next_at = self.next_at.min(Instant::now() + config.bot.cycle_interval);
+        }
+        self.config = config.clone();
+        self.tell(Tidings::Config(Box::new(config))).await;
+        match &mut self.running {
+            Some(running) => {
+                running.drop_at.get_or_insert(Instant::now() + FINISH);
+            }
+            None => self.due = Some(Trigger::Command),
+        }
+    }
+}
+
+/// Whether `after` leaves out something that `before` mirrors, or a server it mirrors to.
+fn takes_away(before: &Settings, after: &Settings) -> bool {
+    !before.watched.authors.is_subset(&after.watched.authors)
+        || !before.watched.repositories.is_subset(&after.watched.repositories)
+        || !before.servers.is_subset(&after.servers)
 }

@@ -18,8 +18,8 @@ use std::{
     time::Duration,
 };
 
-use grasp_mirror_commands::{Command, Scope, parse, resync};
-use nostr::prelude::{Event, EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp};
+use grasp_mirror_commands::resync::Resync;
+use nostr::prelude::{EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinSet,
@@ -29,24 +29,21 @@ use tokio::{
 use self::{
     alerts::Alerts,
     inbox::{Arrival, Inbox, interest},
-    orders::Done,
     own::Own,
     post::{Post, Sent},
 };
 use crate::{
     config::Config,
     cycle::{self, CycleDone, CycleError},
+    git::wire,
+    model::coordinate::Coordinate,
     plan::{
         journal::{Entry, Letter},
         settings::Settings,
     },
-    relay::{
-        self, Relays,
-        direct::{self, Opened, Protocol},
-        follow::Heard,
-    },
+    relay::{self, Relays, direct, follow::Heard},
     report::line,
-    store::{Store, StoreError, records::Records},
+    store::{Store, records::Records},
     transfer::guard::Guard,
 };
 
@@ -73,7 +70,7 @@ pub enum Request {
         /// The command.
         question: EventId,
         /// Which; `None` for all.
-        repositories: Option<BTreeSet<crate::model::coordinate::Coordinate>>,
+        repositories: Option<BTreeSet<Coordinate>>,
     },
 }
 
@@ -89,7 +86,7 @@ pub enum Tidings {
         /// The command.
         question: EventId,
         /// What came of it.
-        outcome: resync::Resync,
+        outcome: Resync,
     },
     /// The operator changed the configuration.
     Config(Box<Config>),
@@ -158,7 +155,7 @@ impl Bot {
                 rest: Some(REST),
             },
         ));
-        let http = crate::git::wire::http_client(limits.connect_timeout, Some(Arc::new(guard.clone())))?;
+        let http = wire::http_client(limits.connect_timeout, Some(Arc::new(guard.clone())))?;
         let own = Own { config: Arc::new(config.clone()), keys: keys.clone(), store: store.clone(), relays };
         let records = Records::new(store.clone(), keys.clone());
         let settings = match timeout(START, own.settle()).await {

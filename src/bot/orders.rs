@@ -20,7 +20,6 @@ use crate::{
     cycle::{self, CycleError},
     model::coordinate::Coordinate,
     plan::settings::Settings,
-    relay::nip05,
     report::answers,
 };
 
@@ -60,22 +59,21 @@ impl Bot {
             Ok(done) => done,
             Err(error) => {
                 tracing::error!(%command, %error, "a command failed");
-                failure::failed(&command, &error.to_string(), "Nothing was changed. Send it again later.").into()
+                failure::failed(&command, &error.to_string(), "Nothing was changed. Send it again later.")
+                    .into()
             }
         }
     }
 
     async fn resolve(&self, name: &Nip05) -> Result<PublicKey, String> {
-        nip05::resolve(&self.http, name).await.map_err(|error| error.to_string())
+        Err("not looked up yet".to_owned())
     }
 
     async fn obey(&mut self, command: Command) -> Result<Done, CycleError> {
         let now = Timestamp::now().as_secs();
         let text = match command {
             Command::Help(topic) => help::reply(topic),
-            Command::Version => {
-                version::reply(env!("CARGO_PKG_VERSION"), self.started_at.as_secs(), now)
-            }
+            Command::Version => version::reply(env!("CARGO_PKG_VERSION"), self.started_at.as_secs(), now),
             Command::Watch(target) => {
                 let outcome = self.watch(&target).await?;
                 watch::reply(&target, outcome)
@@ -100,8 +98,9 @@ impl Bot {
                 Err(which) => which,
                 Ok(coordinate) => {
                     let record = cycle::remembered(&self.records, &coordinate).await?;
-                    let mirrors = answers::why(&record, server.as_deref());
-                    why::reply(&answers::named(&coordinate), server.as_deref(), &mirrors, now)
+                    let notes = answers::notes(&self.report().await?, &coordinate);
+                    let (repo, server) = (answers::named(&coordinate), server.as_deref());
+                    why::reply(&repo, server, &answers::why(&record, server), &notes, now)
                 }
             },
             Command::Servers => servers::reply(&answers::servers(&self.report().await?)),

@@ -70,7 +70,9 @@ impl Own {
         let now = Timestamp::now();
         if served.is_empty() {
             // Where nothing could be read, something may be that must not be replaced.
-            tracing::warn!("none of the bot's relays could be read; its profile and lists are published later");
+            tracing::warn!(
+                "none of the bot's relays could be read; its profile and lists are published later"
+            );
         } else {
             self.introduce(now).await?;
         }

@@ -70,12 +70,7 @@ impl Post {
 
     /// Delivers `letter`, an answer to `question` that came from `asked_on`, or gives it up after a day; then says
     /// so.
-    pub(super) async fn deliver(
-        self,
-        question: Option<EventId>,
-        asked_on: Option<RelayUrl>,
-        letter: Letter,
-    ) {
+    pub(super) async fn deliver(self, question: Option<EventId>, asked_on: Option<RelayUrl>, letter: Letter) {
         let mut waits = ExponentialBuilder::default()
             .with_min_delay(WAIT)
             .with_max_delay(WAIT_MAX)

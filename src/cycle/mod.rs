@@ -17,9 +17,11 @@ mod threads;
 mod verify;
 mod world;
 
+use std::time::{Duration, Instant};
+
 use futures::{StreamExt, stream};
 use indicatif::ProgressBar;
-use nostr::prelude::{Filter, Keys, Kind, Tag, Timestamp};
+use nostr::prelude::{Kind, Tag, Timestamp};
 
 pub use self::{
     memory::{known, last_report, remembered},
@@ -29,7 +31,6 @@ pub use self::{
     world::{World, guard, own_addresses},
 };
 use crate::{
-    config::Config,
     model::{
         draft::{Draft, SignError},
         replace::dated_after,
@@ -40,7 +41,7 @@ use crate::{
         document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome},
         tables::PlannedStep,
     },
-    store::{Store, StoreError},
+    store::StoreError,
 };
 
 /// What started a cycle.
@@ -65,6 +66,17 @@ impl Trigger {
             Self::Command => "command",
         }
     }
+}
+
+/// What a cycle hands back.
+#[derive(Clone, Debug)]
+pub struct CycleDone {
+    /// The report, as it was published.
+    pub report: Report,
+    /// Every repository, also those that the report had no room for; sorted by coordinate.
+    pub outcomes: Vec<RepositoryOutcome>,
+    /// How long it took.
+    pub elapsed: Duration,
 }
 
 /// Why a cycle as a whole failed: the local machine is at fault, never one repository or server.
@@ -103,8 +115,8 @@ impl World {
         trigger: Trigger,
         next_at: Option<Timestamp>,
         progress: &ProgressBar,
-    ) -> Result<Report, CycleError> {
-        let started = Timestamp::now();
+    ) -> Result<CycleDone, CycleError> {
+        let (started, clock) = (Timestamp::now(), Instant::now());
         progress.set_message("looking at servers and relays");
         let survey = self.survey(started).await?;
         for event in &survey.signed {
@@ -142,10 +154,11 @@ impl World {
             private: survey.catalog.private,
             over_limit: survey.catalog.over_limit,
         };
-        let report = Report::of(cycle, authors, &server_outcomes, &outcomes, left_alone);
+        let mut report = Report::of(cycle, authors, &server_outcomes, &outcomes, left_alone);
+        report.silent_inboxes = self.silent.iter().cloned().collect();
         progress.set_message("publishing the report");
         self.publish(&report).await?;
-        Ok(report)
+        Ok(CycleDone { report, outcomes, elapsed: clock.elapsed() })
     }
 
     /// What a cycle would do first for each mirror. Sends nothing to anyone.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     git::{GitError, Repository},
-    model::server::ServerUrl,
+    model::{server::ServerUrl, status::MirrorStatus},
     plan::{
         catalog::Obstacle,
         converge::{Outcome, Seen, Wanted},
@@ -57,6 +57,7 @@ impl World {
             None => self.walk_mirrors(&mut subject, servers, trigger, now).await?,
         };
         let mut mirrors: BTreeMap<ServerUrl, MirrorRecord> = BTreeMap::new();
+        let mut repaired = 0;
         for (server, place) in &subject.places {
             let before = subject.record.mirrors.get(server);
             let governing = subject.wanted.get(server).map(|wanted| wanted.governing.as_slice());
@@ -73,6 +74,9 @@ impl World {
                     );
                     if let (Some(reason), coordinate) = (&record.reason, &subject.repository.coordinate) {
                         tracing::warn!(repository = %coordinate, %server, status = record.status.as_str(), reason, "not in sync");
+                    }
+                    if record.status == MirrorStatus::InSync && seen.was_sent_something() {
+                        repaired += 1;
                     }
                     mirrors.insert(server.clone(), record);
                 }
@@ -91,6 +95,8 @@ impl World {
             state: subject.repository.state.map(|state| state.event.id),
             mirrors: subject.record.mirrors,
             notes: subject.notes,
+            rewritten_at: subject.record.rewritten_at,
+            repaired,
         })
     }
 
@@ -103,6 +109,9 @@ impl World {
         trigger: Trigger,
         now: Timestamp,
     ) -> Result<BTreeMap<ServerUrl, MirrorEnd>, CycleError> {
+        if self.is_afresh(&subject.repository.coordinate) {
+            self.compare_refs(subject).await;
+        }
         let git = self.local_copy(subject, now).await;
         let waits = |url: &ServerUrl| {
             let again = subject.record.mirrors.get(url).and_then(|record| record.retry_at);
@@ -196,14 +205,21 @@ impl World {
         let held = repository.clone();
         let moved = blocking(move || {
             held.check_tips(&state.refs)?;
-            held.set_refs(&state.refs, state.head.as_ref(), now.as_secs())?;
-            Ok::<_, GitError>(held.uses_lfs(&state.refs).unwrap_or(false))
+            let changes = held.set_refs(&state.refs, state.head.as_ref(), now.as_secs())?;
+            Ok::<_, GitError>((changes, held.uses_lfs(&state.refs).unwrap_or(false)))
         })
         .await;
-        match moved {
-            Ok(true) => subject.notes.push("LFS objects not mirrored".to_owned()),
-            Ok(false) => {}
-            Err(error) => return Err(Ending::Failed(error.to_string())),
+        let (changes, uses_lfs) = moved.map_err(|error| Ending::Failed(error.to_string()))?;
+        if changes.rewritten > 0 {
+            tracing::info!(repository = %subject.repository.coordinate, refs = changes.rewritten, "its history was rewritten; the old one is kept");
+            subject.record.rewritten_at = Some(now.as_secs());
+            // At once: the next run finds the refs moved already, and people are to hear of it.
+            let name = record_name(&subject.repository.coordinate);
+            let written = self.records.write(&name, &subject.record).await;
+            written.map_err(|error| Ending::Failed(error.to_string()))?;
+        }
+        if uses_lfs {
+            subject.notes.push("LFS objects not mirrored".to_owned());
         }
         Ok(repository)
     }

@@ -172,7 +172,11 @@ impl World {
             Err(rule) => Some(Obstacle::Limit(rule.to_string())),
             Ok(()) => repository.obstacle.clone(),
         };
-        let record = self.records.read(&record_name(&repository.coordinate)).await?.unwrap_or_default();
+        let mut record: RepositoryRecord =
+            self.records.read(&record_name(&repository.coordinate)).await?.unwrap_or_default();
+        if self.is_afresh(&repository.coordinate) {
+            record.look_anew();
+        }
         let mut subject = Subject {
             obstacle,
             wanted: BTreeMap::new(),

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, future::join_all, stream};
 use grasp_mirror_commands::clean;
 use nostr::prelude::Timestamp;
 
-use super::{CycleError, survey::Survey, world::World};
-use crate::{model::refs::ObjectId, plan::converge::Wanted, report::tables::Finding};
+use super::{
+    CycleError,
+    survey::{Subject, Survey},
+    world::World,
+};
+use crate::{git::wire::WireError, model::refs::ObjectId, plan::converge::Wanted, report::tables::Finding};
 
 /// Mirrors compared at the same time.
 const AT_ONCE: usize = 8;
@@ -55,25 +59,52 @@ impl World {
     }
 
     async fn compare(&self, wanted: &Wanted) -> Result<(), String> {
-        let path = &wanted.place.path;
-        let url = wanted.server.clone_url(&path.owner, &path.identifier);
-        let listed = self.git.ls_refs(&url).await.map_err(|error| error.to_string())?;
-        let listed: BTreeMap<&str, ObjectId> = listed
-            .refs
-            .iter()
-            .filter(|(name, _)| name.starts_with("refs/heads/") || name.starts_with("refs/tags/"))
-            .map(|(name, id)| (name.as_str(), *id))
-            .collect();
-        for (name, id) in &wanted.refs {
-            match listed.get(name.as_str()) {
-                Some(there) if there == id => {}
-                Some(there) => return Err(format!("{name} is {there}, signed is {id}")),
-                None => return Err(format!("{name} is missing")),
+        let listed = self.listed(wanted).await.map_err(|error| error.to_string())?;
+        difference(wanted, &listed).map_or(Ok(()), Err)
+    }
+
+    /// Notes which servers serve the state and list other refs all the same: they have lost git data.
+    pub(super) async fn compare_refs(&self, subject: &mut Subject) {
+        let served = subject.wanted.iter().filter(|(server, wanted)| {
+            subject.seen.get(*server).is_some_and(|seen| wanted.is_proved_by(seen))
+        });
+        let looks = served.map(|(server, wanted)| async move {
+            match self.listed(wanted).await {
+                Ok(listed) => (server.clone(), difference(wanted, &listed)),
+                Err(error) => {
+                    tracing::warn!(%server, repository = %wanted.repository, %error, "its refs were not compared");
+                    (server.clone(), None)
+                }
+            }
+        });
+        for (server, difference) in join_all(looks).await {
+            let Some(difference) = difference else { continue };
+            tracing::info!(%server, repository = %subject.repository.coordinate, difference, "the server has lost git data");
+            if let Some(seen) = subject.seen.get_mut(&server) {
+                seen.refs_differ = true;
             }
         }
-        match listed.keys().find(|name| !wanted.refs.contains_key(**name)) {
-            Some(extra) => Err(format!("{extra} is there, but nobody signed it")),
-            None => Ok(()),
+    }
+
+    /// The heads and tags that a server lists.
+    async fn listed(&self, wanted: &Wanted) -> Result<BTreeMap<String, ObjectId>, WireError> {
+        let path = &wanted.place.path;
+        let url = wanted.server.clone_url(&path.owner, &path.identifier);
+        let listed = self.git.ls_refs(&url).await?.refs;
+        let mirrored = |name: &str| name.starts_with("refs/heads/") || name.starts_with("refs/tags/");
+        Ok(listed.into_iter().filter(|(name, _)| mirrored(name)).collect())
+    }
+}
+
+/// The first thing in which `listed` is not what the maintainers signed.
+fn difference(wanted: &Wanted, listed: &BTreeMap<String, ObjectId>) -> Option<String> {
+    for (name, id) in &wanted.refs {
+        match listed.get(name.as_str()) {
+            Some(there) if there == id => {}
+            Some(there) => return Some(format!("{name} is {there}, signed is {id}")),
+            None => return Some(format!("{name} is missing")),
         }
     }
+    let extra = listed.keys().find(|name| !wanted.refs.contains_key(name.as_str()))?;
+    Some(format!("{extra} is there, but nobody signed it"))
 }

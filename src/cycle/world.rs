@@ -1,6 +1,6 @@
 //! What one run works with.
 
-use std::{num::NonZeroU32, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, num::NonZeroU32, path::PathBuf, sync::Arc};
 
 use futures::{StreamExt, stream};
 use nostr::prelude::{Keys, PublicKey, RelayUrl};
@@ -58,6 +58,10 @@ pub struct World {
     pub(super) git: GitHttp,
     /// What to mirror, and where to.
     pub(super) settings: Settings,
+    /// What is looked at as if it had never been seen; `None` in it means everything.
+    pub(super) afresh: Vec<Option<BTreeSet<Coordinate>>>,
+    /// Inbox relays that do not deliver, for the report.
+    pub(super) silent: BTreeSet<RelayUrl>,
 }
 
 impl World {
@@ -114,7 +118,24 @@ impl World {
             transfer,
             git,
             settings: Settings::default(),
+            afresh: Vec::new(),
+            silent: BTreeSet::new(),
         })
+    }
+
+    /// Looks at these repositories (`None`: at all) as if they had never been seen: refusals are forgotten, failed
+    /// mirrors tried at once, and every server's refs compared.
+    pub fn look_anew_at(&mut self, repositories: Vec<Option<BTreeSet<Coordinate>>>) {
+        self.afresh = repositories;
+    }
+
+    /// Says in the report that these inbox relays do not deliver.
+    pub fn mention_silent(&mut self, relays: BTreeSet<RelayUrl>) {
+        self.silent = relays;
+    }
+
+    pub(super) fn is_afresh(&self, coordinate: &Coordinate) -> bool {
+        self.afresh.iter().any(|some| some.as_ref().is_none_or(|some| some.contains(coordinate)))
     }
 
     pub(super) fn bot(&self) -> PublicKey {

@@ -57,6 +57,9 @@ pub struct Seen {
     pub answers: BTreeMap<EventId, Answer>,
     /// Refused earlier, with the server's words; not tried again.
     pub refused: BTreeMap<EventId, String>,
+    /// Whether the server was seen to list other heads and tags than the state's, although it serves the state: it
+    /// lost git data.
+    pub refs_differ: bool,
     /// Whether the heads and tags were pushed (or found to be right already) during this run.
     pub pushed: bool,
     /// How often the server was looked at after a push without the state being served.
@@ -65,6 +68,14 @@ pub struct Seen {
     pub lacks: Option<BTreeSet<EventId>>,
     /// Pull requests pushed during this run.
     pub pushed_requests: BTreeSet<EventId>,
+}
+
+impl Seen {
+    /// Whether anything was sent or pushed during this run.
+    #[must_use]
+    pub fn was_sent_something(&self) -> bool {
+        !self.answers.is_empty() || self.pushed || !self.pushed_requests.is_empty()
+    }
 }
 
 /// One step towards a mirror in sync.
@@ -149,6 +160,13 @@ pub fn next_step(wanted: &Wanted, seen: &Seen) -> Step {
     let due: Vec<EventId> = wanted.governing.iter().copied().filter(|id| seen.is_due(id)).collect();
     if !due.is_empty() {
         return Step::Send(due);
+    }
+    if seen.refs_differ && wanted.place.takes_pushes {
+        if seen.pushed {
+            let reason = "pushed, but the server still lists other refs than the signed ones";
+            return Step::Settled(Outcome::Pending(reason.to_owned()));
+        }
+        return Step::Push;
     }
     if let Some(state) = &wanted.state
         && !seen.served.contains(state)

@@ -24,6 +24,9 @@ pub struct RepositoryRecord {
     /// Pull requests whose commits were nowhere to be had, and when they are looked for again, Unix seconds.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub lost: BTreeMap<EventId, u64>,
+    /// When its maintainers last rewrote its history, as seen here, Unix seconds. What was there before is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewritten_at: Option<u64>,
 }
 
 /// Git data that was fetched up to the limit and thrown away.
@@ -55,6 +58,18 @@ impl TooLarge {
 impl RepositoryRecord {
     /// For how long a commit that nobody had is not looked for.
     const LOST_FOR_SECS: u64 = 6 * 3_600;
+
+    /// Forgets what is believed without looking: refusals, what was lost or too large, and what servers were seen to
+    /// hold of the conversation.
+    pub fn look_anew(&mut self) {
+        self.too_large = None;
+        self.lost.clear();
+        for mirror in self.mirrors.values_mut() {
+            mirror.refused.clear();
+            mirror.conversation = None;
+            mirror.retry_at = None;
+        }
+    }
 
     /// The pull requests that are not looked for now.
     #[must_use]

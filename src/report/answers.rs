@@ -3,18 +3,19 @@
 //! Numbers and servers come from the last report; the mirrors of one repository from its record, since a large
 //! report leaves repositories out.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use grasp_mirror_commands::{
     Found, RepoName, Repository,
     list::Author,
+    resync::Resync,
     servers::Server,
     status::{Overview, Problem, RepoStatus},
     why::Mirror,
 };
 use nostr::prelude::PublicKey;
 
-use super::document::{Report, ReportedRepository};
+use super::document::{Report, ReportedRepository, RepositoryOutcome};
 use crate::{
     model::{coordinate::Coordinate, server::ServerUrl, status::MirrorStatus},
     plan::{
@@ -127,6 +128,19 @@ pub fn list<'a>(
     authors
         .sort_by_key(|author| (author.name.is_none(), author.name.as_ref().map(|name| name.to_lowercase())));
     (authors, watched.repositories.iter().map(named).collect())
+}
+
+/// `resync`, when it is done: what became of the repositories it was about.
+#[must_use]
+pub fn resynced<'a>(outcomes: impl IntoIterator<Item = &'a RepositoryOutcome>, elapsed: Duration) -> Resync {
+    let (mut repos, mut mirrors, mut in_sync, mut repaired) = (0, 0, 0, 0);
+    for outcome in outcomes {
+        repos += 1;
+        mirrors += outcome.mirrors.len();
+        in_sync += outcome.mirrors.values().filter(|mirror| mirror.status == MirrorStatus::InSync).count();
+        repaired += outcome.repaired;
+    }
+    Resync::Done { repos, mirrors, in_sync, repaired, elapsed_secs: elapsed.as_secs() }
 }
 
 /// Which of the `known` repositories a person means; a NIP-05 name has to be looked up before.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use grasp_mirror_commands::clean;
-use nostr::prelude::{EventId, PublicKey};
+use nostr::prelude::{EventId, PublicKey, RelayUrl};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -47,6 +47,9 @@ pub struct Report {
     /// What is left alone on purpose; absent when nothing is.
     #[serde(default, skip_serializing_if = "LeftAlone::is_empty")]
     pub left_alone: LeftAlone,
+    /// Inbox relays that did not deliver a message from the bot to itself; absent when all did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent_inboxes: Vec<RelayUrl>,
 }
 
 /// One cycle.
@@ -167,6 +170,10 @@ pub struct RepositoryOutcome {
     pub mirrors: BTreeMap<ServerUrl, MirrorRecord>,
     /// What people should know.
     pub notes: Vec<String>,
+    /// When its maintainers last rewrote its history, as seen here, Unix seconds.
+    pub rewritten_at: Option<u64>,
+    /// Mirrors that had to be sent something in this cycle, and are in sync now.
+    pub repaired: usize,
 }
 
 /// What a cycle knows of one server.
@@ -230,7 +237,17 @@ impl Report {
             })
             .collect();
         let software = SOFTWARE.to_owned();
-        let report = Self { version: 1, software, cycle, totals, servers, repos, truncated: 0, left_alone };
+        let report = Self {
+            version: 1,
+            software,
+            cycle,
+            totals,
+            servers,
+            repos,
+            truncated: 0,
+            left_alone,
+            silent_inboxes: Vec::new(),
+        };
         report.within(MAX_BYTES)
     }
 
@@ -331,6 +348,8 @@ mod tests {
             state: None,
             mirrors: mirrors.iter().map(|(url, status)| (url.parse().unwrap(), mirror(*status))).collect(),
             notes: Vec::new(),
+            rewritten_at: None,
+            repaired: 0,
         }
     }
 

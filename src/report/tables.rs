@@ -211,6 +211,8 @@ mod tests {
                 (servers[1].url.clone(), mirror(MirrorStatus::InSync, None)),
             ]),
             notes: vec!["LFS objects not mirrored".to_owned()],
+            rewritten_at: None,
+            repaired: 0,
         };
         let cycle = CycleSummary { number: 3, finished_at: 1_060, ..CycleSummary::default() };
         let alone = LeftAlone {

@@ -215,6 +215,10 @@ impl Run<'_> {
                 Err(stopped) => return Err(stopped),
             }
         }
+        if self.job.seen.refs_differ {
+            let listed = self.transfer.git.receive_pack_refs(&url).await?;
+            self.job.seen.refs_differ = !commands_to(&listed.refs, &self.job.wanted.refs).is_empty();
+        }
         self.job.seen.pushed = true;
         self.job.seen.fresh = false;
         Ok(())

@@ -12,6 +12,8 @@ pub struct RefChanges {
     pub created: usize,
     /// Those that point elsewhere now.
     pub updated: usize,
+    /// Of those, the ones whose old tip is not part of the new one: their history was rewritten.
+    pub rewritten: usize,
     /// Those that are gone.
     pub deleted: usize,
     /// Full names of the refs that keep old tips.
@@ -70,6 +72,7 @@ impl Repository {
 
         let lost = old.iter().filter(|(name, tip)| loses(&raw, name, **tip, refs.get(*name).copied()));
         let lost: Vec<_> = lost.collect();
+        changes.rewritten = lost.iter().filter(|(name, _)| refs.contains_key(*name)).count();
         if !lost.is_empty() {
             let stamp = self.free_stamp(&raw, now)?;
             let kept: BTreeMap<String, ObjectId> = lost

@@ -177,14 +177,17 @@ fn old_tips_are_archived_and_the_same_again_changes_nothing() {
 
     refs.insert(main.clone(), first);
     let rewound = repository.set_refs(&refs, None, 100).unwrap();
-    assert_eq!((rewound.updated, rewound.archived), (1, vec!["refs/archive/100/heads/main".to_owned()]));
+    assert_eq!((rewound.updated, rewound.rewritten), (1, 1));
+    assert_eq!(rewound.archived, ["refs/archive/100/heads/main"]);
     refs.insert(main.clone(), second);
-    assert_eq!(repository.set_refs(&refs, None, 100).unwrap().archived.len(), 0, "forward loses nothing");
+    let forward = repository.set_refs(&refs, None, 100).unwrap();
+    assert_eq!((forward.archived.len(), forward.rewritten), (0, 0), "forward loses nothing");
 
     // `main` makes place for `main/nested`, in the same second as before; the tag goes.
     let refs = Refs::from([(nested.clone(), second)]);
     let changes = repository.set_refs(&refs, Some(&nested), 100).unwrap();
     assert_eq!((changes.created, changes.deleted, changes.head_moved), (1, 2, true));
+    assert_eq!(changes.rewritten, 0, "what is deleted is not rewritten");
     assert_eq!(changes.archived, ["refs/archive/101/heads/main", "refs/archive/101/tags/v1"]);
     assert_eq!(refs_of(repository.path()), refs);
     assert_eq!(text(repository.path(), &["symbolic-ref", "HEAD"]), nested.as_str());

@@ -5,7 +5,7 @@ use grasp_mirror_commands::{self as commands, Command};
 use super::*;
 use crate::{
     model::placement::Placement,
-    report::document::{CycleSummary, LeftAlone, RepositoryOutcome, ServerOutcome},
+    report::document::{CycleSummary, LeftAlone, ServerOutcome},
 };
 
 const NOW: u64 = 1_790_000_000;
@@ -46,6 +46,8 @@ fn outcome(d: &str, mirrors: &[(&str, MirrorStatus, &str)]) -> RepositoryOutcome
         } else {
             Vec::new()
         },
+        rewritten_at: None,
+        repaired: usize::from(d == "fine"),
     }
 }
 
@@ -167,6 +169,17 @@ fn servers_say_why_they_are_of_no_use() {
     ! git.uid.ovh: not reachable: connection refused
     - relay.example: not used: no GRASP server: its information document names none
     ");
+}
+
+#[test]
+fn a_resync_counts_what_it_was_about() {
+    let all = outcomes();
+    let told = |outcomes: &[RepositoryOutcome]| {
+        let done = resynced(outcomes, Duration::from_millis(4_300));
+        commands::resync::reply(&commands::Scope::All, done)
+    };
+    insta::assert_snapshot!(told(&all), @"! Resync of everything done in 4 s: 3 of 6 mirrors of 3 repositories in sync, 1 repaired.");
+    insta::assert_snapshot!(told(&[]), @"✓ Resync of everything done in 4 s: 0 of 0 mirrors of 0 repositories in sync, nothing was missing.");
 }
 
 #[test]
