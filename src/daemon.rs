@@ -356,7 +356,5 @@ impl Daemon {
 
 /// Whether `after` leaves out something that `before` mirrors, or a server it mirrors to.
 fn takes_away(before: &Settings, after: &Settings) -> bool {
-    !before.watched.authors.is_subset(&after.watched.authors)
-        || !before.watched.repositories.is_subset(&after.watched.repositories)
-        || !before.servers.is_subset(&after.servers)
+    !after.watched.includes(&before.watched) || !before.servers.is_subset(&after.servers)
 }

@@ -19,7 +19,7 @@ use std::{
 };
 
 use grasp_mirror_commands::resync::Resync;
-use nostr::prelude::{EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp};
+use nostr::prelude::{Event, EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinSet,
@@ -129,6 +129,8 @@ pub struct Bot {
     tasks: JoinSet<()>,
     slots: Arc<Semaphore>,
     sent: (mpsc::Sender<Sent>, mpsc::Receiver<Sent>),
+    /// The bot's own events were looked after.
+    settled: (mpsc::Sender<()>, mpsc::Receiver<()>),
     /// Test messages that have not come back.
     tested: BTreeMap<RelayUrl, EventId>,
     tested_until: Option<Instant>,
@@ -156,15 +158,19 @@ impl Bot {
             },
         ));
         let http = wire::http_client(limits.connect_timeout, Some(Arc::new(guard.clone())))?;
-        let own = Own { config: Arc::new(config.clone()), keys: keys.clone(), store: store.clone(), relays };
-        let records = Records::new(store.clone(), keys.clone());
-        let settings = match timeout(START, own.settle()).await {
-            Ok(settled) => settled?,
-            Err(_) => {
-                tracing::warn!("the bot's relays are slow; its profile and lists are published later");
-                own.word().await?.settled.settings
-            }
+        let own = Own {
+            config: Arc::new(config.clone()),
+            keys: keys.clone(),
+            store: store.clone(),
+            relays,
+            writing: Arc::default(),
         };
+        let records = Records::new(store.clone(), keys.clone());
+        match timeout(START, own.settle()).await {
+            Ok(settled) => settled?,
+            Err(_) => tracing::warn!("the bot's relays are slow; its profile and lists are published later"),
+        }
+        let settings = own.word().await?.settled.settings;
         let allowed = allowed_in(config);
         if allowed.is_empty() {
             tracing::warn!("nobody may command the bot: MIRROR_ALLOWED_NPUBS is empty");
@@ -201,6 +207,7 @@ impl Bot {
             tasks,
             slots: Post::slots(),
             sent: mpsc::channel(QUEUE),
+            settled: mpsc::channel(QUEUE),
             tested: BTreeMap::new(),
             tested_until: None,
         };
@@ -218,7 +225,7 @@ impl Bot {
 
     /// Listens to the relays of the configuration, and to no others.
     fn follow(&mut self) {
-        self.followed.abort_all();
+        self.followed = JoinSet::new();
         for relay in relays_of(&self.own.config) {
             let (relays, heard) = (Arc::clone(&self.own.relays), self.heard.clone());
             let (bot, allowed) = (self.own.keys.public_key(), self.allowed.subscribe());
@@ -235,7 +242,11 @@ impl Bot {
         loop {
             let tested_until = self.tested_until;
             let done = tokio::select! {
-                Some(arrival) = self.arrivals.recv() => self.hear(arrival).await,
+                arrival = self.arrivals.recv() => match arrival {
+                    Some(arrival) => self.hear(arrival).await,
+                    None => return,
+                },
+                Some(()) = self.settled.1.recv() => self.obey_own_word().await,
                 Some(sent) = self.sent.1.recv() => self.strike_off(&sent).await,
                 tidings = self.tidings.recv() => match tidings {
                     Some(tidings) => self.take(tidings).await,
@@ -266,17 +277,7 @@ impl Bot {
                 }
                 self.silent.send_if_modified(|silent| silent.remove(&relay));
             }
-            Arrival::OwnWord => {
-                let settings = self.own.word().await?.settled.settings;
-                self.settings.send_if_modified(|now| {
-                    let new = *now != settings;
-                    if new {
-                        tracing::info!("a newer list of the bot's was published; it is obeyed from now on");
-                        *now = settings;
-                    }
-                    new
-                });
-            }
+            Arrival::OwnWord => self.obey_own_word().await?,
             Arrival::Ready => {
                 self.self_test();
                 self.resume_journal().await?;
@@ -291,8 +292,7 @@ impl Bot {
                 self.say_how_it_stands(&done).await?;
                 self.alerts.compare(&done);
                 self.send_alerts().await?;
-                let settings = self.own.settle().await?;
-                self.settings.send_if_modified(|now| std::mem::replace(now, settings.clone()) != settings);
+                self.settle();
             }
             Tidings::Failed(reason) => tracing::debug!(reason, "a cycle failed"),
             Tidings::Resynced { question, outcome } => self.finish_resync(question, outcome).await?,
@@ -302,7 +302,7 @@ impl Bot {
     }
 
     /// The one line that everyone sees (NIP-38).
-    async fn say_how_it_stands(&self, done: &CycleDone) -> Result<(), CycleError> {
+    async fn say_how_it_stands(&mut self, done: &CycleDone) -> Result<(), CycleError> {
         let bot = self.own.keys.public_key();
         let filter = Filter::new().kind(Kind::UserStatus).author(bot).identifier("general");
         let before = self.own.store.query(filter).await?.into_iter().next();
@@ -311,7 +311,7 @@ impl Bot {
         let Some(draft) = draft.unless_said(before.as_ref()) else { return Ok(()) };
         let event = draft.sign(&self.own.keys)?;
         self.own.store.save(&event).await?;
-        self.own.publish(&[event]).await;
+        self.publish(vec![event]);
         Ok(())
     }
 
@@ -321,19 +321,54 @@ impl Bot {
         let allowed = allowed_in(&self.own.config);
         self.allowed.send_if_modified(|now| std::mem::replace(now, allowed.clone()) != allowed);
         self.follow();
-        let settings = self.own.settle().await?;
-        self.settings.send_if_modified(|now| std::mem::replace(now, settings.clone()) != settings);
+        self.settle();
         self.self_test();
+        self.obey_own_word().await
+    }
+
+    /// Reads and publishes the bot's own events beside everything else: some relay may be slow.
+    fn settle(&mut self) {
+        let (own, settled) = (self.own.clone(), self.settled.0.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = own.settle().await {
+                tracing::error!(%error, "the bot's own events were not looked after");
+            }
+            // Nobody listens any more when the program stops.
+            let _ = settled.send(()).await;
+        });
+    }
+
+    /// Does what the bot's newest lists say.
+    async fn obey_own_word(&mut self) -> Result<(), CycleError> {
+        let settings = self.own.word().await?.settled.settings;
+        self.settings.send_if_modified(|now| {
+            let new = *now != settings;
+            if new {
+                tracing::info!(
+                    authors = settings.watched.authors.len(),
+                    repositories = settings.watched.repositories.len(),
+                    servers = settings.servers.len(),
+                    paused = settings.paused,
+                    "the bot's lists have changed; they are obeyed from now on"
+                );
+                *now = settings;
+            }
+            new
+        });
         Ok(())
     }
 
-    /// Does what `settings` say from now on, and says so.
-    async fn change(&mut self, settings: Settings) -> Result<(), CycleError> {
-        let signed = self.own.say(&settings).await?;
+    /// Changes what the bot is to do, and says so.
+    async fn change(&mut self, change: impl FnOnce(&mut Settings)) -> Result<(), CycleError> {
+        let (settings, signed) = self.own.change(change).await?;
         self.settings.send_replace(settings);
-        let own = self.own.clone();
-        self.tasks.spawn(async move { own.publish(&signed).await });
+        self.publish(signed);
         Ok(())
+    }
+
+    fn publish(&mut self, events: Vec<Event>) {
+        let own = self.own.clone();
+        self.tasks.spawn(async move { own.publish(&events).await });
     }
 
     /// Hands `letter` to the post.

@@ -19,8 +19,8 @@ use super::Bot;
 use crate::{
     cycle::{self, CycleError},
     model::coordinate::Coordinate,
-    plan::settings::Settings,
-    report::answers,
+    plan::{catalog, settings::Settings},
+    report::{Report, answers},
 };
 
 /// How long relays are asked for the repositories of somebody who is watched from now on, before the answer.
@@ -115,45 +115,31 @@ impl Bot {
         self.settings.borrow().clone()
     }
 
-    async fn report(&self) -> Result<crate::report::Report, CycleError> {
+    async fn report(&self) -> Result<Report, CycleError> {
         Ok(cycle::last_report(&self.own.config, &self.own.store, &self.own.keys).await?)
     }
 
     /// Whether that changed anything.
     async fn set_paused(&mut self, paused: bool) -> Result<bool, CycleError> {
-        let mut settings = self.settings();
-        if settings.paused == paused {
+        if self.settings().paused == paused {
             return Ok(false);
         }
-        settings.paused = paused;
-        self.change(settings).await?;
+        self.change(|settings| settings.paused = paused).await?;
         Ok(true)
     }
 
     async fn watch(&mut self, target: &Target) -> Result<Watched, CycleError> {
-        let mut settings = self.settings();
+        let Some((owner, meant)) = watched(target) else { return Ok(Watched::Already) };
         let bot = self.own.keys.public_key();
-        let (owner, new) = match target {
-            Target::Author(author) => (*author, settings.watched.authors.insert(*author)),
-            Target::Repository(repository) => {
-                let coordinate = answers::coordinate(repository);
-                (repository.author, settings.watched.repositories.insert(coordinate))
-            }
-            Target::Nip05(_) => return Ok(Watched::Already),
-        };
         if owner == bot {
             return Ok(Watched::Me);
         }
-        if !new {
+        if self.settings().watched.includes(&meant) {
             return Ok(Watched::Already);
         }
         self.first_look(owner).await;
-        let only = match target {
-            Target::Author(_) => cycle_watched(owner),
-            _ => settings.watched.clone(),
-        };
-        let known = cycle::known(&self.own.config, &self.own.store, &bot, &only).await?;
-        self.change(settings).await?;
+        let known = cycle::known(&self.own.config, &self.own.store, &bot, &meant).await?;
+        self.change(|settings| settings.watched.add(meant)).await?;
         Ok(Watched::Added { repos: known.repositories.len() })
     }
 
@@ -173,18 +159,11 @@ impl Bot {
     }
 
     async fn unwatch(&mut self, target: &Target) -> Result<Unwatched, CycleError> {
-        let mut settings = self.settings();
-        let there = match target {
-            Target::Author(author) => settings.watched.authors.remove(author),
-            Target::Repository(repository) => {
-                settings.watched.repositories.remove(&answers::coordinate(repository))
-            }
-            Target::Nip05(_) => false,
-        };
-        if !there {
+        let Some((_, meant)) = watched(target).filter(|(_, meant)| self.settings().watched.includes(meant))
+        else {
             return Ok(Unwatched::Never);
-        }
-        self.change(settings).await?;
+        };
+        self.change(|settings| settings.watched.remove(&meant)).await?;
         Ok(Unwatched::Removed)
     }
 
@@ -242,6 +221,19 @@ impl Bot {
     }
 }
 
-fn cycle_watched(author: PublicKey) -> crate::plan::catalog::Watched {
-    crate::plan::catalog::Watched { authors: BTreeSet::from([author]), ..Default::default() }
+/// Whose it is, and what is meant; `None` for a name that was not looked up.
+fn watched(target: &Target) -> Option<(PublicKey, catalog::Watched)> {
+    let mut meant = catalog::Watched::default();
+    let owner = match target {
+        Target::Author(author) => {
+            meant.authors.insert(*author);
+            *author
+        }
+        Target::Repository(repository) => {
+            meant.repositories.insert(answers::coordinate(repository));
+            repository.author
+        }
+        Target::Nip05(_) => return None,
+    };
+    Some((owner, meant))
 }
