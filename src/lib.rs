@@ -6,10 +6,10 @@
 //! relays, servers ─▶ store ─▶ catalog ─▶ wanted ─▶ next step ─▶ events and git on servers ─▶ read back ─▶ record ─▶ report
 //! ```
 //!
-//! [`cycle`] walks it once over all repositories; [`daemon`] does so whenever it is time. What is decided is
-//! pure: [`plan`] over the words of [`model`], and [`report`]. What touches the world stands at the edge:
-//! [`store`] (events and records), [`relay`], [`git`], and [`transfer`], which carries out the plan's steps.
-//! [`config`] and [`key`] are read once, at the door.
+//! [`cycle`] walks it once over all repositories; [`daemon`] does so whenever it is time, and the [`bot`] beside it
+//! hears and answers. What is decided is pure: [`plan`] over the words of [`model`], and [`report`]. What touches the
+//! world stands at the edge: [`store`] (events and records), [`relay`], [`git`], and [`transfer`], which carries out the
+//! plan's steps. [`config`] and [`key`] are read at the door.
 //!
 //! The page `ARCHITECTURE.md` says why it is like this.
 
