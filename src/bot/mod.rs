@@ -19,7 +19,7 @@ use std::{
 };
 
 use grasp_mirror_commands::resync::Resync;
-use nostr::prelude::{Event, EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp};
+use nostr::prelude::{EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinSet,
@@ -35,7 +35,6 @@ use self::{
 use crate::{
     config::Config,
     cycle::{self, CycleDone, CycleError},
-    git::wire,
     model::coordinate::Coordinate,
     plan::{
         journal::{Entry, Letter},
@@ -52,6 +51,9 @@ const REST: Duration = Duration::from_secs(15);
 
 /// The longest a relay may be silent in the middle of an answer, whatever the limit for servers is: people wait.
 const STALL: Duration = Duration::from_secs(10);
+
+/// Events sent to one relay in a minute: answers, lists and reports. Ordinary relays allow more than GRASP servers.
+const PER_MINUTE: NonZeroU32 = NonZeroU32::new(240).unwrap();
 
 /// How long the start may wait for relays before the first cycle begins.
 const START: Duration = Duration::from_secs(20);
@@ -107,11 +109,18 @@ pub struct Doors {
     pub silent: watch::Receiver<BTreeSet<RelayUrl>>,
 }
 
+/// What a task of the bot's own found out.
+enum Notice {
+    /// The bot's own events were looked after.
+    Settled,
+    /// What this command changed was not published anywhere.
+    Unpublished(String),
+}
+
 /// The bot; see the module.
 pub struct Bot {
     own: Own,
     records: Records,
-    http: reqwest::Client,
     guard: Guard,
     started_at: Timestamp,
     allowed: watch::Sender<BTreeSet<PublicKey>>,
@@ -129,8 +138,7 @@ pub struct Bot {
     tasks: JoinSet<()>,
     slots: Arc<Semaphore>,
     sent: (mpsc::Sender<Sent>, mpsc::Receiver<Sent>),
-    /// The bot's own events were looked after.
-    settled: (mpsc::Sender<()>, mpsc::Receiver<()>),
+    notices: (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
     /// Test messages that have not come back.
     tested: BTreeMap<RelayUrl, EventId>,
     tested_until: Option<Instant>,
@@ -152,12 +160,11 @@ impl Bot {
             relay::Limits {
                 connect_timeout: limits.connect_timeout,
                 stall_timeout: limits.stall_timeout.min(STALL),
-                events_per_minute: NonZeroU32::new(limits.events_per_minute).unwrap_or(NonZeroU32::MIN),
+                events_per_minute: PER_MINUTE,
                 max_events: limits.max_events_per_repo,
                 rest: Some(REST),
             },
         ));
-        let http = wire::http_client(limits.connect_timeout, Some(Arc::new(guard.clone())))?;
         let own = Own {
             config: Arc::new(config.clone()),
             keys: keys.clone(),
@@ -191,7 +198,6 @@ impl Bot {
             alerts: Alerts::load(&records).await?,
             own,
             records,
-            http,
             guard,
             started_at: Timestamp::now(),
             allowed,
@@ -207,7 +213,7 @@ impl Bot {
             tasks,
             slots: Post::slots(),
             sent: mpsc::channel(QUEUE),
-            settled: mpsc::channel(QUEUE),
+            notices: mpsc::channel(QUEUE),
             tested: BTreeMap::new(),
             tested_until: None,
         };
@@ -246,7 +252,7 @@ impl Bot {
                     Some(arrival) => self.hear(arrival).await,
                     None => return,
                 },
-                Some(()) = self.settled.1.recv() => self.obey_own_word().await,
+                Some(notice) = self.notices.1.recv() => self.notice(notice).await,
                 Some(sent) = self.sent.1.recv() => self.strike_off(&sent).await,
                 tidings = self.tidings.recv() => match tidings {
                     Some(tidings) => self.take(tidings).await,
@@ -254,7 +260,7 @@ impl Bot {
                 },
                 () = sleep_until(tested_until.unwrap_or_else(Instant::now)), if tested_until.is_some() => {
                     self.end_self_test();
-                    Ok(())
+                    self.send_alerts().await
                 }
                 Some(_) = self.tasks.join_next() => Ok(()),
                 _ = minute.tick() => self.tidy().await,
@@ -280,6 +286,7 @@ impl Bot {
             Arrival::OwnWord => self.obey_own_word().await?,
             Arrival::Ready => {
                 self.self_test();
+                self.resume_alerts();
                 self.resume_journal().await?;
             }
         }
@@ -290,7 +297,7 @@ impl Bot {
         match tidings {
             Tidings::Cycle(done) => {
                 self.say_how_it_stands(&done).await?;
-                self.alerts.compare(&done);
+                self.alerts.compare(&done, &self.own.config);
                 self.send_alerts().await?;
                 self.settle();
             }
@@ -311,7 +318,10 @@ impl Bot {
         let Some(draft) = draft.unless_said(before.as_ref()) else { return Ok(()) };
         let event = draft.sign(&self.own.keys)?;
         self.own.store.save(&event).await?;
-        self.publish(vec![event]);
+        let own = self.own.clone();
+        self.tasks.spawn(async move {
+            own.publish(&[event]).await;
+        });
         Ok(())
     }
 
@@ -328,13 +338,13 @@ impl Bot {
 
     /// Reads and publishes the bot's own events beside everything else: some relay may be slow.
     fn settle(&mut self) {
-        let (own, settled) = (self.own.clone(), self.settled.0.clone());
+        let (own, notices) = (self.own.clone(), self.notices.0.clone());
         self.tasks.spawn(async move {
             if let Err(error) = own.settle().await {
                 tracing::error!(%error, "the bot's own events were not looked after");
             }
             // Nobody listens any more when the program stops.
-            let _ = settled.send(()).await;
+            let _ = notices.send(Notice::Settled).await;
         });
     }
 
@@ -358,17 +368,33 @@ impl Bot {
         Ok(())
     }
 
-    /// Changes what the bot is to do, and says so.
-    async fn change(&mut self, change: impl FnOnce(&mut Settings)) -> Result<(), CycleError> {
+    /// Changes what the bot is to do as `command` says, and publishes it.
+    async fn change(
+        &mut self,
+        command: String,
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<(), CycleError> {
         let (settings, signed) = self.own.change(change).await?;
         self.settings.send_replace(settings);
-        self.publish(signed);
+        let (own, notices) = (self.own.clone(), self.notices.0.clone());
+        self.tasks.spawn(async move {
+            if !own.publish(&signed).await {
+                // Nobody listens any more when the program stops.
+                let _ = notices.send(Notice::Unpublished(command)).await;
+            }
+        });
         Ok(())
     }
 
-    fn publish(&mut self, events: Vec<Event>) {
-        let own = self.own.clone();
-        self.tasks.spawn(async move { own.publish(&events).await });
+    async fn notice(&mut self, notice: Notice) -> Result<(), CycleError> {
+        match notice {
+            Notice::Settled => self.obey_own_word().await,
+            Notice::Unpublished(command) => {
+                let reason = "none of my relays took the changed list; I try again after each check";
+                self.alerts.note_failed(command, reason.to_owned());
+                self.send_alerts().await
+            }
+        }
     }
 
     /// Hands `letter` to the post.

@@ -20,6 +20,7 @@ use crate::{
     cycle::{self, CycleError},
     model::coordinate::Coordinate,
     plan::{catalog, settings::Settings},
+    relay::nip05,
     report::{Report, answers},
 };
 
@@ -66,20 +67,21 @@ impl Bot {
     }
 
     async fn resolve(&self, name: &Nip05) -> Result<PublicKey, String> {
-        Err("not looked up yet".to_owned())
+        nip05::resolve(&self.guard, name).await.map_err(|error| error.to_string())
     }
 
     async fn obey(&mut self, command: Command) -> Result<Done, CycleError> {
         let now = Timestamp::now().as_secs();
+        let said = command.to_string();
         let text = match command {
             Command::Help(topic) => help::reply(topic),
             Command::Version => version::reply(env!("CARGO_PKG_VERSION"), self.started_at.as_secs(), now),
             Command::Watch(target) => {
-                let outcome = self.watch(&target).await?;
+                let outcome = self.watch(&target, said).await?;
                 watch::reply(&target, outcome)
             }
             Command::Unwatch(target) => {
-                let outcome = self.unwatch(&target).await?;
+                let outcome = self.unwatch(&target, said).await?;
                 unwatch::reply(&target, outcome)
             }
             Command::List => self.list().await?,
@@ -104,8 +106,8 @@ impl Bot {
                 }
             },
             Command::Servers => servers::reply(&answers::servers(&self.report().await?)),
-            Command::Pause => pause::reply(!self.set_paused(true).await?),
-            Command::Resume => resume::reply(self.set_paused(false).await?),
+            Command::Pause => pause::reply(!self.set_paused(true, said).await?),
+            Command::Resume => resume::reply(self.set_paused(false, said).await?),
             Command::Resync(scope) => return self.resync(&scope).await,
         };
         Ok(text.into())
@@ -120,15 +122,15 @@ impl Bot {
     }
 
     /// Whether that changed anything.
-    async fn set_paused(&mut self, paused: bool) -> Result<bool, CycleError> {
+    async fn set_paused(&mut self, paused: bool, said: String) -> Result<bool, CycleError> {
         if self.settings().paused == paused {
             return Ok(false);
         }
-        self.change(|settings| settings.paused = paused).await?;
+        self.change(said, |settings| settings.paused = paused).await?;
         Ok(true)
     }
 
-    async fn watch(&mut self, target: &Target) -> Result<Watched, CycleError> {
+    async fn watch(&mut self, target: &Target, said: String) -> Result<Watched, CycleError> {
         let Some((owner, meant)) = watched(target) else { return Ok(Watched::Already) };
         let bot = self.own.keys.public_key();
         if owner == bot {
@@ -139,7 +141,7 @@ impl Bot {
         }
         self.first_look(owner).await;
         let known = cycle::known(&self.own.config, &self.own.store, &bot, &meant).await?;
-        self.change(|settings| settings.watched.add(meant)).await?;
+        self.change(said, |settings| settings.watched.add(meant)).await?;
         Ok(Watched::Added { repos: known.repositories.len() })
     }
 
@@ -158,12 +160,12 @@ impl Bot {
         join_all(looks).await;
     }
 
-    async fn unwatch(&mut self, target: &Target) -> Result<Unwatched, CycleError> {
+    async fn unwatch(&mut self, target: &Target, said: String) -> Result<Unwatched, CycleError> {
         let Some((_, meant)) = watched(target).filter(|(_, meant)| self.settings().watched.includes(meant))
         else {
             return Ok(Unwatched::Never);
         };
-        self.change(|settings| settings.watched.remove(&meant)).await?;
+        self.change(said, |settings| settings.watched.remove(&meant)).await?;
         Ok(Unwatched::Removed)
     }
 

@@ -126,8 +126,10 @@ impl Own {
     }
 
     /// Publishes `events` on the bot's relays; one that does not take them now gets them after the next cycle.
-    pub(super) async fn publish(&self, events: &[Event]) {
-        join_all(self.config.bot.relays.iter().map(|relay| self.send(relay, events.iter()))).await;
+    /// Whether one took them all.
+    pub(super) async fn publish(&self, events: &[Event]) -> bool {
+        let sends = self.config.bot.relays.iter().map(|relay| self.send(relay, events.iter()));
+        join_all(sends).await.contains(&true)
     }
 
     async fn look(&self) -> Served {
@@ -198,23 +200,27 @@ impl Own {
         Ok(())
     }
 
-    async fn send(&self, relay: &RelayUrl, events: impl Iterator<Item = &Event>) {
+    /// Whether the relay took all of `events`.
+    async fn send(&self, relay: &RelayUrl, events: impl Iterator<Item = &Event>) -> bool {
+        let mut all = true;
         for event in events {
             let kind = event.kind.as_u16();
             match timeout(PATIENCE, self.relays.send(relay, event)).await {
                 Ok(Ok(Answer::Taken | Answer::Purgatory)) => tracing::debug!(%relay, kind, "published"),
                 Ok(Ok(Answer::Refused(reason))) => {
                     tracing::info!(%relay, kind, reason, "the relay refuses an event of the bot's");
+                    all = false;
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(%relay, kind, %error, "an event of the bot's was not published there");
-                    return;
+                    return false;
                 }
                 Err(_) => {
                     tracing::warn!(%relay, kind, "no answer to an event of the bot's");
-                    return;
+                    return false;
                 }
             }
         }
+        all
     }
 }
