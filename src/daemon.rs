@@ -70,7 +70,7 @@ struct Running {
 /// What the loop waits for.
 enum Happened {
     /// The cycle came to its end.
-    Ended(Result<Result<CycleDone, CycleError>, JoinError>),
+    Ended(Box<Result<Result<CycleDone, CycleError>, JoinError>>),
     /// The cycle has had its time to finish; there is more to mirror than it knows of.
     TimeIsUp,
     /// It is time for a cycle.
@@ -148,7 +148,7 @@ pub async fn run(
             happened = daemon.next() => happened,
         };
         match happened {
-            Happened::Ended(result) => daemon.end_cycle(result).await,
+            Happened::Ended(result) => daemon.end_cycle(*result).await,
             Happened::TimeIsUp => daemon.drop_cycle().await,
             Happened::Timer => daemon.be_on_time(),
             Happened::NewSettings => daemon.follow_settings().await,
@@ -166,11 +166,11 @@ pub async fn run(
     notify(&[NotifyState::Stopping]);
     // What is on its way is in the journal.
     bot.abort();
-    if let Some(mut running) = daemon.running.take() {
-        if timeout(GRACE, &mut running.task).await.is_err() {
-            running.task.abort();
-            let _ = running.task.await;
-        }
+    if let Some(mut running) = daemon.running.take()
+        && timeout(GRACE, &mut running.task).await.is_err()
+    {
+        running.task.abort();
+        let _ = running.task.await;
     }
     Ok(())
 }
@@ -197,7 +197,7 @@ impl Daemon {
             }
         };
         tokio::select! {
-            result = ended => Happened::Ended(result),
+            result = ended => Happened::Ended(Box::new(result)),
             () = sleep_until(drop_at.unwrap_or(self.next_at)), if drop_at.is_some() => Happened::TimeIsUp,
             () = sleep_until(self.next_at), if idle => Happened::Timer,
             Ok(()) = self.doors.settings.changed() => Happened::NewSettings,
@@ -356,7 +356,5 @@ impl Daemon {
 
 /// Whether `after` leaves out something that `before` mirrors, or a server it mirrors to.
 fn takes_away(before: &Settings, after: &Settings) -> bool {
-    !before.watched.authors.is_subset(&after.watched.authors)
-        || !before.watched.repositories.is_subset(&after.watched.repositories)
-        || !before.servers.is_subset(&after.servers)
+    !after.watched.includes(&before.watched) || !before.servers.is_subset(&after.servers)
 }

@@ -41,10 +41,16 @@ const ROOMS: &[Room] = &[
         may_use: &["model", "plan", "report", "store", "relay", "git", "transfer", "http", "config", "key"],
     },
     Room {
+        name: "bot",
+        pure: false,
+        may_use: &["model", "plan", "report", "store", "relay", "git", "transfer", "config", "cycle"],
+    },
+    Room {
         name: "daemon",
         pure: false,
         may_use: &[
             "model", "plan", "report", "store", "relay", "git", "transfer", "http", "config", "key", "cycle",
+            "bot",
         ],
     },
     Room {
@@ -52,7 +58,7 @@ const ROOMS: &[Room] = &[
         pure: false,
         may_use: &[
             "model", "plan", "report", "store", "relay", "git", "transfer", "http", "config", "key", "cycle",
-            "daemon",
+            "bot", "daemon",
         ],
     },
 ];

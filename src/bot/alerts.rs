@@ -1,29 +1,101 @@
-//! What the bot tells by itself to those who may command it.
+//! What the bot tells by itself to those who may command it, when something has changed.
 
 use std::collections::BTreeSet;
 
-use nostr::prelude::RelayUrl;
+use nostr::prelude::{EventId, RelayUrl, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use super::Bot;
 use crate::{
+    config::Config,
     cycle::{CycleDone, CycleError},
-    store::records::Records,
+    plan::journal::Letter,
+    relay::direct::{self, Protocol},
+    report::alerts::{Alert, Digest, Snapshot, alerts_between},
+    store::{StoreError, records::Records},
 };
 
-pub(super) struct Alerts {}
+/// The record of what was told, and of what is to be.
+const RECORD: &str = "alerts";
+
+/// What is remembered of alerts between runs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Alerts {
+    /// How things stood after the last cycle.
+    #[serde(default)]
+    snapshot: Option<Snapshot>,
+    #[serde(default)]
+    digest: Digest,
+    /// Digests that are not delivered yet.
+    #[serde(default)]
+    letters: Vec<Letter>,
+}
 
 impl Alerts {
-    pub(super) async fn load(_records: &Records) -> Result<Self, CycleError> {
-        Ok(Self {})
+    pub(super) async fn load(records: &Records) -> Result<Self, StoreError> {
+        Ok(records.read(RECORD).await?.unwrap_or_default())
     }
 
-    pub(super) fn compare(&mut self, _done: &CycleDone) {}
+    /// Notes what has changed since the cycle before.
+    pub(super) fn compare(&mut self, done: &CycleDone, config: &Config) {
+        let snapshot = Snapshot::of(&done.report, &done.outcomes, |coordinate| {
+            config.policy.exception(coordinate).copies_wanted.or(config.mirror.copies_wanted)
+        });
+        if let Some(before) = self.snapshot.replace(snapshot.clone()) {
+            self.digest.add(alerts_between(&before, &snapshot));
+        }
+    }
 
-    pub(super) fn note_silent(&mut self, _silent: &BTreeSet<RelayUrl>) {}
+    pub(super) fn note_silent(&mut self, silent: &BTreeSet<RelayUrl>) {
+        self.digest.add(silent.iter().map(|relay| Alert::SilentInbox { relay: relay.clone() }));
+    }
+
+    pub(super) fn note_failed(&mut self, command: String, reason: String) {
+        self.digest.add([Alert::CommandFailed { command, reason }]);
+    }
 }
 
 impl Bot {
+    /// Tells what is due, and remembers it.
     pub(super) async fn send_alerts(&mut self) -> Result<(), CycleError> {
-        Ok(())
+        let now = Timestamp::now();
+        let allowed: Vec<_> = self.allowed.borrow().iter().copied().collect();
+        if !self.own.config.bot.alerts || allowed.is_empty() {
+            self.alerts.digest = Digest::default();
+        } else if let Some(text) = self.alerts.digest.due(now.as_secs()) {
+            let mut letters = Vec::new();
+            for to in allowed {
+                match direct::close(&self.own.keys, to, None, Protocol::Wrapped, &text, now) {
+                    Ok(closed) => {
+                        letters.push(Letter { event: closed.to_them, to, written_at: now.as_secs() })
+                    }
+                    Err(error) => tracing::error!(%error, "an alert could not be encrypted"),
+                }
+            }
+            self.alerts.letters.extend(letters.iter().cloned());
+            // Written down before it is sent, so that nobody is told twice.
+            self.records.write(RECORD, &self.alerts).await?;
+            self.send_digests(letters);
+            return Ok(());
+        }
+        Ok(self.records.write(RECORD, &self.alerts).await?)
+    }
+
+    /// Goes on with digests that were on their way when the program last stopped.
+    pub(super) fn resume_alerts(&mut self) {
+        self.send_digests(self.alerts.letters.clone());
+    }
+
+    fn send_digests(&mut self, letters: Vec<Letter>) {
+        // Who names no inbox reads where the bot can be written to.
+        let fallback = self.own.config.bot.inbox_relays.first().cloned();
+        for letter in letters {
+            self.deliver(None, fallback.clone(), letter);
+        }
+    }
+
+    pub(super) async fn digest_sent(&mut self, letter: EventId) -> Result<(), CycleError> {
+        self.alerts.letters.retain(|one| one.event.id != letter);
+        Ok(self.records.write(RECORD, &self.alerts).await?)
     }
 }

@@ -199,7 +199,7 @@ impl Bot {
 
     /// Takes a letter off that was delivered, or given up.
     pub(super) async fn strike_off(&mut self, sent: &Sent) -> Result<(), CycleError> {
-        let Some(id) = sent.question else { return Ok(()) };
+        let Some(id) = sent.question else { return self.digest_sent(sent.letter).await };
         let Some(entry) = self.entries.get_mut(&id) else { return Ok(()) };
         entry.sent(sent.letter);
         let entry = entry.clone();

@@ -35,7 +35,6 @@ use self::{
 use crate::{
     config::Config,
     cycle::{self, CycleDone, CycleError},
-    git::wire,
     model::coordinate::Coordinate,
     plan::{
         journal::{Entry, Letter},
@@ -52,6 +51,9 @@ const REST: Duration = Duration::from_secs(15);
 
 /// The longest a relay may be silent in the middle of an answer, whatever the limit for servers is: people wait.
 const STALL: Duration = Duration::from_secs(10);
+
+/// Events sent to one relay in a minute: answers, lists and reports. Ordinary relays allow more than GRASP servers.
+const PER_MINUTE: NonZeroU32 = NonZeroU32::new(240).unwrap();
 
 /// How long the start may wait for relays before the first cycle begins.
 const START: Duration = Duration::from_secs(20);
@@ -107,11 +109,18 @@ pub struct Doors {
     pub silent: watch::Receiver<BTreeSet<RelayUrl>>,
 }
 
+/// What a task of the bot's own found out.
+enum Notice {
+    /// The bot's own events were looked after.
+    Settled,
+    /// What this command changed was not published anywhere.
+    Unpublished(String),
+}
+
 /// The bot; see the module.
 pub struct Bot {
     own: Own,
     records: Records,
-    http: reqwest::Client,
     guard: Guard,
     started_at: Timestamp,
     allowed: watch::Sender<BTreeSet<PublicKey>>,
@@ -129,6 +138,7 @@ pub struct Bot {
     tasks: JoinSet<()>,
     slots: Arc<Semaphore>,
     sent: (mpsc::Sender<Sent>, mpsc::Receiver<Sent>),
+    notices: (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
     /// Test messages that have not come back.
     tested: BTreeMap<RelayUrl, EventId>,
     tested_until: Option<Instant>,
@@ -150,21 +160,24 @@ impl Bot {
             relay::Limits {
                 connect_timeout: limits.connect_timeout,
                 stall_timeout: limits.stall_timeout.min(STALL),
-                events_per_minute: NonZeroU32::new(limits.events_per_minute).unwrap_or(NonZeroU32::MIN),
+                events_per_minute: PER_MINUTE,
                 max_events: limits.max_events_per_repo,
                 rest: Some(REST),
             },
         ));
-        let http = wire::http_client(limits.connect_timeout, Some(Arc::new(guard.clone())))?;
-        let own = Own { config: Arc::new(config.clone()), keys: keys.clone(), store: store.clone(), relays };
-        let records = Records::new(store.clone(), keys.clone());
-        let settings = match timeout(START, own.settle()).await {
-            Ok(settled) => settled?,
-            Err(_) => {
-                tracing::warn!("the bot's relays are slow; its profile and lists are published later");
-                own.word().await?.settled.settings
-            }
+        let own = Own {
+            config: Arc::new(config.clone()),
+            keys: keys.clone(),
+            store: store.clone(),
+            relays,
+            writing: Arc::default(),
         };
+        let records = Records::new(store.clone(), keys.clone());
+        match timeout(START, own.settle()).await {
+            Ok(settled) => settled?,
+            Err(_) => tracing::warn!("the bot's relays are slow; its profile and lists are published later"),
+        }
+        let settings = own.word().await?.settled.settings;
         let allowed = allowed_in(config);
         if allowed.is_empty() {
             tracing::warn!("nobody may command the bot: MIRROR_ALLOWED_NPUBS is empty");
@@ -185,7 +198,6 @@ impl Bot {
             alerts: Alerts::load(&records).await?,
             own,
             records,
-            http,
             guard,
             started_at: Timestamp::now(),
             allowed,
@@ -201,6 +213,7 @@ impl Bot {
             tasks,
             slots: Post::slots(),
             sent: mpsc::channel(QUEUE),
+            notices: mpsc::channel(QUEUE),
             tested: BTreeMap::new(),
             tested_until: None,
         };
@@ -218,7 +231,7 @@ impl Bot {
 
     /// Listens to the relays of the configuration, and to no others.
     fn follow(&mut self) {
-        self.followed.abort_all();
+        self.followed = JoinSet::new();
         for relay in relays_of(&self.own.config) {
             let (relays, heard) = (Arc::clone(&self.own.relays), self.heard.clone());
             let (bot, allowed) = (self.own.keys.public_key(), self.allowed.subscribe());
@@ -235,7 +248,11 @@ impl Bot {
         loop {
             let tested_until = self.tested_until;
             let done = tokio::select! {
-                Some(arrival) = self.arrivals.recv() => self.hear(arrival).await,
+                arrival = self.arrivals.recv() => match arrival {
+                    Some(arrival) => self.hear(arrival).await,
+                    None => return,
+                },
+                Some(notice) = self.notices.1.recv() => self.notice(notice).await,
                 Some(sent) = self.sent.1.recv() => self.strike_off(&sent).await,
                 tidings = self.tidings.recv() => match tidings {
                     Some(tidings) => self.take(tidings).await,
@@ -243,7 +260,7 @@ impl Bot {
                 },
                 () = sleep_until(tested_until.unwrap_or_else(Instant::now)), if tested_until.is_some() => {
                     self.end_self_test();
-                    Ok(())
+                    self.send_alerts().await
                 }
                 Some(_) = self.tasks.join_next() => Ok(()),
                 _ = minute.tick() => self.tidy().await,
@@ -266,19 +283,10 @@ impl Bot {
                 }
                 self.silent.send_if_modified(|silent| silent.remove(&relay));
             }
-            Arrival::OwnWord => {
-                let settings = self.own.word().await?.settled.settings;
-                self.settings.send_if_modified(|now| {
-                    let new = *now != settings;
-                    if new {
-                        tracing::info!("a newer list of the bot's was published; it is obeyed from now on");
-                        *now = settings;
-                    }
-                    new
-                });
-            }
+            Arrival::OwnWord => self.obey_own_word().await?,
             Arrival::Ready => {
                 self.self_test();
+                self.resume_alerts();
                 self.resume_journal().await?;
             }
         }
@@ -289,10 +297,9 @@ impl Bot {
         match tidings {
             Tidings::Cycle(done) => {
                 self.say_how_it_stands(&done).await?;
-                self.alerts.compare(&done);
+                self.alerts.compare(&done, &self.own.config);
                 self.send_alerts().await?;
-                let settings = self.own.settle().await?;
-                self.settings.send_if_modified(|now| std::mem::replace(now, settings.clone()) != settings);
+                self.settle();
             }
             Tidings::Failed(reason) => tracing::debug!(reason, "a cycle failed"),
             Tidings::Resynced { question, outcome } => self.finish_resync(question, outcome).await?,
@@ -302,7 +309,7 @@ impl Bot {
     }
 
     /// The one line that everyone sees (NIP-38).
-    async fn say_how_it_stands(&self, done: &CycleDone) -> Result<(), CycleError> {
+    async fn say_how_it_stands(&mut self, done: &CycleDone) -> Result<(), CycleError> {
         let bot = self.own.keys.public_key();
         let filter = Filter::new().kind(Kind::UserStatus).author(bot).identifier("general");
         let before = self.own.store.query(filter).await?.into_iter().next();
@@ -311,7 +318,10 @@ impl Bot {
         let Some(draft) = draft.unless_said(before.as_ref()) else { return Ok(()) };
         let event = draft.sign(&self.own.keys)?;
         self.own.store.save(&event).await?;
-        self.own.publish(&[event]).await;
+        let own = self.own.clone();
+        self.tasks.spawn(async move {
+            own.publish(&[event]).await;
+        });
         Ok(())
     }
 
@@ -321,19 +331,70 @@ impl Bot {
         let allowed = allowed_in(&self.own.config);
         self.allowed.send_if_modified(|now| std::mem::replace(now, allowed.clone()) != allowed);
         self.follow();
-        let settings = self.own.settle().await?;
-        self.settings.send_if_modified(|now| std::mem::replace(now, settings.clone()) != settings);
+        self.settle();
         self.self_test();
+        self.obey_own_word().await
+    }
+
+    /// Reads and publishes the bot's own events beside everything else: some relay may be slow.
+    fn settle(&mut self) {
+        let (own, notices) = (self.own.clone(), self.notices.0.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = own.settle().await {
+                tracing::error!(%error, "the bot's own events were not looked after");
+            }
+            // Nobody listens any more when the program stops.
+            let _ = notices.send(Notice::Settled).await;
+        });
+    }
+
+    /// Does what the bot's newest lists say.
+    async fn obey_own_word(&mut self) -> Result<(), CycleError> {
+        let settings = self.own.word().await?.settled.settings;
+        self.settings.send_if_modified(|now| {
+            let new = *now != settings;
+            if new {
+                tracing::info!(
+                    authors = settings.watched.authors.len(),
+                    repositories = settings.watched.repositories.len(),
+                    servers = settings.servers.len(),
+                    paused = settings.paused,
+                    "the bot's lists have changed; they are obeyed from now on"
+                );
+                *now = settings;
+            }
+            new
+        });
         Ok(())
     }
 
-    /// Does what `settings` say from now on, and says so.
-    async fn change(&mut self, settings: Settings) -> Result<(), CycleError> {
-        let signed = self.own.say(&settings).await?;
+    /// Changes what the bot is to do as `command` says, and publishes it.
+    async fn change(
+        &mut self,
+        command: String,
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<(), CycleError> {
+        let (settings, signed) = self.own.change(change).await?;
         self.settings.send_replace(settings);
-        let own = self.own.clone();
-        self.tasks.spawn(async move { own.publish(&signed).await });
+        let (own, notices) = (self.own.clone(), self.notices.0.clone());
+        self.tasks.spawn(async move {
+            if !own.publish(&signed).await {
+                // Nobody listens any more when the program stops.
+                let _ = notices.send(Notice::Unpublished(command)).await;
+            }
+        });
         Ok(())
+    }
+
+    async fn notice(&mut self, notice: Notice) -> Result<(), CycleError> {
+        match notice {
+            Notice::Settled => self.obey_own_word().await,
+            Notice::Unpublished(command) => {
+                let reason = "none of my relays took the changed list; I try again after each check";
+                self.alerts.note_failed(command, reason.to_owned());
+                self.send_alerts().await
+            }
+        }
     }
 
     /// Hands `letter` to the post.

@@ -19,8 +19,9 @@ use super::Bot;
 use crate::{
     cycle::{self, CycleError},
     model::coordinate::Coordinate,
-    plan::settings::Settings,
-    report::answers,
+    plan::{catalog, settings::Settings},
+    relay::nip05,
+    report::{Report, answers},
 };
 
 /// How long relays are asked for the repositories of somebody who is watched from now on, before the answer.
@@ -66,20 +67,21 @@ impl Bot {
     }
 
     async fn resolve(&self, name: &Nip05) -> Result<PublicKey, String> {
-        Err("not looked up yet".to_owned())
+        nip05::resolve(&self.guard, name).await.map_err(|error| error.to_string())
     }
 
     async fn obey(&mut self, command: Command) -> Result<Done, CycleError> {
         let now = Timestamp::now().as_secs();
+        let said = command.to_string();
         let text = match command {
             Command::Help(topic) => help::reply(topic),
             Command::Version => version::reply(env!("CARGO_PKG_VERSION"), self.started_at.as_secs(), now),
             Command::Watch(target) => {
-                let outcome = self.watch(&target).await?;
+                let outcome = self.watch(&target, said).await?;
                 watch::reply(&target, outcome)
             }
             Command::Unwatch(target) => {
-                let outcome = self.unwatch(&target).await?;
+                let outcome = self.unwatch(&target, said).await?;
                 unwatch::reply(&target, outcome)
             }
             Command::List => self.list().await?,
@@ -104,8 +106,8 @@ impl Bot {
                 }
             },
             Command::Servers => servers::reply(&answers::servers(&self.report().await?)),
-            Command::Pause => pause::reply(!self.set_paused(true).await?),
-            Command::Resume => resume::reply(self.set_paused(false).await?),
+            Command::Pause => pause::reply(!self.set_paused(true, said).await?),
+            Command::Resume => resume::reply(self.set_paused(false, said).await?),
             Command::Resync(scope) => return self.resync(&scope).await,
         };
         Ok(text.into())
@@ -115,45 +117,31 @@ impl Bot {
         self.settings.borrow().clone()
     }
 
-    async fn report(&self) -> Result<crate::report::Report, CycleError> {
+    async fn report(&self) -> Result<Report, CycleError> {
         Ok(cycle::last_report(&self.own.config, &self.own.store, &self.own.keys).await?)
     }
 
     /// Whether that changed anything.
-    async fn set_paused(&mut self, paused: bool) -> Result<bool, CycleError> {
-        let mut settings = self.settings();
-        if settings.paused == paused {
+    async fn set_paused(&mut self, paused: bool, said: String) -> Result<bool, CycleError> {
+        if self.settings().paused == paused {
             return Ok(false);
         }
-        settings.paused = paused;
-        self.change(settings).await?;
+        self.change(said, |settings| settings.paused = paused).await?;
         Ok(true)
     }
 
-    async fn watch(&mut self, target: &Target) -> Result<Watched, CycleError> {
-        let mut settings = self.settings();
+    async fn watch(&mut self, target: &Target, said: String) -> Result<Watched, CycleError> {
+        let Some((owner, meant)) = watched(target) else { return Ok(Watched::Already) };
         let bot = self.own.keys.public_key();
-        let (owner, new) = match target {
-            Target::Author(author) => (*author, settings.watched.authors.insert(*author)),
-            Target::Repository(repository) => {
-                let coordinate = answers::coordinate(repository);
-                (repository.author, settings.watched.repositories.insert(coordinate))
-            }
-            Target::Nip05(_) => return Ok(Watched::Already),
-        };
         if owner == bot {
             return Ok(Watched::Me);
         }
-        if !new {
+        if self.settings().watched.includes(&meant) {
             return Ok(Watched::Already);
         }
         self.first_look(owner).await;
-        let only = match target {
-            Target::Author(_) => cycle_watched(owner),
-            _ => settings.watched.clone(),
-        };
-        let known = cycle::known(&self.own.config, &self.own.store, &bot, &only).await?;
-        self.change(settings).await?;
+        let known = cycle::known(&self.own.config, &self.own.store, &bot, &meant).await?;
+        self.change(said, |settings| settings.watched.add(meant)).await?;
         Ok(Watched::Added { repos: known.repositories.len() })
     }
 
@@ -172,19 +160,12 @@ impl Bot {
         join_all(looks).await;
     }
 
-    async fn unwatch(&mut self, target: &Target) -> Result<Unwatched, CycleError> {
-        let mut settings = self.settings();
-        let there = match target {
-            Target::Author(author) => settings.watched.authors.remove(author),
-            Target::Repository(repository) => {
-                settings.watched.repositories.remove(&answers::coordinate(repository))
-            }
-            Target::Nip05(_) => false,
-        };
-        if !there {
+    async fn unwatch(&mut self, target: &Target, said: String) -> Result<Unwatched, CycleError> {
+        let Some((_, meant)) = watched(target).filter(|(_, meant)| self.settings().watched.includes(meant))
+        else {
             return Ok(Unwatched::Never);
-        }
-        self.change(settings).await?;
+        };
+        self.change(said, |settings| settings.watched.remove(&meant)).await?;
         Ok(Unwatched::Removed)
     }
 
@@ -242,6 +223,19 @@ impl Bot {
     }
 }
 
-fn cycle_watched(author: PublicKey) -> crate::plan::catalog::Watched {
-    crate::plan::catalog::Watched { authors: BTreeSet::from([author]), ..Default::default() }
+/// Whose it is, and what is meant; `None` for a name that was not looked up.
+fn watched(target: &Target) -> Option<(PublicKey, catalog::Watched)> {
+    let mut meant = catalog::Watched::default();
+    let owner = match target {
+        Target::Author(author) => {
+            meant.authors.insert(*author);
+            *author
+        }
+        Target::Repository(repository) => {
+            meant.repositories.insert(answers::coordinate(repository));
+            repository.author
+        }
+        Target::Nip05(_) => return None,
+    };
+    Some((owner, meant))
 }

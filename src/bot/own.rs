@@ -9,7 +9,7 @@ use std::{
 
 use futures::future::join_all;
 use nostr::prelude::{Event, EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp};
-use tokio::time::timeout;
+use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
     config::Config,
@@ -37,6 +37,8 @@ pub(super) struct Own {
     pub(super) keys: Keys,
     pub(super) store: Store,
     pub(super) relays: Arc<Relays>,
+    /// Held from reading what the lists say to having signed what they are to say.
+    pub(super) writing: Arc<Mutex<()>>,
 }
 
 /// Which of the bot's own events each relay serves; relays that could not be read are not in it.
@@ -60,12 +62,12 @@ impl Own {
     }
 
     /// Brings what relays have of the bot's own events into the store, says who the bot is where it is not said,
-    /// and sends everything to where it is missing. Returns what the bot is to do.
+    /// and sends everything to where it is missing. What the bot is to do then is [`Self::word`].
     ///
     /// # Errors
     ///
     /// [`CycleError`] when the store fails. A relay that fails is tried again the next time.
-    pub(super) async fn settle(&self) -> Result<Settings, CycleError> {
+    pub(super) async fn settle(&self) -> Result<(), CycleError> {
         let served = self.look().await;
         let now = Timestamp::now();
         if served.is_empty() {
@@ -76,7 +78,13 @@ impl Own {
         } else {
             self.introduce(now).await?;
         }
-        let word = own_word(&self.config, &self.keys, &self.store).await?;
+        self.settle_lists(&served, now).await?;
+        self.spread(&served).await
+    }
+
+    async fn settle_lists(&self, served: &Served, now: Timestamp) -> Result<(), CycleError> {
+        let _writing = self.writing.lock().await;
+        let word = self.word().await?;
         for note in &word.settled.notes {
             tracing::info!("{note}");
         }
@@ -87,8 +95,7 @@ impl Own {
         } else if !served.is_empty() {
             tracing::warn!("most of the bot's relays could not be read; its lists are published later");
         }
-        self.spread(&served).await?;
-        Ok(word.settled.settings)
+        Ok(())
     }
 
     /// What the bot is to do, by what is stored.
@@ -100,25 +107,42 @@ impl Own {
         own_word(&self.config, &self.keys, &self.store).await
     }
 
-    /// Says from now on what `settings` say. What was signed is stored; the caller publishes it.
+    /// Changes what the bot is to do. What was signed for it is stored; the caller publishes it.
     ///
     /// # Errors
     ///
     /// [`CycleError`] when the store fails.
-    pub(super) async fn say(&self, settings: &Settings) -> Result<Vec<Event>, CycleError> {
+    pub(super) async fn change(
+        &self,
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<(Settings, Vec<Event>), CycleError> {
+        let _writing = self.writing.lock().await;
         let word = self.word().await?;
+        let mut settings = word.settled.settings.clone();
+        change(&mut settings);
         let told = Told { paused: settings.paused, ..word.settled.told.clone() };
-        self.sign(word.drafts(settings, &told, &self.keys, Timestamp::now())?).await
+        let signed = self.sign(word.drafts(&settings, &told, &self.keys, Timestamp::now())?).await?;
+        Ok((settings, signed))
     }
 
     /// Publishes `events` on the bot's relays; one that does not take them now gets them after the next cycle.
-    pub(super) async fn publish(&self, events: &[Event]) {
-        join_all(self.config.bot.relays.iter().map(|relay| self.send(relay, events.iter()))).await;
+    /// Whether one took them all.
+    pub(super) async fn publish(&self, events: &[Event]) -> bool {
+        let sends = self.config.bot.relays.iter().map(|relay| self.send(relay, events.iter()));
+        join_all(sends).await.contains(&true)
     }
 
     async fn look(&self) -> Served {
+        let mut filters = self.filters();
+        let allowed = &self.config.environment.allowed;
+        if !allowed.is_empty() {
+            // So that the first answer does not have to wait for it.
+            let contacts = [Kind::InboxRelays, Kind::RelayList];
+            filters.push(Filter::new().kinds(contacts).authors(allowed.iter().copied()));
+        }
+        let filters = &filters;
         let looks = self.everywhere().into_iter().map(|relay| async move {
-            let read = read_own(&self.relays, &relay, self.filters(), &self.store);
+            let read = read_own(&self.relays, &relay, filters.clone(), &self.store);
             let problem = match timeout(PATIENCE, read).await {
                 Ok(Ok(events)) => {
                     return Some((relay, events.into_iter().map(|event| event.id).collect()));
@@ -176,23 +200,27 @@ impl Own {
         Ok(())
     }
 
-    async fn send(&self, relay: &RelayUrl, events: impl Iterator<Item = &Event>) {
+    /// Whether the relay took all of `events`.
+    async fn send(&self, relay: &RelayUrl, events: impl Iterator<Item = &Event>) -> bool {
+        let mut all = true;
         for event in events {
             let kind = event.kind.as_u16();
             match timeout(PATIENCE, self.relays.send(relay, event)).await {
                 Ok(Ok(Answer::Taken | Answer::Purgatory)) => tracing::debug!(%relay, kind, "published"),
                 Ok(Ok(Answer::Refused(reason))) => {
-                    tracing::warn!(%relay, kind, reason, "the relay refuses an event of the bot's");
+                    tracing::info!(%relay, kind, reason, "the relay refuses an event of the bot's");
+                    all = false;
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(%relay, kind, %error, "an event of the bot's was not published there");
-                    return;
+                    return false;
                 }
                 Err(_) => {
                     tracing::warn!(%relay, kind, "no answer to an event of the bot's");
-                    return;
+                    return false;
                 }
             }
         }
+        all
     }
 }

@@ -6,7 +6,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::{FutureExt, future::join_all};
 use nostr::{
     nips::{nip17, nip65},
-    prelude::{EventId, Filter, Kind, PublicKey, RelayMetadata, RelayUrl, Timestamp},
+    prelude::{Event, EventId, Filter, Kind, PublicKey, RelayMetadata, RelayUrl, Timestamp},
 };
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -76,9 +76,10 @@ impl Post {
             .with_max_delay(WAIT_MAX)
             .without_max_times()
             .build();
+        let mut again = false;
         loop {
             let Ok(slot) = self.slots.acquire().await else { return };
-            let tried = self.try_once(&letter, asked_on.as_ref()).await;
+            let tried = self.try_once(&letter, asked_on.as_ref(), again).await;
             drop(slot);
             let Err(reason) = tried else { break };
             if letter.is_too_late(Timestamp::now()) {
@@ -87,31 +88,45 @@ impl Post {
             }
             let wait = waits.next().unwrap_or(WAIT_MAX);
             tracing::warn!(to = %letter.to, letter = %letter.event.id, reason, wait_secs = wait.as_secs(), "a message is not delivered yet");
+            again = true;
             sleep(wait).await;
         }
         // Nobody listens any more when the program stops; then it is tried again after the next start.
         let _ = self.sent.send(Sent { question, letter: letter.event.id }).await;
     }
 
-    async fn try_once(&self, letter: &Letter, asked_on: Option<&RelayUrl>) -> Result<(), String> {
-        let mut relays = if letter.to == self.bot {
-            self.inbox_relays.clone()
-        } else if letter.event.kind == Kind::EncryptedDirectMessage {
-            self.read_relays(letter.to).await
-        } else {
-            self.inbox_of(letter.to, asked_on).await
-        };
-        let kind4 = letter.event.kind == Kind::EncryptedDirectMessage;
-        if let Some(relay) = asked_on
-            && letter.to != self.bot
-            && (kind4 || relays.is_empty() && self.answer_where_asked)
-            && !relays.contains(relay)
-        {
-            relays.insert(0, relay.clone());
+    /// `again` when it was tried before: then people may have moved.
+    async fn try_once(
+        &self,
+        letter: &Letter,
+        asked_on: Option<&RelayUrl>,
+        again: bool,
+    ) -> Result<(), String> {
+        if letter.to == self.bot {
+            return self.send(letter, &self.inbox_relays).await;
+        }
+        if letter.event.kind == Kind::EncryptedDirectMessage {
+            let here = asked_on.cloned().into_iter().collect::<Vec<_>>();
+            let elsewhere = async {
+                let mut relays = self.read_relays(letter.to, asked_on, again).await;
+                relays.retain(|relay| !here.contains(relay));
+                self.send(letter, &relays).await
+            };
+            let (here, elsewhere) = tokio::join!(self.send(letter, &here), elsewhere);
+            return here.or_else(|problem| elsewhere.map_err(|more| format!("{problem}; {more}")));
+        }
+        let mut relays = self.inbox_of(letter.to, asked_on, again).await;
+        if relays.is_empty() && self.answer_where_asked {
+            relays.extend(asked_on.cloned());
         }
         if relays.is_empty() {
             return Err("nobody says where this person reads messages (kind 10050)".to_owned());
         }
+        self.send(letter, &relays).await
+    }
+
+    /// Sends to all of `relays`; it is enough when one takes it.
+    async fn send(&self, letter: &Letter, relays: &[RelayUrl]) -> Result<(), String> {
         let tries = relays.iter().map(|relay| {
             timeout(PATIENCE, self.relays.send(relay, &letter.event)).map(move |result| match result {
                 Ok(Ok(Answer::Taken | Answer::Purgatory)) => Ok(()),
@@ -124,16 +139,45 @@ impl Post {
         if tried.iter().any(Result::is_ok) {
             return Ok(());
         }
-        Err(tried.into_iter().filter_map(Result::err).collect::<Vec<_>>().join("; "))
+        let problems: Vec<String> = tried.into_iter().filter_map(Result::err).collect();
+        Err(if problems.is_empty() { "no relay to send to".to_owned() } else { problems.join("; ") })
     }
 
-    /// Where somebody reads private messages (NIP-17, kind 10050), asking around when it is not known.
-    async fn inbox_of(&self, person: PublicKey, asked_on: Option<&RelayUrl>) -> Vec<RelayUrl> {
-        let known = self.stored_inbox(person).await;
-        if !known.is_empty() {
-            return known;
+    /// Where somebody reads private messages (NIP-17, kind 10050).
+    async fn inbox_of(&self, person: PublicKey, asked_on: Option<&RelayUrl>, again: bool) -> Vec<RelayUrl> {
+        let list = self.list(Kind::InboxRelays, person, asked_on, again).await;
+        list.iter().flat_map(nip17::extract_relay_list).take(RELAYS_MAX).collect()
+    }
+
+    /// Where somebody reads what is said to them (NIP-65).
+    async fn read_relays(
+        &self,
+        person: PublicKey,
+        asked_on: Option<&RelayUrl>,
+        again: bool,
+    ) -> Vec<RelayUrl> {
+        let list = self.list(Kind::RelayList, person, asked_on, again).await;
+        list.iter()
+            .flat_map(nip65::extract_relay_list)
+            .filter(|(_, metadata)| *metadata != Some(RelayMetadata::Write))
+            .map(|(relay, _)| relay)
+            .take(RELAYS_MAX)
+            .collect()
+    }
+
+    /// The newest list of `author`, asking around when there is none, or when it was of no use.
+    async fn list(
+        &self,
+        kind: Kind,
+        author: PublicKey,
+        asked_on: Option<&RelayUrl>,
+        again: bool,
+    ) -> Option<Event> {
+        let filter = Filter::new().kind(kind).author(author);
+        let stored = self.stored(filter.clone()).await;
+        if stored.is_some() && !again {
+            return stored;
         }
-        let filter = Filter::new().kind(Kind::InboxRelays).author(person);
         let ask = asked_on.into_iter().chain(&self.look_up).map(|relay| {
             let filter = filter.clone();
             async move {
@@ -146,27 +190,11 @@ impl Post {
             }
         });
         join_all(ask).await;
-        self.stored_inbox(person).await
+        self.stored(filter).await
     }
 
-    async fn stored_inbox(&self, person: PublicKey) -> Vec<RelayUrl> {
-        let list = self.newest(Kind::InboxRelays, person).await;
-        list.iter().flat_map(nip17::extract_relay_list).take(RELAYS_MAX).collect()
-    }
-
-    /// Where somebody reads what is said to them (NIP-65).
-    async fn read_relays(&self, person: PublicKey) -> Vec<RelayUrl> {
-        let list = self.newest(Kind::RelayList, person).await;
-        list.iter()
-            .flat_map(nip65::extract_relay_list)
-            .filter(|(_, metadata)| *metadata != Some(RelayMetadata::Write))
-            .map(|(relay, _)| relay)
-            .take(RELAYS_MAX)
-            .collect()
-    }
-
-    async fn newest(&self, kind: Kind, author: PublicKey) -> Option<nostr::prelude::Event> {
-        let found = self.store.query(Filter::new().kind(kind).author(author).limit(1)).await;
+    async fn stored(&self, filter: Filter) -> Option<Event> {
+        let found = self.store.query(filter.limit(1)).await;
         found
             .inspect_err(|error| tracing::warn!(%error, "a relay list cannot be read"))
             .ok()?

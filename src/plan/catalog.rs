@@ -219,6 +219,24 @@ impl Watched {
         self.authors.is_empty() && self.repositories.is_empty()
     }
 
+    /// Whether all of `other` is watched by name.
+    #[must_use]
+    pub fn includes(&self, other: &Self) -> bool {
+        other.authors.is_subset(&self.authors) && other.repositories.is_subset(&self.repositories)
+    }
+
+    /// Watches `other`, too.
+    pub fn add(&mut self, other: Self) {
+        self.authors.extend(other.authors);
+        self.repositories.extend(other.repositories);
+    }
+
+    /// Watches nothing of `other` by name any more.
+    pub fn remove(&mut self, other: &Self) {
+        self.authors.retain(|author| !other.authors.contains(author));
+        self.repositories.retain(|repository| !other.repositories.contains(repository));
+    }
+
     fn wants(&self, coordinate: &Coordinate) -> bool {
         self.authors.contains(&coordinate.owner) || self.repositories.contains(coordinate)
     }

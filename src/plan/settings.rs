@@ -145,7 +145,7 @@ impl Lists {
     pub fn drafts(&self, settings: &Settings, now: Timestamp) -> Vec<Draft> {
         let Watched { authors, repositories } = &settings.watched;
         let drafts = [
-            draft(AUTHORS, self.authors.as_ref(), "p", authors, PublicKey::to_hex, |v| author(v), now),
+            draft(AUTHORS, self.authors.as_ref(), "p", authors, PublicKey::to_hex, author, now),
             draft(REPOSITORIES, self.repositories.as_ref(), "a", repositories, show, |v| v.parse().ok(), now),
             draft(SERVERS, self.servers.as_ref(), "g", &settings.servers, show, |v| v.parse().ok(), now),
         ];

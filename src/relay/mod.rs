@@ -9,6 +9,7 @@
 pub mod direct;
 pub mod follow;
 mod link;
+pub mod nip05;
 pub mod nip11;
 mod read;
 mod transport;

@@ -169,7 +169,7 @@ fn is_called(server: &ServerUrl, word: &str) -> bool {
 }
 
 /// A reason without what is said beside it anyway.
-fn brief(reason: &str) -> String {
+pub(super) fn brief(reason: &str) -> String {
     reason.strip_prefix("it cannot be reached: ").unwrap_or(reason).to_owned()
 }
 

@@ -1,5 +1,6 @@
-//! What is told to people and programs: the status document, and the tables, answers and lines made from it. Pure.
+//! What is told to people and programs: the status document, and the tables, answers, alerts and lines made from it. Pure.
 
+pub mod alerts;
 pub mod answers;
 pub mod document;
 pub mod line;
