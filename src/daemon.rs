@@ -45,6 +45,11 @@ pub enum DaemonError {
     /// The bot's own events cannot be made, or stored.
     #[error(transparent)]
     Cycle(#[from] CycleError),
+    /// The task that hears and answers has ended by itself.
+    #[error(
+        "the bot's task has broken; its last log lines say where. Start the daemon again: nothing is lost"
+    )]
+    Broken,
     /// Signals cannot be listened for.
     #[error("cannot listen for signals: {0}")]
     Signals(#[from] std::io::Error),
@@ -158,10 +163,10 @@ pub async fn run(
         }
         daemon.begin_if_due();
         if bot.is_finished() {
-            tracing::error!("the bot's task has ended; stopping, so that it can be started again");
             break;
         }
     }
+    let ended = if bot.is_finished() { Err(DaemonError::Broken) } else { Ok(()) };
     tracing::info!("stopping");
     notify(&[NotifyState::Stopping]);
     // What is on its way is in the journal.
@@ -172,7 +177,7 @@ pub async fn run(
         running.task.abort();
         let _ = running.task.await;
     }
-    Ok(())
+    ended
 }
 
 /// Tells the service manager, if there is one (`sd_notify`).

@@ -1,6 +1,7 @@
 //! An inbox relay that lets only the recipient read (NIP-42) works, also after it was away.
 
 use grasp_mirror_testkit::{Chat, Mirror, Protocol, TestRelay};
+use nostr_sdk::local_relay::{LocalRelay, LocalRelayBuilderNip42};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -22,6 +23,20 @@ async fn the_bot_says_who_it_is_to_read_its_mail() {
     inbox.resume().await;
     for protocol in [Protocol::Nip17, Protocol::Nip04] {
         ada.answer_to(protocol, "help version").await;
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn it_says_who_it_is_to_write_to_somebody() {
+    let gate = LocalRelay::builder().nip42(LocalRelayBuilderNip42::read_and_write());
+    let (relay, home) = tokio::join!(TestRelay::start(), TestRelay::start_as(gate));
+    let mirror = Mirror::new(BINARY).uses(&relay);
+    let ada = Chat::new(&mirror).asks_at(&relay).hears_at(&home);
+    ada.introduce(&relay).await;
+    let daemon = mirror.obeys(&ada).daemon().await;
+    for protocol in [Protocol::Nip17, Protocol::Nip04] {
+        ada.answer_to(protocol, "version").await;
     }
     daemon.stop().await;
 }

@@ -5,6 +5,7 @@
 use std::{fs, time::Duration};
 
 use grasp_mirror_testkit::{Chat, Mirror, Owner, Protocol, Server, TestRelay, look};
+use nostr::{event::Kind, filter::Filter};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 const SOON: Duration = Duration::from_secs(30);
@@ -44,5 +45,18 @@ async fn new_settings_count_and_broken_ones_do_not() {
     let list = bob.answer_to(Protocol::Nip04, "list").await;
     assert!(list.contains("Authors (1)"), "{list}");
     assert_eq!(ada.answers_now(&late).await, []);
+
+    // Another inbox.
+    let inbox = TestRelay::start().await;
+    let eve = Chat::new(&mirror).asks_at(&inbox).hears_at(&inbox);
+    let mirror = mirror.obeys(&eve).inbox(&inbox);
+    mirror.write_config();
+    daemon.reload();
+    eve.answer_to(Protocol::Nip17, "version").await;
+    look::wait_until(SOON, "people are told of the new inbox", async || {
+        let told = Filter::new().author(mirror.bot_pubkey()).kind(Kind::InboxRelays);
+        relay.served(told).await.iter().any(|list| list.as_json().contains(inbox.url()))
+    })
+    .await;
     daemon.stop().await;
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use grasp_mirror_testkit::{Chat, Mirror, Protocol, Question, TestRelay};
+use grasp_mirror_testkit::{Chat, Mirror, Owner, Protocol, Question, Server, TestRelay};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 const KILLS: u32 = 10;
@@ -56,6 +56,33 @@ async fn killed_between_its_start_and_the_answer() {
 #[tokio::test]
 async fn killed_between_the_question_and_the_answer() {
     killed_at_any_moment(false).await;
+}
+
+/// Its start is told once and its end once, in whichever life.
+#[tokio::test]
+async fn killed_in_the_middle_of_a_resync() {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    let (mirror, ada) = mirror.commanded_at(&relay).await;
+    let daemon = mirror.daemon().await;
+    let resync = ada.ask(Protocol::Nip17, "resync").await;
+    let start = Instant::now();
+    ada.answers(&resync, 2).await;
+    let whole = start.elapsed();
+    daemon.kill();
+    for round in 0..KILLS / 2 {
+        let daemon = mirror.daemon().await;
+        let resync = ada.ask(protocol(round), &format!("resync{}", " ".repeat(round as usize))).await;
+        tokio::time::sleep(whole * round * 2 / KILLS).await;
+        daemon.kill();
+        let daemon = mirror.daemon().await;
+        ada.answers(&resync, 2).await;
+        ada.catch_up().await;
+        ada.answers(&resync, 2).await;
+        daemon.kill();
+    }
 }
 
 #[tokio::test]

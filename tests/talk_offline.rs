@@ -43,3 +43,23 @@ async fn a_question_waits_for_the_bot_but_not_for_ever() {
     assert!(!status.contains("Paused"), "{status}");
     daemon.stop().await;
 }
+
+#[tokio::test]
+async fn however_much_was_asked_all_of_it_is_answered() {
+    let relay = TestRelay::start().await;
+    let mirror = Mirror::new(BINARY).uses(&relay).set("limits.events_per_minute", 1000);
+    let (mirror, ada) = mirror.commanded_at(&relay).await;
+    let mut asked = Vec::new();
+    for number in 0..70 {
+        for protocol in [Protocol::Nip17, Protocol::Nip04] {
+            let question = ada.question_at(protocol, &format!("status nothing-{number}"), Timestamp::now());
+            relay.receive(question.event.clone()).await;
+            asked.push(question);
+        }
+    }
+    let daemon = mirror.daemon().await;
+    for question in &asked {
+        ada.answers(question, 1).await;
+    }
+    daemon.stop().await;
+}

@@ -39,6 +39,9 @@ const PER_MINUTE: NonZeroU32 = NonZeroU32::new(12_000).unwrap();
 /// Messages of one stranger's key looked at in a minute; the rest is dropped. Wraps have a key each.
 const PER_KEY: NonZeroU32 = NonZeroU32::new(60).unwrap();
 
+/// Keys counted at the same time.
+const KEYS_MAX: usize = 10_000;
+
 /// Messages remembered so that they are not opened again when another relay brings them.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(20_000).unwrap();
 
@@ -167,8 +170,6 @@ impl Inbox {
     }
 
     fn mention(&mut self) {
-        self.per_key.retain_recent();
-        self.per_key.shrink_to_fit();
         if self.strangers + self.unreadable > 0 {
             let (strangers, unreadable) = (self.strangers, self.unreadable);
             tracing::info!(strangers, unreadable, "messages not answered since the start");
@@ -243,6 +244,10 @@ impl Inbox {
             self.strangers += 1;
             tracing::debug!(from = %event.pubkey, "more messages in a minute than are looked at");
             return;
+        }
+        if self.per_key.len() > KEYS_MAX {
+            self.per_key.retain_recent();
+            self.per_key.shrink_to_fit();
         }
         if self.seen.put(event.id, ()).is_some() {
             return;

@@ -188,7 +188,7 @@ impl Bot {
         match direct::close(keys, to, question, protocol, text, now) {
             Ok(closed) => {
                 let letter = |event, to| Letter { event, to, written_at: now.as_secs() };
-                vec![letter(closed.to_self, keys.public_key()), letter(closed.to_them, to)]
+                vec![letter(closed.to_them, to), letter(closed.to_self, keys.public_key())]
             }
             Err(error) => {
                 tracing::error!(%error, "an answer could not be encrypted");

@@ -56,7 +56,7 @@ const STALL: Duration = Duration::from_secs(10);
 const PER_MINUTE: NonZeroU32 = NonZeroU32::new(240).unwrap();
 
 /// How long the start may wait for relays before the first cycle begins.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(8);
 
 /// How long a test message may take through a relay.
 const SELF_TEST: Duration = Duration::from_secs(10);
@@ -170,12 +170,17 @@ impl Bot {
             keys: keys.clone(),
             store: store.clone(),
             relays,
+            looks: Arc::default(),
             writing: Arc::default(),
         };
         let records = Records::new(store.clone(), keys.clone());
-        match timeout(START, own.settle()).await {
-            Ok(settled) => settled?,
-            Err(_) => tracing::warn!("the bot's relays are slow; its profile and lists are published later"),
+        let mut tasks = JoinSet::new();
+        let (noticing, mut notices) = mpsc::channel(QUEUE);
+        tasks.spawn(own.clone().look_after(noticing.clone()));
+        if timeout(START, notices.recv()).await.is_err() {
+            tracing::warn!(
+                "the bot's relays are slow; what they have of its profile and lists counts as soon as it is read"
+            );
         }
         let settings = own.word().await?.settled.settings;
         let allowed = allowed_in(config);
@@ -192,7 +197,6 @@ impl Bot {
         let (arriving, arrivals) = mpsc::channel(QUEUE);
         let relays = relays_of(config);
         let inbox = Inbox::new(keys.clone(), store.clone(), allowed.subscribe(), arriving, relays);
-        let mut tasks = JoinSet::new();
         tasks.spawn(inbox.run(hearing));
         let mut bot = Self {
             alerts: Alerts::load(&records).await?,
@@ -213,7 +217,7 @@ impl Bot {
             tasks,
             slots: Post::slots(),
             sent: mpsc::channel(QUEUE),
-            notices: mpsc::channel(QUEUE),
+            notices: (noticing, notices),
             tested: BTreeMap::new(),
             tested_until: None,
         };
@@ -338,14 +342,7 @@ impl Bot {
 
     /// Reads and publishes the bot's own events beside everything else: some relay may be slow.
     fn settle(&mut self) {
-        let (own, notices) = (self.own.clone(), self.notices.0.clone());
-        self.tasks.spawn(async move {
-            if let Err(error) = own.settle().await {
-                tracing::error!(%error, "the bot's own events were not looked after");
-            }
-            // Nobody listens any more when the program stops.
-            let _ = notices.send(Notice::Settled).await;
-        });
+        self.tasks.spawn(self.own.clone().look_after(self.notices.0.clone()));
     }
 
     /// Does what the bot's newest lists say.

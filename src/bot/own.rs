@@ -3,13 +3,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use futures::future::join_all;
 use nostr::prelude::{Event, EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp};
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::timeout,
+};
+
+use super::Notice;
 
 use crate::{
     config::Config,
@@ -37,6 +45,8 @@ pub(super) struct Own {
     pub(super) keys: Keys,
     pub(super) store: Store,
     pub(super) relays: Arc<Relays>,
+    /// How often the relays were read.
+    pub(super) looks: Arc<AtomicUsize>,
     /// Held from reading what the lists say to having signed what they are to say.
     pub(super) writing: Arc<Mutex<()>>,
 }
@@ -61,40 +71,50 @@ impl Own {
         bot.relays.iter().chain(&bot.index_relays).cloned().collect()
     }
 
+    /// [`Self::settle`], and a notice when it is done.
+    pub(super) async fn look_after(self, notices: mpsc::Sender<Notice>) {
+        if let Err(error) = self.settle().await {
+            tracing::error!(%error, "the bot's own events were not looked after");
+        }
+        // Nobody listens any more when the program stops.
+        let _ = notices.send(Notice::Settled).await;
+    }
+
     /// Brings what relays have of the bot's own events into the store, says who the bot is where it is not said,
     /// and sends everything to where it is missing. What the bot is to do then is [`Self::word`].
     ///
     /// # Errors
     ///
     /// [`CycleError`] when the store fails. A relay that fails is tried again the next time.
-    pub(super) async fn settle(&self) -> Result<(), CycleError> {
+    async fn settle(&self) -> Result<(), CycleError> {
         let served = self.look().await;
-        let now = Timestamp::now();
-        if served.is_empty() {
-            // Where nothing could be read, something may be that must not be replaced.
-            tracing::warn!(
-                "none of the bot's relays could be read; its profile and lists are published later"
-            );
-        } else {
+        let relays = &self.config.bot.relays;
+        let readable = relays.iter().filter(|relay| served.contains_key(*relay)).count();
+        // Where it could not be read, something may be that must not be replaced; but what stays away for a whole
+        // cycle does not keep the bot from saying who it is.
+        let patient = self.looks.fetch_add(1, Ordering::Relaxed) == 0;
+        if readable * 2 >= relays.len() || readable > 0 && !patient {
+            let now = Timestamp::now();
             self.introduce(now).await?;
+            self.settle_lists(now).await?;
+        } else {
+            tracing::warn!(
+                readable,
+                relays = relays.len(),
+                "too few of the bot's relays could be read; its profile and lists are published later"
+            );
         }
-        self.settle_lists(&served, now).await?;
         self.spread(&served).await
     }
 
-    async fn settle_lists(&self, served: &Served, now: Timestamp) -> Result<(), CycleError> {
+    async fn settle_lists(&self, now: Timestamp) -> Result<(), CycleError> {
         let _writing = self.writing.lock().await;
         let word = self.word().await?;
         for note in &word.settled.notes {
             tracing::info!("{note}");
         }
-        let readable = self.config.bot.relays.iter().filter(|relay| served.contains_key(*relay)).count();
-        if readable > 0 && readable * 2 >= self.config.bot.relays.len() {
-            let (settings, told) = (&word.settled.settings, &word.settled.told);
-            self.sign(word.drafts(settings, told, &self.keys, now)?).await?;
-        } else if !served.is_empty() {
-            tracing::warn!("most of the bot's relays could not be read; its lists are published later");
-        }
+        let (settings, told) = (&word.settled.settings, &word.settled.told);
+        self.sign(word.drafts(settings, told, &self.keys, now)?).await?;
         Ok(())
     }
 
