@@ -76,7 +76,10 @@ pub fn reply(overview: &Overview, now: u64) -> String {
     if overview.paused {
         out.push("Paused. Send: resume".to_owned());
     }
-    if overview.repos == 0 {
+    if overview.repos == 0 && overview.finished_at.is_none() {
+        out.push("Nothing to mirror yet, as far as I know: my first check is not over.".to_owned());
+        return out.join("\n");
+    } else if overview.repos == 0 {
         out.push("Nothing to mirror yet. Send: watch <npub>".to_owned());
     } else {
         let good = overview.in_sync == overview.mirrors && overview.troubled.is_empty();

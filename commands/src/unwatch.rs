@@ -15,6 +15,8 @@ pub enum Unwatched {
     Removed,
     /// It was not watched.
     Never,
+    /// A repository of somebody who is watched: it is mirrored all the same.
+    WithAuthor,
 }
 
 pub(crate) fn parse(words: &mut Words) -> Result<Command, ParseError> {
@@ -29,5 +31,10 @@ pub fn reply(target: &Target, outcome: Unwatched) -> String {
     match outcome {
         Unwatched::Removed => format!("No longer watching {target}. What is on the servers stays."),
         Unwatched::Never => format!("I was not watching {target}. Send: list"),
+        Unwatched::WithAuthor => {
+            format!(
+                "{target} is still mirrored, because I watch its author. Send: unwatch <the author's npub>"
+            )
+        }
     }
 }

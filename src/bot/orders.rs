@@ -161,12 +161,17 @@ impl Bot {
     }
 
     async fn unwatch(&mut self, target: &Target, said: String) -> Result<Unwatched, CycleError> {
-        let Some((_, meant)) = watched(target).filter(|(_, meant)| self.settings().watched.includes(meant))
-        else {
-            return Ok(Unwatched::Never);
-        };
-        self.change(said, |settings| settings.watched.remove(&meant)).await?;
-        Ok(Unwatched::Removed)
+        let Some((owner, meant)) = watched(target) else { return Ok(Unwatched::Never) };
+        let now = self.settings().watched;
+        let by_name = now.includes(&meant);
+        if by_name {
+            self.change(said, |settings| settings.watched.remove(&meant)).await?;
+        }
+        Ok(match target {
+            Target::Repository(_) if now.authors.contains(&owner) => Unwatched::WithAuthor,
+            _ if by_name => Unwatched::Removed,
+            _ => Unwatched::Never,
+        })
     }
 
     /// The repositories known so far of what is watched.

@@ -63,19 +63,25 @@ pub enum Alert {
         /// Which one.
         server: ServerUrl,
     },
-    /// A repository has fewer copies than wanted.
+    /// A repository has lost copies, and has fewer than wanted.
     TooFewCopies {
+        /// Which one.
+        repo: Coordinate,
+        /// Copies there were.
+        before: usize,
+        /// Copies there are.
+        copies: usize,
+        /// Copies there should be.
+        wanted: usize,
+    },
+    /// It has more again. Never told by itself: it takes back what was not told yet.
+    MoreCopies {
         /// Which one.
         repo: Coordinate,
         /// Copies there are.
         copies: usize,
         /// Copies there should be.
         wanted: usize,
-    },
-    /// It has enough again. Never told by itself: it takes back what was not told yet.
-    EnoughCopies {
-        /// Which one.
-        repo: Coordinate,
     },
     /// Its maintainers rewrote its history.
     Rewritten {
@@ -154,16 +160,12 @@ pub fn alerts_between(old: &Snapshot, new: &Snapshot) -> Vec<Alert> {
     for (repo, now) in &new.repos {
         let Some(before) = old.repos.get(repo) else { continue };
         let repo = repo.clone();
-        match (before.copies < before.wanted, now.copies < now.wanted) {
-            (false, true) => {
-                alerts.push(Alert::TooFewCopies {
-                    repo: repo.clone(),
-                    copies: now.copies,
-                    wanted: now.wanted,
-                });
-            }
-            (true, false) => alerts.push(Alert::EnoughCopies { repo: repo.clone() }),
-            _ => {}
+        let Repo { copies, wanted, .. } = *now;
+        // Some mirrors are refused for good, so what was below before may well fall further.
+        if copies < before.copies && copies < wanted {
+            alerts.push(Alert::TooFewCopies { repo: repo.clone(), before: before.copies, copies, wanted });
+        } else if copies > before.copies {
+            alerts.push(Alert::MoreCopies { repo: repo.clone(), copies, wanted });
         }
         if let Some(at) = now.rewritten_at.filter(|at| before.rewritten_at.is_none_or(|then| then < *at)) {
             alerts.push(Alert::Rewritten { repo, at });
@@ -191,10 +193,10 @@ impl Digest {
         for alert in alerts {
             let known = self.waiting.iter().position(|waiting| waiting.is_about_what(&alert));
             match known.map(|at| self.waiting.remove(at)) {
-                Some(waiting) if waiting.is_undone_by(&alert) => {}
-                None if matches!(alert, Alert::EnoughCopies { .. }) => {}
+                Some(waiting) => self.waiting.extend(waiting.joined_with(alert)),
+                None if matches!(alert, Alert::MoreCopies { .. }) => {}
                 None if self.waiting.len() >= MAX_WAITING => self.left_out += 1,
-                _ => self.waiting.push(alert),
+                None => self.waiting.push(alert),
             }
         }
     }
@@ -226,27 +228,36 @@ impl Digest {
 }
 
 impl Alert {
-    /// Whether both say something of the same thing, so that only the newer one is worth telling.
+    /// Whether both say something of the same thing, so that one line is enough.
     fn is_about_what(&self, other: &Self) -> bool {
-        use Alert::{EnoughCopies, Rewritten, ServerBack, ServerLost, TooFewCopies};
+        use Alert::{MoreCopies, Rewritten, ServerBack, ServerLost, TooFewCopies};
         match (self, other) {
             (
                 ServerLost { server: a, .. } | ServerBack { server: a },
                 ServerLost { server: b, .. } | ServerBack { server: b },
             ) => a == b,
-            (TooFewCopies { repo: a, .. }, TooFewCopies { repo: b, .. } | EnoughCopies { repo: b })
+            (TooFewCopies { repo: a, .. }, TooFewCopies { repo: b, .. } | MoreCopies { repo: b, .. })
             | (Rewritten { repo: a, .. }, Rewritten { repo: b, .. }) => a == b,
             _ => self == other,
         }
     }
 
-    fn is_undone_by(&self, newer: &Self) -> bool {
-        matches!(
-            (self, newer),
-            (Self::ServerLost { .. }, Self::ServerBack { .. })
-                | (Self::ServerBack { .. }, Self::ServerLost { .. })
-                | (Self::TooFewCopies { .. }, Self::EnoughCopies { .. })
-        )
+    /// What is left to tell of this one after a `newer` one about the same thing; `None` when all is as before.
+    fn joined_with(self, newer: Self) -> Option<Self> {
+        use Alert::{MoreCopies, ServerBack, ServerLost, TooFewCopies};
+        match (self, newer) {
+            (ServerLost { .. }, ServerBack { .. }) | (ServerBack { .. }, ServerLost { .. }) => None,
+            (TooFewCopies { before, .. }, MoreCopies { copies, wanted, .. })
+                if copies >= before.min(wanted) =>
+            {
+                None
+            }
+            (
+                TooFewCopies { before, .. },
+                TooFewCopies { repo, copies, wanted, .. } | MoreCopies { repo, copies, wanted },
+            ) => Some(TooFewCopies { repo, before, copies, wanted }),
+            (_, newer) => Some(newer),
+        }
     }
 }
 
@@ -261,8 +272,8 @@ fn lines(alerts: &[Alert]) -> Vec<String> {
                 servers.push(format!("! {} does not answer any more{why}", host(server)));
             }
             Alert::ServerBack { server } => servers.push(format!("✓ {} is back", host(server))),
-            Alert::TooFewCopies { repo, copies, wanted } => short.push((repo, copies, wanted)),
-            Alert::EnoughCopies { .. } => {}
+            Alert::TooFewCopies { repo, copies, wanted, .. } => short.push((repo, copies, wanted)),
+            Alert::MoreCopies { .. } => {}
             Alert::Rewritten { repo, .. } => {
                 others.push(format!(
                     "! {}: its history was rewritten; I keep what was there before",

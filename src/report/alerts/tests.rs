@@ -68,6 +68,10 @@ fn worse() -> RepositoryOutcome {
     outcome("hello", &[("a", InSync), ("b", InSync), ("c", Unreachable)])
 }
 
+fn few(before: usize, copies: usize, wanted: usize) -> Alert {
+    Alert::TooFewCopies { repo: repo("hello"), before, copies, wanted }
+}
+
 fn told(alerts: Vec<Alert>) -> String {
     let mut digest = Digest::default();
     digest.add(alerts);
@@ -98,7 +102,7 @@ fn copies_are_counted_against_what_is_wanted() {
         alerts_between(&snapshot(&[good()], &[], wanted), &snapshot(&[now], &[], wanted))
     };
     assert_eq!(alerts(worse(), Some(2)), []);
-    let lost = [Alert::TooFewCopies { repo: repo("hello"), copies: 2, wanted: 3 }];
+    let lost = [few(3, 2, 3)];
     assert_eq!(alerts(worse(), Some(3)), lost);
     assert_eq!(alerts(worse(), None), lost);
     // A new state on its way is no loss, until it does not arrive.
@@ -108,6 +112,19 @@ fn copies_are_counted_against_what_is_wanted() {
     assert_eq!(alerts(on_its_way, None), lost);
     assert_eq!(alerts(outcome("hello", &[("a", InSync), ("b", Refused), ("c", InSync)]), None), lost);
     assert_eq!(alerts(outcome("hello", &[]), Some(2)), [], "an empty repository lacks nothing");
+
+    // One that never had all its copies may still lose more of them.
+    let (less, least) =
+        (snapshot(&[worse()], &[], Some(9)), outcome("hello", &[("a", InSync), ("b", Refused)]));
+    let least = snapshot(&[least], &[], Some(9));
+    assert_eq!(alerts_between(&less, &least), [few(2, 1, 9)]);
+    assert_eq!(
+        alerts_between(&least, &less),
+        [Alert::MoreCopies { repo: repo("hello"), copies: 2, wanted: 9 }]
+    );
+    // A server more is wanted, and not there yet: nothing was lost.
+    let two = outcome("hello", &[("a", InSync), ("b", InSync)]);
+    assert_eq!(alerts_between(&snapshot(&[two], &[], None), &snapshot(&[worse()], &[], None)), []);
 }
 
 #[test]
@@ -127,7 +144,7 @@ fn a_digest_reads_well_on_a_phone() {
     };
     let rewritten = Alert::Rewritten { repo: repo("grasp\u{7}"), at: NOW };
     let silent = Alert::SilentInbox { relay: "wss://auth.example/".parse().unwrap() };
-    let one = Alert::TooFewCopies { repo: repo("hello"), copies: 1, wanted: 9 };
+    let one = few(9, 1, 9);
     let lost = Alert::ServerLost { server: server("c"), reason: String::new() };
     insta::assert_snapshot!(told(vec![failed, rewritten, silent, one, lost]), @r#"
     ! c.example does not answer any more
@@ -136,8 +153,12 @@ fn a_digest_reads_well_on_a_phone() {
     ! grasp by npub10xlxv…ge6d: its history was rewritten; I keep what was there before
     ! wss://auth.example does not deliver messages to me; choose others in bot.inbox_relays
     "#);
-    let many =
-        (0..12).map(|n| Alert::TooFewCopies { repo: repo(&format!("repository-{n}")), copies: 7, wanted: 9 });
+    let many = (0..12).map(|n| Alert::TooFewCopies {
+        repo: repo(&format!("repository-{n}")),
+        before: 9,
+        copies: 7,
+        wanted: 9,
+    });
     insta::assert_snapshot!(told(many.collect()), @"! 12 repositories have fewer copies than wanted: repository-0 (7 of 9), repository-1 (7 of 9), repository-2 (7 of 9) and 9 more");
     let flood =
         (0..500).map(|n| Alert::CommandFailed { command: format!("resync {n}"), reason: "x".repeat(10_000) });
@@ -150,16 +171,16 @@ fn a_digest_reads_well_on_a_phone() {
 fn what_is_over_before_it_was_told_is_not_told() {
     let lost = Alert::ServerLost { server: server("a"), reason: String::new() };
     let back = Alert::ServerBack { server: server("a") };
-    let few = |copies| Alert::TooFewCopies { repo: repo("hello"), copies, wanted: 9 };
-    let enough = Alert::EnoughCopies { repo: repo("hello") };
+    let more = |copies| Alert::MoreCopies { repo: repo("hello"), copies, wanted: 9 };
     let mut digest = Digest::default();
-    digest.add([lost.clone(), few(8), back.clone(), enough.clone(), enough.clone()]);
+    digest.add([lost.clone(), few(9, 8, 9), back.clone(), more(9), more(9)]);
+    digest.add([few(8, 7, 9), few(7, 6, 9), more(8)]);
     assert_eq!((digest.due(NOW), digest.due_at()), (None, None));
 
     digest.add([lost.clone()]);
     assert_eq!(digest.due_at(), Some(0));
     assert!(digest.due(NOW).is_some());
-    digest.add([back, lost, few(8), few(7)]);
+    digest.add([back, lost, few(9, 8, 9), few(8, 6, 9), more(7)]);
     assert_eq!((digest.due(NOW + 599), digest.due_at()), (None, Some(NOW + 600)));
     insta::assert_snapshot!(digest.due(NOW + 600).unwrap(), @"! hello by npub10xlxv…ge6d has 7 copies, 9 wanted");
     assert_eq!(digest.due(NOW + 6_000), None);

@@ -112,10 +112,7 @@ fn status_is_the_report_s_and_the_worst_comes_first() {
     Checked 2 min ago, next check in 56 min.
     ");
     let blank = Report::of(CycleSummary::default(), &BTreeSet::new(), &[], &[], LeftAlone::default());
-    insta::assert_snapshot!(commands::status::reply(&overview(&blank, false), NOW), @"
-    Nothing to mirror yet. Send: watch <npub>
-    Not checked yet.
-    ");
+    insta::assert_snapshot!(commands::status::reply(&overview(&blank, false), NOW), @"Nothing to mirror yet, as far as I know: my first check is not over.");
 }
 
 #[test]
