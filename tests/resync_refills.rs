@@ -37,7 +37,7 @@ fn lose_branches(server: &Server, npub: &str) {
 async fn resync(ada: &Chat, question: &str) -> String {
     let resync = ada.ask(Protocol::Nip17, question).await;
     let mut answers = ada.answers(&resync, 2).await;
-    answers.retain(|answer| answer.text.contains("done"));
+    answers.retain(|answer| answer.text.contains(" mirrors of "));
     answers.pop().expect("an answer at the end").text
 }
 
