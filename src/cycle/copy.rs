@@ -1,13 +1,14 @@
 //! The bot's own announcement and state of its copies, signed where what is published no longer says it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use nostr::prelude::Event;
+use nostr::prelude::{Event, Timestamp};
 
 use super::{CycleError, survey::Subject, world::World};
 use crate::{
-    model::{server::ServerUrl, state::State},
+    model::{draft::Draft, placement::Placement, replace::dated_after, server::ServerUrl, state::State},
     plan::{
+        converge::Wanted,
         namespace,
         placement::{self, Grasp},
     },
@@ -23,6 +24,35 @@ pub(super) struct Signed {
 }
 
 impl World {
+    /// Signs the bot's state of its copy anew where a server lost the copy's git data, with a later date and nothing
+    /// else changed: the server takes it again only for a state that it does not know yet.
+    pub(super) async fn renew_state(&self, subject: &mut Subject, now: Timestamp) -> Result<(), CycleError> {
+        let is_copy = |wanted: &Wanted| wanted.place.placement == Placement::Namespace;
+        let lost = subject.wanted.values().find(|wanted| {
+            is_copy(wanted) && subject.seen.get(&wanted.server).is_some_and(|seen| seen.refs_differ)
+        });
+        let old = lost.and_then(|wanted| wanted.state).and_then(|id| subject.events.get(&id));
+        let Some(old) = old.cloned() else { return Ok(()) };
+        let renewed = Draft {
+            kind: old.kind,
+            tags: old.tags.iter().cloned().collect(),
+            content: old.content.clone(),
+            created_at: dated_after(Some(&old), now),
+        };
+        let renewed = renewed.sign(&self.keys)?;
+        self.store.save(&renewed).await?;
+        for wanted in subject.wanted.values_mut().filter(|wanted| is_copy(wanted)) {
+            for id in wanted.governing.iter_mut().chain(&mut wanted.state).filter(|id| **id == old.id) {
+                *id = renewed.id;
+            }
+            if let Some(seen) = subject.seen.get_mut(&wanted.server) {
+                seen.refs_differ = false;
+            }
+        }
+        Arc::make_mut(&mut subject.events).insert(renewed.id, renewed);
+        Ok(())
+    }
+
     /// The bot's announcement and state for its copy: those already published where they still say what they
     /// should, else newly signed.
     pub(super) fn sign_copy(

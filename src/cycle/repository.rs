@@ -111,6 +111,7 @@ impl World {
     ) -> Result<BTreeMap<ServerUrl, MirrorEnd>, CycleError> {
         if self.is_afresh(&subject.repository.coordinate) {
             self.compare_refs(subject).await;
+            self.renew_state(subject, now).await?;
         }
         let git = self.local_copy(subject, now).await;
         let waits = |url: &ServerUrl| {

@@ -23,6 +23,10 @@ use crate::{
 /// More steps than any mirror needs; a plan that runs in circles ends here.
 const MAX_STEPS: usize = 64;
 
+/// What a server that lost git data, and still serves the state, needs.
+const LOST_DATA: &str = "the server has lost git data that it had, and takes it back only with a newer state \
+                         signed by a maintainer";
+
 /// The wait before the second look at a server that has not served something yet; doubled each time.
 const LOOK_WAIT: Duration = Duration::from_millis(100);
 
@@ -209,6 +213,10 @@ impl Run<'_> {
                 Err(Stopped::Refused(reason)) if reason.contains("deletion of the current branch") => {
                     self.have_state_applied(&local, &url).await?;
                     self.refusal = Some(reason);
+                }
+                // It authorizes a push by states that wait for their git data, and this one has been released.
+                Err(Stopped::Refused(_)) if self.job.seen.refs_differ => {
+                    self.refusal = Some(LOST_DATA.to_owned());
                 }
                 // What a server refuses now it may do by itself in a moment. A look tells.
                 Err(Stopped::Refused(reason)) => self.refusal = Some(reason),
