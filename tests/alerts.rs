@@ -1,6 +1,8 @@
 //! When something changes for the worse, the people who may command the bot hear of it, once; unless the operator
 //! does not want that.
 
+#![allow(clippy::panic, reason = "a test")]
+
 use std::time::Duration;
 
 use grasp_mirror_testkit::{Chat, Heard, Mirror, Owner, Protocol, Server, TestRelay, look};
@@ -42,7 +44,8 @@ async fn a_lost_server_is_told_once() {
     let mut world = World::new().await;
     let mirror = world.mirror();
     let (ada, bob) = tokio::join!(Chat::at(&mirror, &world.relay), Chat::at(&mirror, &world.relay));
-    let daemon = mirror.obeys(&ada).obeys(&bob).daemon().await;
+    let mirror = mirror.obeys(&ada).obeys(&bob);
+    let daemon = mirror.daemon().await;
     resync(&ada, "resync").await;
     assert_eq!(alerts(&ada).await, [], "all is well");
 
@@ -58,11 +61,40 @@ async fn a_lost_server_is_told_once() {
     resync(&ada, "RESYNC").await;
     world.b.resume().await;
     resync(&ada, "/resync").await;
+    // Nor does it forget that when it starts anew.
+    daemon.stop().await;
+    world.b.stop().await;
+    let daemon = mirror.daemon().await;
+    resync(&ada, "!resync").await;
     for who in [&ada, &bob] {
         who.catch_up().await;
         let alerts = alerts(who).await;
         assert_eq!(alerts.len(), 1, "{alerts:#?}");
     }
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_rewritten_history_is_told_once() {
+    let world = World::new().await;
+    world.owner.work.commit("more.txt", "more");
+    world.owner.update(&world.a).await;
+    let (mirror, ada) = world.mirror().commanded_at(&world.relay).await;
+    let daemon = mirror.daemon().await;
+    resync(&ada, "resync").await;
+    world.owner.work.commit("more.txt", "still more");
+    world.owner.update(&world.a).await;
+    resync(&ada, "Resync").await;
+    assert_eq!(alerts(&ada).await, [], "a commit is no news");
+    world.owner.work.rewind(2);
+    world.owner.update(&world.a).await;
+    for word in ["RESYNC", "/resync"] {
+        resync(&ada, word).await;
+        ada.catch_up().await;
+    }
+    let told = alerts(&ada).await;
+    let [alert] = told.as_slice() else { panic!("one alert in {told:#?}") };
+    assert!(alert.text.contains("hello") && alert.text.contains("rewritten"), "{}", alert.text);
     daemon.stop().await;
 }
 
