@@ -1,6 +1,8 @@
 //! A server that lost git data and still serves the state looks as if nothing were missing; `resync` compares the
 //! refs themselves, and what is missing comes back.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
+
 use std::fs;
 
 use grasp_mirror_testkit::{Chat, Mirror, Owner, Protocol, Server, TestRelay, look};

@@ -66,7 +66,8 @@ impl Bot {
         let now = Timestamp::now();
         let allowed: Vec<_> = self.allowed.borrow().iter().copied().collect();
         if !self.own.config.bot.alerts || allowed.is_empty() {
-            self.alerts.digest = Digest::default();
+            // Told to nobody.
+            let _ = self.alerts.digest.due(now.as_secs());
         } else if let Some(text) = self.alerts.digest.due(now.as_secs()) {
             let mut letters = Vec::new();
             for to in allowed {
