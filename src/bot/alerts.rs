@@ -26,6 +26,9 @@ pub(super) struct Alerts {
     snapshot: Option<Snapshot>,
     #[serde(default)]
     digest: Digest,
+    /// Inbox relays that did not deliver when they were last tried.
+    #[serde(default)]
+    silent: BTreeSet<RelayUrl>,
     /// Digests that are not delivered yet.
     #[serde(default)]
     letters: Vec<Letter>,
@@ -47,7 +50,9 @@ impl Alerts {
     }
 
     pub(super) fn note_silent(&mut self, silent: &BTreeSet<RelayUrl>) {
-        self.digest.add(silent.iter().map(|relay| Alert::SilentInbox { relay: relay.clone() }));
+        let new = silent.difference(&self.silent).cloned();
+        self.digest.add(new.map(|relay| Alert::SilentInbox { relay }));
+        self.silent.clone_from(silent);
     }
 
     pub(super) fn note_failed(&mut self, command: String, reason: String) {
@@ -61,7 +66,8 @@ impl Bot {
         let now = Timestamp::now();
         let allowed: Vec<_> = self.allowed.borrow().iter().copied().collect();
         if !self.own.config.bot.alerts || allowed.is_empty() {
-            self.alerts.digest = Digest::default();
+            // Told to nobody.
+            let _ = self.alerts.digest.due(now.as_secs());
         } else if let Some(text) = self.alerts.digest.due(now.as_secs()) {
             let mut letters = Vec::new();
             for to in allowed {

@@ -170,7 +170,6 @@ impl Bot {
             keys: keys.clone(),
             store: store.clone(),
             relays,
-            looks: Arc::default(),
             writing: Arc::default(),
         };
         let records = Records::new(store.clone(), keys.clone());

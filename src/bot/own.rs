@@ -3,10 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +11,7 @@ use futures::future::join_all;
 use nostr::prelude::{Event, EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp};
 use tokio::{
     sync::{Mutex, mpsc},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::Notice;
@@ -38,6 +35,16 @@ const IDENTITY: [Kind; 3] = [Kind::Metadata, Kind::RelayList, Kind::InboxRelays]
 /// How long one relay may take to show or take the bot's own few events.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// When relays that could not be read at first are read again, on a blank machine.
+const SECOND_CHANCE: Duration = Duration::from_secs(20);
+
+/// How often the relays have been read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Chance {
+    First,
+    Last,
+}
+
 /// What reads and publishes the bot's own events.
 #[derive(Clone, Debug)]
 pub(super) struct Own {
@@ -45,8 +52,6 @@ pub(super) struct Own {
     pub(super) keys: Keys,
     pub(super) store: Store,
     pub(super) relays: Arc<Relays>,
-    /// How often the relays were read.
-    pub(super) looks: Arc<AtomicUsize>,
     /// Held from reading what the lists say to having signed what they are to say.
     pub(super) writing: Arc<Mutex<()>>,
 }
@@ -71,29 +76,36 @@ impl Own {
         bot.relays.iter().chain(&bot.index_relays).cloned().collect()
     }
 
-    /// [`Self::settle`], and a notice when it is done.
+    /// Brings what relays have of the bot's own events into the store, says who the bot is and what it does where that
+    /// is not said, and sends everything to where it is missing. A notice follows; what the bot is to do then is
+    /// [`Self::word`].
+    ///
+    /// A relay that cannot be read may have what must not be replaced by a first profile or first lists, so on a blank
+    /// machine it gets a second chance.
     pub(super) async fn look_after(self, notices: mpsc::Sender<Notice>) {
-        if let Err(error) = self.settle().await {
-            tracing::error!(%error, "the bot's own events were not looked after");
+        for chance in [Chance::First, Chance::Last] {
+            let settled = self.settle(chance).await;
+            // Nobody listens any more when the program stops.
+            let _ = notices.send(Notice::Settled).await;
+            match settled {
+                Ok(true) => return,
+                Ok(false) => sleep(SECOND_CHANCE).await,
+                Err(error) => {
+                    tracing::error!(%error, "the bot's own events were not looked after");
+                    return;
+                }
+            }
         }
-        // Nobody listens any more when the program stops.
-        let _ = notices.send(Notice::Settled).await;
     }
 
-    /// Brings what relays have of the bot's own events into the store, says who the bot is where it is not said,
-    /// and sends everything to where it is missing. What the bot is to do then is [`Self::word`].
-    ///
-    /// # Errors
-    ///
-    /// [`CycleError`] when the store fails. A relay that fails is tried again the next time.
-    async fn settle(&self) -> Result<(), CycleError> {
+    /// Whether that is all for now.
+    async fn settle(&self, chance: Chance) -> Result<bool, CycleError> {
         let served = self.look().await;
         let relays = &self.config.bot.relays;
         let readable = relays.iter().filter(|relay| served.contains_key(*relay)).count();
-        // Where it could not be read, something may be that must not be replaced; but what stays away for a whole
-        // cycle does not keep the bot from saying who it is.
-        let patient = self.looks.fetch_add(1, Ordering::Relaxed) == 0;
-        if readable * 2 >= relays.len() || readable > 0 && !patient {
+        let blank = self.word().await?.lists.events().next().is_none();
+        let enough = if blank && chance == Chance::First { relays.len() } else { relays.len().min(1) };
+        if readable >= enough {
             let now = Timestamp::now();
             self.introduce(now).await?;
             self.settle_lists(now).await?;
@@ -101,10 +113,11 @@ impl Own {
             tracing::warn!(
                 readable,
                 relays = relays.len(),
-                "too few of the bot's relays could be read; its profile and lists are published later"
+                "not all of the bot's relays could be read; its profile and lists are published later"
             );
         }
-        self.spread(&served).await
+        self.spread(&served).await?;
+        Ok(readable >= enough)
     }
 
     async fn settle_lists(&self, now: Timestamp) -> Result<(), CycleError> {
@@ -202,12 +215,18 @@ impl Own {
         Ok(signed)
     }
 
-    /// Sends each relay that could be read what it lacks.
-    async fn spread(&self, served: &Served) -> Result<(), CycleError> {
-        let mut all: BTreeMap<EventId, Event> = BTreeMap::new();
+    /// The bot's own events, as they stand.
+    async fn stored(&self) -> Result<BTreeMap<EventId, Event>, StoreError> {
+        let mut all = BTreeMap::new();
         for filter in self.filters() {
             all.extend(self.store.query(filter).await?.into_iter().map(|event| (event.id, event)));
         }
+        Ok(all)
+    }
+
+    /// Sends each relay that could be read what it lacks.
+    async fn spread(&self, served: &Served) -> Result<(), CycleError> {
+        let all = self.stored().await?;
         let own = &self.config.bot.relays;
         let sends = served.iter().map(|(relay, has)| {
             let lacks = all

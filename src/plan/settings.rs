@@ -351,7 +351,7 @@ mod tests {
                     authors: some(bits).collect(),
                     repositories: some(bits).map(|owner| Coordinate::new(owner, "d: 1")).collect(),
                 },
-                servers: some(bits).map(|key| server(&key.to_hex()[..8])).collect(),
+                servers: some(bits).map(|key| server(key.to_hex().split_at(8).0)).collect(),
                 paused: false,
             };
             let before = Lists::default().drafts(&settings(listed), Timestamp::from_secs(at));

@@ -22,7 +22,7 @@ pub fn line(totals: &Totals) -> String {
     format!("{} of {mirrors} in sync on {}", totals.in_sync, count(totals.servers, "server", "servers"))
 }
 
-/// The kind 30315 event that says [`line`] as of `now`, until three `interval`s from then (NIP-38, NIP-40).
+/// The kind 30315 event that says [`line()`] as of `now`, until three `interval`s from then (NIP-38, NIP-40).
 ///
 /// It replaces the one before; call [`Draft::unless_said`] or date it after that one.
 #[must_use]
