@@ -82,7 +82,7 @@ pub(super) enum Arrival {
     },
     /// A setting of the bot's was published.
     OwnWord,
-    /// Everything that was waiting when the program started has been handed on.
+    /// The relays have shown what they have: from now on nothing that was answered is taken for new.
     Ready,
 }
 
@@ -200,12 +200,12 @@ impl Inbox {
             Arrival::Question { question, .. } => question.asked_at,
             _ => Timestamp::from_secs(0),
         });
-        for arrival in std::mem::take(&mut self.gathered) {
-            self.send(arrival).await;
-        }
         if !self.started {
             self.started = true;
             self.send(Arrival::Ready).await;
+        }
+        for arrival in std::mem::take(&mut self.gathered) {
+            self.send(arrival).await;
         }
     }
 

@@ -33,6 +33,7 @@ use self::{
     alerts::Alerts,
     doors::{Loop, doors},
     inbox::{Arrival, Inbox, interest},
+    orders::OrderError,
     own::Own,
     post::{Post, Sent},
     self_test::SelfTest,
@@ -51,7 +52,7 @@ use crate::{
 };
 
 /// What a relay that could not be reached is left alone for.
-const REST: Duration = Duration::from_secs(15);
+const REST: Duration = Duration::from_secs(5);
 
 /// The longest a relay may be silent in the middle of an answer, whatever the limit for servers is: people wait.
 const STALL: Duration = Duration::from_secs(10);
@@ -120,6 +121,7 @@ impl Bot {
             keys: keys.clone(),
             store: store.clone(),
             relays,
+            known: watch::channel(false).0,
             writing: Arc::default(),
         };
         let records = Records::new(store.clone(), keys.clone());
@@ -199,7 +201,17 @@ impl Bot {
                     self.end_self_test();
                     self.send_alerts().await
                 }
-                Some(_) = self.tasks.join_next() => Ok(()),
+                Some(ended) = self.tasks.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a task of the bot's has broken");
+                    }
+                    Ok(())
+                }
+                Some(ended) = self.followed.join_next() => {
+                    tracing::error!(?ended, "a relay was not listened to any more; listening again");
+                    self.follow();
+                    Ok(())
+                }
                 _ = minute.tick() => self.tidy().await,
             };
             if let Err(error) = done {
@@ -261,7 +273,11 @@ impl Bot {
 
     async fn reconfigure(&mut self, config: Config) -> Result<(), CycleError> {
         self.guard.trust(cycle::own_addresses(&config));
+        let before = relays_of(&self.own.config);
         self.own.config = Arc::new(config);
+        for gone in before.difference(&relays_of(&self.own.config)) {
+            self.own.relays.leave(gone);
+        }
         let allowed = allowed_in(&self.own.config);
         self.allowed.send_if_modified(|now| std::mem::replace(now, allowed.clone()) != allowed);
         self.follow();
@@ -300,7 +316,7 @@ impl Bot {
         &mut self,
         command: String,
         change: impl FnOnce(&mut Settings),
-    ) -> Result<(), CycleError> {
+    ) -> Result<(), OrderError> {
         let (settings, signed) = self.own.change(change).await?;
         self.daemon.settings.send_replace(settings);
         let (own, notices) = (self.own.clone(), self.notices.0.clone());
