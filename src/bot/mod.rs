@@ -83,6 +83,8 @@ pub struct Bot {
     allowed: watch::Sender<BTreeSet<PublicKey>>,
     daemon: Loop,
     entries: HashMap<EventId, Entry>,
+    /// Questions of earlier runs to go on with, the oldest first.
+    unfinished: Vec<EventId>,
     alerts: Alerts,
     heard: mpsc::Sender<Heard>,
     followed: JoinSet<()>,
@@ -142,8 +144,9 @@ impl Bot {
         let (daemon, doors) = doors(settings, QUEUE);
         let (heard, hearing) = mpsc::channel(QUEUE);
         let (arriving, arrivals) = mpsc::channel(QUEUE);
-        let relays = relays_of(config);
-        let inbox = Inbox::new(keys.clone(), store.clone(), allowed.subscribe(), arriving, relays);
+        let entries = journal::load(&records).await?;
+        let new_here = entries.is_empty();
+        let inbox = Inbox::new(keys, store, allowed.subscribe(), arriving, relays_of(config), new_here);
         tasks.spawn(inbox.run(hearing));
         let mut bot = Self {
             alerts: Alerts::load(&records).await?,
@@ -153,7 +156,8 @@ impl Bot {
             started_at: Timestamp::now(),
             allowed,
             daemon,
-            entries: HashMap::new(),
+            unfinished: entries.iter().filter(|entry| !entry.is_done()).map(|entry| entry.id).collect(),
+            entries: entries.into_iter().map(|entry| (entry.id, entry)).collect(),
             heard,
             followed: JoinSet::new(),
             arrivals,
@@ -163,7 +167,6 @@ impl Bot {
             notices: (noticing, notices),
             self_test: SelfTest::default(),
         };
-        bot.load_journal().await?;
         bot.follow();
         Ok((bot, doors))
     }
@@ -345,10 +348,8 @@ impl Bot {
         let config = &self.own.config.bot;
         let look_up = config.relays.iter().chain(&config.index_relays).cloned().collect();
         let post = Post {
-            bot: self.own.keys.public_key(),
             relays: Arc::clone(&self.own.relays),
             store: self.own.store.clone(),
-            inbox_relays: config.inbox_relays.clone(),
             look_up,
             answer_where_asked: config.answer_where_asked,
             slots: Arc::clone(&self.slots),
