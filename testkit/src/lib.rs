@@ -53,11 +53,12 @@ pub use chat::{Chat, Heard, Protocol, Question, junk};
 pub use daemon::Daemon;
 pub use mirror::Mirror;
 pub use owner::{Owner, Person, Published};
+pub use process::own_cpu;
 pub use proxy::{Fault, Proxy, Seen};
 pub use relay::TestRelay;
 pub use run::Run;
 pub use server::{Server, ServerBuilder, free_port};
-pub use wire::{Answer, fetch, send};
+pub use wire::{Answer, Line, fetch, send};
 pub use work::Work;
 
 /// An address at which Nostr is spoken: a GRASP server or an ordinary relay.
