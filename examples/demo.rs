@@ -191,7 +191,7 @@ impl Stage {
         let daemon = self.mirror.daemon().await;
         self.ask(&format!("watch {}", friend.npub()), "1 repository found").await?;
         look::wait_until(Duration::from_secs(30), "all six mirrors are reported in sync", async || {
-            self.report().await.is_ok_and(|report| report["totals"]["in_sync"] == 6)
+            self.report().await.is_ok_and(|report| report.pointer("/totals/in_sync") == Some(&6.into()))
         })
         .await;
         self.ask("status", "6 of 6 mirrors in sync").await?;

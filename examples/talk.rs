@@ -104,7 +104,12 @@ async fn idle(daemon: &Daemon, once_kib: u64, rows: &mut Rows) {
     daemon.wait_idle().await;
     let before = daemon.cpu();
     tokio::time::sleep(IDLE).await;
-    rows.times("an idle minute: CPU", daemon.cpu() - before, "one core, one minute", IDLE);
+    rows.times(
+        "an idle minute: CPU (in steps of 10 ms)",
+        daemon.cpu() - before,
+        "one core, one minute",
+        IDLE,
+    );
     rows.memory("idle: memory", daemon.rss_kib(), "the peak of mirror-once, nothing to mirror", once_kib);
 }
 
