@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use grasp_mirror_testkit::{Chat, Mirror, Protocol, TestRelay};
-use nostr::{event::Kind, filter::Filter};
+use nostr::{event::Kind, filter::Filter, types::Timestamp};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -17,7 +17,8 @@ async fn answers_go_where_people_read() {
     let ada = Chat::new(&mirror).asks_at(&inbox).hears_at(&home);
     ada.introduce(&index).await;
     let bob = Chat::new(&mirror).asks_at(&inbox).hears_at(&inbox);
-    let daemon = mirror.obeys(&ada).obeys(&bob).daemon().await;
+    let mirror = mirror.obeys(&ada).obeys(&bob);
+    let daemon = mirror.daemon().await;
     for who in [&ada, &bob] {
         for protocol in [Protocol::Nip17, Protocol::Nip04] {
             who.answer_to(protocol, "version").await;
@@ -31,6 +32,10 @@ async fn answers_go_where_people_read() {
         0,
         "a relay that she does not read need not know who writes to her"
     );
+    // Nor does a wrap say from whom it is, or when it was sealed.
+    let wraps = home.served(Filter::new().kind(Kind::GiftWrap)).await;
+    let [wrap] = wraps.as_slice() else { panic!("one wrap in {wraps:#?}") };
+    assert!(!wrap.as_json().contains(&mirror.bot_pubkey().to_hex()) && wrap.created_at <= Timestamp::now());
     daemon.stop().await;
 }
 
