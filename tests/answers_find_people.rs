@@ -57,3 +57,18 @@ async fn an_operator_may_want_no_answers_elsewhere() {
     bob.answers(&question, 1).await;
     daemon.stop().await;
 }
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_delivered_is_tried_again() {
+    let (inbox, home) = tokio::join!(TestRelay::start(), TestRelay::start());
+    let mirror = Mirror::new(BINARY).uses(&inbox);
+    let ada = Chat::new(&mirror).asks_at(&inbox).hears_at(&home);
+    ada.introduce(&inbox).await;
+    let mut daemon = mirror.obeys(&ada).daemon().await;
+    home.stop().await;
+    let question = ada.ask(Protocol::Nip17, "version").await;
+    daemon.wait_log(home.url(), Duration::from_secs(30)).await;
+    home.resume().await;
+    ada.answers(&question, 1).await;
+    daemon.stop().await;
+}
