@@ -45,7 +45,7 @@ use crate::{
         journal::{Entry, Letter},
         settings::Settings,
     },
-    relay::{self, Relays, follow::Heard},
+    relay::{self, Relays, follow::Ears},
     report::line,
     store::{Store, records::Records},
     transfer::guard::Guard,
@@ -86,7 +86,7 @@ pub struct Bot {
     /// Questions of earlier runs to go on with, the oldest first.
     unfinished: Vec<EventId>,
     alerts: Alerts,
-    heard: mpsc::Sender<Heard>,
+    ears: Ears,
     followed: JoinSet<()>,
     arrivals: mpsc::Receiver<Arrival>,
     /// The inbox, letters on their way, events being published: ends with the bot.
@@ -142,12 +142,14 @@ impl Bot {
         }
         let (allowed, _) = watch::channel(allowed);
         let (daemon, doors) = doors(settings, QUEUE);
-        let (heard, hearing) = mpsc::channel(QUEUE);
+        let (live, hearing) = mpsc::channel(QUEUE);
+        let (stored, reading) = mpsc::channel(QUEUE);
         let (arriving, arrivals) = mpsc::channel(QUEUE);
         let entries = journal::load(&records).await?;
         let new_here = entries.is_empty();
         let inbox = Inbox::new(keys, store, allowed.subscribe(), arriving, relays_of(config), new_here);
-        tasks.spawn(inbox.run(hearing));
+        let ears = Ears { live, stored, known: inbox.known() };
+        tasks.spawn(inbox.run(hearing, reading));
         let mut bot = Self {
             alerts: Alerts::load(&records).await?,
             own,
@@ -158,7 +160,7 @@ impl Bot {
             daemon,
             unfinished: entries.iter().filter(|entry| !entry.is_done()).map(|entry| entry.id).collect(),
             entries: entries.into_iter().map(|entry| (entry.id, entry)).collect(),
-            heard,
+            ears,
             followed: JoinSet::new(),
             arrivals,
             tasks,
@@ -175,11 +177,11 @@ impl Bot {
     fn follow(&mut self) {
         self.followed = JoinSet::new();
         for relay in relays_of(&self.own.config) {
-            let (relays, heard) = (Arc::clone(&self.own.relays), self.heard.clone());
+            let (relays, ears) = (Arc::clone(&self.own.relays), self.ears.clone());
             let (bot, allowed) = (self.own.keys.public_key(), self.allowed.subscribe());
             self.followed.spawn(async move {
                 let interest = || interest(bot, &allowed.borrow(), Timestamp::now());
-                relays.follow(&relay, interest, heard).await;
+                relays.follow(&relay, interest, ears).await;
             });
         }
     }
