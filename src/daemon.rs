@@ -223,7 +223,7 @@ impl Daemon {
         if self.running.is_some() {
             return;
         }
-        let settings = self.doors.settings.borrow_and_update().clone();
+        let Some(settings) = self.doors.settings.borrow_and_update().clone() else { return };
         if settings.paused {
             self.due = None;
             return;
@@ -305,7 +305,7 @@ impl Daemon {
 
     /// What is to be mirrored has changed.
     async fn follow_settings(&mut self) {
-        let settings = self.doors.settings.borrow_and_update().clone();
+        let Some(settings) = self.doors.settings.borrow_and_update().clone() else { return };
         match &mut self.running {
             _ if settings.paused => {
                 self.drop_cycle().await;

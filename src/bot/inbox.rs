@@ -49,8 +49,8 @@ const GATHERED_MAX: usize = 1_000;
 /// For how long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The same on a machine that knows of no answers yet.
-const PATIENCE_NEW_HERE: Duration = Duration::from_secs(60);
+/// The same on a machine that knows of no answers yet, also with relays that cannot be read at first.
+const PATIENCE_NEW_HERE: Duration = Duration::from_secs(30);
 
 /// How often strangers' messages are mentioned in the log, at most.
 const MENTION: Duration = Duration::from_secs(600);
@@ -115,6 +115,8 @@ pub(super) struct Inbox {
     per_key: DefaultKeyedRateLimiter<PublicKey>,
     /// Relays that are showing what they have.
     reading: HashSet<RelayUrl>,
+    /// Those of them that are waited for even when they cannot be read.
+    needed: BTreeSet<RelayUrl>,
     gathered: Vec<Arrival>,
     hand_on_at: Option<Instant>,
     started_at: Timestamp,
@@ -124,16 +126,17 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    /// An inbox that waits for `relays` to show what they have; patiently when the program is `new_here`.
+    /// An inbox that waits for `relays` to show what they have. When the machine is new, the bot's answers of earlier
+    /// times are in `needed` only, and those get more time.
     pub(super) fn new(
         keys: &Keys,
         store: &Store,
         allowed: watch::Receiver<BTreeSet<PublicKey>>,
         arrivals: mpsc::Sender<Arrival>,
         relays: impl IntoIterator<Item = RelayUrl>,
-        new_here: bool,
+        needed: BTreeSet<RelayUrl>,
     ) -> Self {
-        let patience = if new_here { PATIENCE_NEW_HERE } else { PATIENCE };
+        let patience = if needed.is_empty() { PATIENCE } else { PATIENCE_NEW_HERE };
         Self {
             keys: keys.clone(),
             store: store.clone(),
@@ -144,6 +147,7 @@ impl Inbox {
             per_key: RateLimiter::keyed(Quota::per_minute(PER_KEY)),
             reading: relays.into_iter().collect(),
             gathered: Vec::new(),
+            needed,
             hand_on_at: Some(Instant::now() + patience),
             started_at: Timestamp::now(),
             ready: false,
@@ -197,6 +201,7 @@ impl Inbox {
                 }
                 self.reading.insert(relay);
             }
+            Heard::Failed(relay) if self.needed.contains(&relay) => {}
             Heard::CaughtUp(relay) | Heard::Failed(relay) => {
                 if self.reading.remove(&relay) && self.reading.is_empty() {
                     self.hand_on().await;
@@ -208,6 +213,7 @@ impl Inbox {
     /// Hands on what waited, the oldest question first.
     async fn hand_on(&mut self) {
         self.hand_on_at = None;
+        self.needed.clear();
         self.gathered.sort_by_key(|arrival| match arrival {
             Arrival::Question { question, .. } => question.asked_at,
             _ => Timestamp::from_secs(0),

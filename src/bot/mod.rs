@@ -34,7 +34,7 @@ use self::{
     doors::{Loop, doors},
     inbox::{Arrival, Inbox, interest},
     orders::OrderError,
-    own::Own,
+    own::{Known, Own},
     post::{Post, Sent},
     self_test::SelfTest,
 };
@@ -123,10 +123,14 @@ impl Bot {
             keys: keys.clone(),
             store: store.clone(),
             relays,
-            known: watch::channel(false).0,
+            known: watch::channel(Known::NotYet).0,
             writing: Arc::default(),
         };
         let records = Records::new(store.clone(), keys.clone());
+        let new_here = own.is_blank().await?;
+        if !new_here {
+            own.known.send_replace(Known::Read);
+        }
         let mut tasks = JoinSet::new();
         let (noticing, mut notices) = mpsc::channel(QUEUE);
         tasks.spawn(own.clone().look_after(noticing.clone()));
@@ -135,19 +139,18 @@ impl Bot {
                 "the bot's relays are slow; what they have of its profile and lists counts as soon as it is read"
             );
         }
-        let settings = own.word().await?.settled.settings;
         let allowed = allowed_in(config);
         if allowed.is_empty() {
             tracing::warn!("nobody may command the bot: MIRROR_ALLOWED_NPUBS is empty");
         }
         let (allowed, _) = watch::channel(allowed);
-        let (daemon, doors) = doors(settings, QUEUE);
+        let (daemon, doors) = doors(QUEUE);
         let (live, hearing) = mpsc::channel(QUEUE);
         let (stored, reading) = mpsc::channel(QUEUE);
         let (arriving, arrivals) = mpsc::channel(QUEUE);
+        let needed = config.bot.inbox_relays.iter().filter(|_| new_here).cloned().collect();
+        let inbox = Inbox::new(keys, store, allowed.subscribe(), arriving, relays_of(config), needed);
         let entries = journal::load(&records).await?;
-        let new_here = entries.is_empty();
-        let inbox = Inbox::new(keys, store, allowed.subscribe(), arriving, relays_of(config), new_here);
         let ears = Ears { live, stored, known: inbox.known() };
         tasks.spawn(inbox.run(hearing, reading));
         let mut bot = Self {
@@ -169,6 +172,7 @@ impl Bot {
             notices: (noticing, notices),
             self_test: SelfTest::default(),
         };
+        bot.obey_own_word().await?;
         bot.follow();
         Ok((bot, doors))
     }
@@ -298,18 +302,21 @@ impl Bot {
 
     /// Does what the bot's newest lists say.
     async fn obey_own_word(&mut self) -> Result<(), CycleError> {
+        if *self.own.known.borrow() == Known::NotYet && self.own.is_blank().await? {
+            return Ok(());
+        }
         let settings = self.own.word().await?.settled.settings;
         self.daemon.settings.send_if_modified(|now| {
-            let new = *now != settings;
+            let new = now.as_ref() != Some(&settings);
             if new {
                 tracing::info!(
                     authors = settings.watched.authors.len(),
                     repositories = settings.watched.repositories.len(),
                     servers = settings.servers.len(),
                     paused = settings.paused,
-                    "the bot's lists have changed; they are obeyed from now on"
+                    "this is what I mirror from now on"
                 );
-                *now = settings;
+                *now = Some(settings);
             }
             new
         });
@@ -323,7 +330,7 @@ impl Bot {
         change: impl FnOnce(&mut Settings),
     ) -> Result<(), OrderError> {
         let (settings, signed) = self.own.change(change).await?;
-        self.daemon.settings.send_replace(settings);
+        self.daemon.settings.send_replace(Some(settings));
         let (own, notices) = (self.own.clone(), self.notices.0.clone());
         self.tasks.spawn(async move {
             if !own.publish(&signed).await {

@@ -132,7 +132,7 @@ impl Bot {
     }
 
     fn settings(&self) -> Settings {
-        self.daemon.settings.borrow().clone()
+        self.daemon.settings.borrow().clone().unwrap_or_default()
     }
 
     async fn report(&self) -> Result<Report, OrderError> {

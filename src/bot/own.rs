@@ -23,7 +23,7 @@ use crate::{
     plan::{
         converge::Answer,
         identity,
-        settings::{Settings, Told},
+        settings::{LISTS, Settings, Told},
     },
     relay::Relays,
     store::{Store, StoreError},
@@ -51,6 +51,17 @@ enum Chance {
     Later,
 }
 
+/// What is known of the bot's own lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Nothing yet: relays are being asked.
+    NotYet,
+    /// No relay could be asked. The configuration is followed meanwhile, and nothing signed.
+    Unreadable,
+    /// What there is.
+    Read,
+}
+
 /// What reads and publishes the bot's own events.
 #[derive(Clone, Debug)]
 pub(super) struct Own {
@@ -58,8 +69,8 @@ pub(super) struct Own {
     pub(super) keys: Keys,
     pub(super) store: Store,
     pub(super) relays: Arc<Relays>,
-    /// Whether the bot's lists, if it has any, have been read.
-    pub(super) known: watch::Sender<bool>,
+    /// Whether the bot's lists, if it has any, have been read; nothing is done before, and nothing said.
+    pub(super) known: watch::Sender<Known>,
     /// Held from reading what the lists say to having signed what they are to say.
     pub(super) writing: Arc<Mutex<()>>,
 }
@@ -97,7 +108,7 @@ impl Own {
             // Nobody listens any more when the program stops.
             let _ = notices.send(Notice::Settled).await;
             match settled {
-                Ok(false) if !*self.known.borrow() => {}
+                Ok(false) if *self.known.borrow() != Known::Read => {}
                 Ok(_) => return,
                 Err(error) => {
                     tracing::error!(%error, "the bot's own events were not looked after");
@@ -115,16 +126,16 @@ impl Own {
         let relays = &self.config.bot.relays;
         let readable = relays.iter().filter(|relay| served.contains_key(*relay)).count();
         let blank = self.is_blank().await?;
-        if !blank {
-            self.known.send_replace(true);
-        }
         let enough = if blank && chance == Chance::First { relays.len() } else { relays.len().min(1) };
         if readable >= enough {
             let now = Timestamp::now();
             self.introduce(now).await?;
             self.settle_lists(now).await?;
-            self.known.send_replace(true);
+            self.known.send_replace(Known::Read);
         } else {
+            if chance == Chance::Later {
+                self.known.send_replace(Known::Unreadable);
+            }
             tracing::warn!(
                 readable,
                 relays = relays.len(),
@@ -135,9 +146,12 @@ impl Own {
         Ok(readable >= enough)
     }
 
-    /// Whether no list of the bot's is stored.
-    async fn is_blank(&self) -> Result<bool, StoreError> {
-        Ok(self.word().await?.lists.events().next().is_none())
+    /// Whether something the bot always says is not stored: its profile, a list, or what no list holds.
+    pub(super) async fn is_blank(&self) -> Result<bool, StoreError> {
+        let kinds: BTreeSet<Kind> = self.stored().await?.into_values().map(|event| event.kind).collect();
+        let listed = LISTS.iter().any(|kind| kinds.contains(kind));
+        let said = [Kind::Metadata, Kind::ApplicationSpecificData].iter().all(|kind| kinds.contains(kind));
+        Ok(!listed || !said)
     }
 
     async fn settle_lists(&self, now: Timestamp) -> Result<(), CycleError> {
@@ -172,7 +186,7 @@ impl Own {
     ) -> Result<(Settings, Vec<Event>), OrderError> {
         if self.is_blank().await? {
             let mut known = self.known.subscribe();
-            let waited = timeout(KNOWN, known.wait_for(|known| *known)).await;
+            let waited = timeout(KNOWN, known.wait_for(|known| *known == Known::Read)).await;
             waited.map_err(|_| OrderError::Unread)?.map_err(|_| OrderError::Unread)?;
         }
         let _writing = self.writing.lock().await;

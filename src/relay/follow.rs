@@ -50,7 +50,7 @@ pub enum Heard {
     Reading(RelayUrl),
     /// Everything the relay had has been brought; from now on it is live.
     CaughtUp(RelayUrl),
-    /// The relay cannot be read now; it is tried again.
+    /// The relay cannot be read now, or shows only part of what is asked for; it is tried again.
     Failed(RelayUrl),
 }
 
@@ -249,7 +249,8 @@ impl Link {
                 Err(error) => return Err(error),
             }
         }
-        ears.stored.send(Heard::CaughtUp(relay.clone())).await.map_err(|_| self.gone())?;
+        let end = if all { Heard::CaughtUp(relay.clone()) } else { Heard::Failed(relay.clone()) };
+        ears.stored.send(end).await.map_err(|_| self.gone())?;
         Ok(all)
     }
 

@@ -98,6 +98,7 @@ impl Pages {
     fn step_back(&mut self) {
         let until = self.until.unwrap_or_else(Timestamp::now).as_secs();
         let since = self.filter.since.filter(|since| self.wary && since.as_secs() < until);
+        self.second = false;
         self.ended = since.is_none();
         self.until = Some(Timestamp::from_secs(until.saturating_sub(STEP_SECS)));
     }
