@@ -277,7 +277,6 @@ impl Daemon {
         };
         tracing::error!(problem, "the cycle failed; the next one is tried when it is time");
         self.fail(running.waiting, &problem).await;
-        self.tell(Tidings::Failed(problem)).await;
     }
 
     async fn fail(&self, waiting: Vec<Waiting>, reason: &str) {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use grasp_mirror_testkit::{Mirror, Owner, Protocol, Server, TestRelay, look};
+use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look};
 use nostr::{
     event::{Event, EventBuilder, FinalizeEvent, Kind, Tag},
     filter::Filter,
@@ -52,8 +52,7 @@ async fn newer_lists_are_obeyed() {
     let before = look::refs(&mirror.url_at(&b, "first")).await;
     first.work.commit("later.txt", "more");
     let state = first.update(&a).await;
-    let resync = ada.ask(Protocol::Nip17, "resync").await;
-    ada.answers(&resync, 2).await;
+    ada.resync("resync").await;
     assert!(!look::serves(&b, &state).await);
     assert_eq!(look::refs(&mirror.url_at(&b, "first")).await, before);
     assert!(look::ls_remote(&mirror.url_at(&c, "first")).await.is_empty());

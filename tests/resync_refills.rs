@@ -1,7 +1,7 @@
 //! A server that lost git data and still serves the state looks as if nothing were missing; `resync` compares the
 //! refs themselves, and what is missing comes back.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs;
 
@@ -35,28 +35,20 @@ fn lose_branches(server: &Server, npub: &str) {
     fs::create_dir(&refs).unwrap();
 }
 
-/// What is said at the end.
-async fn resync(ada: &Chat, question: &str) -> String {
-    let resync = ada.ask(Protocol::Nip17, question).await;
-    let mut answers = ada.answers(&resync, 2).await;
-    answers.retain(|answer| answer.text.contains(" mirrors of "));
-    answers.pop().expect("an answer at the end").text
-}
-
 #[tokio::test]
 async fn a_copy_of_the_bots_comes_back() {
     let World { a: _a, b, relay: _relay, owner, mirror, ada } = world().await;
     let daemon = mirror.daemon().await;
-    resync(&ada, "resync").await;
+    ada.resync("resync").await;
     let (url, whole) = (mirror.url_at(&b, "hello"), owner.work.refs());
     assert_eq!(look::refs(&url).await, whole);
 
     lose_branches(&b, &mirror.npub());
     assert_ne!(look::refs(&url).await, whole);
-    let said = resync(&ada, "resync hello").await;
+    let said = ada.resync("resync hello").await;
     assert!(said.contains("2 of 2 mirrors") && said.contains("1 repaired"), "{said}");
     assert_eq!(look::refs(&url).await, whole);
-    let said = resync(&ada, "resync").await;
+    let said = ada.resync("resync").await;
     assert!(said.contains("2 of 2 mirrors") && said.contains("nothing was missing"), "{said}");
     daemon.stop().await;
 }
@@ -65,10 +57,10 @@ async fn a_copy_of_the_bots_comes_back() {
 async fn what_only_a_maintainer_can_bring_back_is_said() {
     let World { a, b: _b, relay: _relay, owner, mirror, ada } = world().await;
     let daemon = mirror.daemon().await;
-    resync(&ada, "resync").await;
+    ada.resync("resync").await;
 
     lose_branches(&a, &owner.npub());
-    let said = resync(&ada, "resync hello").await;
+    let said = ada.resync("resync hello").await;
     assert!(said.contains("1 of 2 mirrors"), "{said}");
     let why = ada.answer_to(Protocol::Nip17, "why hello").await;
     assert!(why.contains("lost git data") && why.contains("newer state signed by a maintainer"), "{why}");

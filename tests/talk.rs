@@ -24,7 +24,6 @@ async fn every_command(protocol: Protocol) {
     let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).set("limits.events_per_minute", 1000);
     let (mirror, ada) = mirror.commanded_at(&relay).await;
     let daemon = mirror.daemon().await;
-    // The same text twice in a second is one question, so repeated ones are written differently.
     let asks = async |question: &str, parts: &[&str]| {
         let answer = ada.answer_to(protocol, question).await;
         for part in parts {

@@ -74,7 +74,7 @@ async fn killed_in_the_middle_of_a_resync() {
     daemon.kill();
     for round in 0..KILLS / 2 {
         let daemon = mirror.daemon().await;
-        let resync = ada.ask(protocol(round), &format!("resync{}", " ".repeat(round as usize))).await;
+        let resync = ada.ask(protocol(round), "resync").await;
         tokio::time::sleep(whole * round * 2 / KILLS).await;
         daemon.kill();
         let daemon = mirror.daemon().await;

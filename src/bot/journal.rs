@@ -118,7 +118,7 @@ impl Bot {
     }
 
     fn request(&self, request: Request) {
-        if let Err(error) = self.requests.try_send(request) {
+        if let Err(error) = self.daemon.requests.try_send(request) {
             tracing::error!(%error, "too much is asked for at once");
         }
     }

@@ -1,46 +1,50 @@
 //! The bot as a Nostr citizen: who it is, what it is told, what it answers.
 //!
-//! [`Bot`] is one task. It hears what the [`inbox`] opens, journals and carries out commands one after the other
-//! ([`orders`]), hands answers to the [`post`], and keeps the bot's own events ([`own`]) said. What is to be
-//! mirrored goes to the daemon's loop through [`Doors`], and what became of it comes back as [`Tidings`].
+//! [`Bot`] is one task. It hears what the `inbox` opens, journals commands and carries them out one after the other
+//! (`orders`), hands answers to the `post`, and keeps the bot's `own` events said. What is to be mirrored goes to the
+//! daemon's loop through [`Doors`], and what became of it comes back as [`Tidings`]. Nothing in the task waits for a
+//! relay, except for a moment where the answer depends on it.
 
 mod alerts;
+mod doors;
 mod inbox;
 mod journal;
 mod orders;
 mod own;
 mod post;
+mod self_test;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     num::NonZeroU32,
     sync::Arc,
     time::Duration,
 };
 
-use grasp_mirror_commands::resync::Resync;
 use nostr::prelude::{EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinSet,
-    time::{Instant, interval, sleep_until, timeout},
+    time::{interval, timeout},
 };
 
+pub use self::doors::{Doors, Request, Tidings};
 use self::{
     alerts::Alerts,
+    doors::{Loop, doors},
     inbox::{Arrival, Inbox, interest},
     own::Own,
     post::{Post, Sent},
+    self_test::SelfTest,
 };
 use crate::{
     config::Config,
     cycle::{self, CycleDone, CycleError},
-    model::coordinate::Coordinate,
     plan::{
         journal::{Entry, Letter},
         settings::Settings,
     },
-    relay::{self, Relays, direct, follow::Heard},
+    relay::{self, Relays, follow::Heard},
     report::line,
     store::{Store, records::Records},
     transfer::guard::Guard,
@@ -58,56 +62,8 @@ const PER_MINUTE: NonZeroU32 = NonZeroU32::new(240).unwrap();
 /// How long the start may wait for relays before the first cycle begins.
 const START: Duration = Duration::from_secs(8);
 
-/// How long a test message may take through a relay.
-const SELF_TEST: Duration = Duration::from_secs(10);
-
 /// Events and messages on their way between tasks.
 const QUEUE: usize = 1_024;
-
-/// What the bot wants of the daemon's loop.
-#[derive(Debug)]
-pub enum Request {
-    /// Look at these repositories anew, or at all; then say so.
-    Resync {
-        /// The command.
-        question: EventId,
-        /// Which; `None` for all.
-        repositories: Option<BTreeSet<Coordinate>>,
-    },
-}
-
-/// What the daemon's loop tells the bot.
-#[derive(Debug)]
-pub enum Tidings {
-    /// A cycle ended.
-    Cycle(Box<CycleDone>),
-    /// A cycle failed as a whole, for this reason.
-    Failed(String),
-    /// A resync ended.
-    Resynced {
-        /// The command.
-        question: EventId,
-        /// What came of it.
-        outcome: Resync,
-    },
-    /// The operator changed the configuration.
-    Config(Box<Config>),
-}
-
-/// How the daemon's loop and the bot talk.
-#[derive(Debug)]
-pub struct Doors {
-    /// What to mirror.
-    pub settings: watch::Receiver<Settings>,
-    /// What is asked for.
-    pub requests: mpsc::Receiver<Request>,
-    /// What became of it.
-    pub tidings: mpsc::Sender<Tidings>,
-    /// Whether a cycle is running.
-    pub busy: watch::Sender<bool>,
-    /// Inbox relays that do not deliver.
-    pub silent: watch::Receiver<BTreeSet<RelayUrl>>,
-}
 
 /// What a task of the bot's own found out.
 enum Notice {
@@ -124,11 +80,7 @@ pub struct Bot {
     guard: Guard,
     started_at: Timestamp,
     allowed: watch::Sender<BTreeSet<PublicKey>>,
-    settings: watch::Sender<Settings>,
-    requests: mpsc::Sender<Request>,
-    tidings: mpsc::Receiver<Tidings>,
-    busy: watch::Receiver<bool>,
-    silent: watch::Sender<BTreeSet<RelayUrl>>,
+    daemon: Loop,
     entries: HashMap<EventId, Entry>,
     alerts: Alerts,
     heard: mpsc::Sender<Heard>,
@@ -139,9 +91,7 @@ pub struct Bot {
     slots: Arc<Semaphore>,
     sent: (mpsc::Sender<Sent>, mpsc::Receiver<Sent>),
     notices: (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
-    /// Test messages that have not come back.
-    tested: BTreeMap<RelayUrl, EventId>,
-    tested_until: Option<Instant>,
+    self_test: SelfTest,
 }
 
 impl Bot {
@@ -187,11 +137,7 @@ impl Bot {
             tracing::warn!("nobody may command the bot: MIRROR_ALLOWED_NPUBS is empty");
         }
         let (allowed, _) = watch::channel(allowed);
-        let (settings, settings_door) = watch::channel(settings);
-        let (requests, requests_door) = mpsc::channel(QUEUE);
-        let (tidings_door, tidings) = mpsc::channel(QUEUE);
-        let (busy_door, busy) = watch::channel(false);
-        let (silent, silent_door) = watch::channel(BTreeSet::new());
+        let (daemon, doors) = doors(settings, QUEUE);
         let (heard, hearing) = mpsc::channel(QUEUE);
         let (arriving, arrivals) = mpsc::channel(QUEUE);
         let relays = relays_of(config);
@@ -204,11 +150,7 @@ impl Bot {
             guard,
             started_at: Timestamp::now(),
             allowed,
-            settings,
-            requests,
-            tidings,
-            busy,
-            silent,
+            daemon,
             entries: HashMap::new(),
             heard,
             followed: JoinSet::new(),
@@ -217,18 +159,10 @@ impl Bot {
             slots: Post::slots(),
             sent: mpsc::channel(QUEUE),
             notices: (noticing, notices),
-            tested: BTreeMap::new(),
-            tested_until: None,
+            self_test: SelfTest::default(),
         };
         bot.load_journal().await?;
         bot.follow();
-        let doors = Doors {
-            settings: settings_door,
-            requests: requests_door,
-            tidings: tidings_door,
-            busy: busy_door,
-            silent: silent_door,
-        };
         Ok((bot, doors))
     }
 
@@ -249,7 +183,7 @@ impl Bot {
     pub async fn run(mut self) {
         let mut minute = interval(Duration::from_secs(60));
         loop {
-            let tested_until = self.tested_until;
+            let tested = SelfTest::over(self.self_test.until());
             let done = tokio::select! {
                 arrival = self.arrivals.recv() => match arrival {
                     Some(arrival) => self.hear(arrival).await,
@@ -257,11 +191,11 @@ impl Bot {
                 },
                 Some(notice) = self.notices.1.recv() => self.notice(notice).await,
                 Some(sent) = self.sent.1.recv() => self.strike_off(&sent).await,
-                tidings = self.tidings.recv() => match tidings {
+                tidings = self.daemon.tidings.recv() => match tidings {
                     Some(tidings) => self.take(tidings).await,
                     None => return,
                 },
-                () = sleep_until(tested_until.unwrap_or_else(Instant::now)), if tested_until.is_some() => {
+                () = tested => {
                     self.end_self_test();
                     self.send_alerts().await
                 }
@@ -281,14 +215,12 @@ impl Bot {
             }
             Arrival::Answered { question, at } => self.note_answered(question, at).await?,
             Arrival::Delivered { relay, id } => {
-                if self.tested.get(&relay) == Some(&id) {
-                    self.tested.remove(&relay);
-                }
-                self.silent.send_if_modified(|silent| silent.remove(&relay));
+                self.self_test.came_back(&relay, id);
+                self.daemon.silent.send_if_modified(|silent| silent.remove(&relay));
             }
             Arrival::OwnWord => self.obey_own_word().await?,
             Arrival::Ready => {
-                self.self_test();
+                self.begin_self_test();
                 self.resume_alerts();
                 self.resume_journal().await?;
             }
@@ -304,7 +236,6 @@ impl Bot {
                 self.send_alerts().await?;
                 self.settle();
             }
-            Tidings::Failed(reason) => tracing::debug!(reason, "a cycle failed"),
             Tidings::Resynced { question, outcome } => self.finish_resync(question, outcome).await?,
             Tidings::Config(config) => self.reconfigure(*config).await?,
         }
@@ -335,7 +266,7 @@ impl Bot {
         self.allowed.send_if_modified(|now| std::mem::replace(now, allowed.clone()) != allowed);
         self.follow();
         self.settle();
-        self.self_test();
+        self.begin_self_test();
         self.obey_own_word().await
     }
 
@@ -347,7 +278,7 @@ impl Bot {
     /// Does what the bot's newest lists say.
     async fn obey_own_word(&mut self) -> Result<(), CycleError> {
         let settings = self.own.word().await?.settled.settings;
-        self.settings.send_if_modified(|now| {
+        self.daemon.settings.send_if_modified(|now| {
             let new = *now != settings;
             if new {
                 tracing::info!(
@@ -371,7 +302,7 @@ impl Bot {
         change: impl FnOnce(&mut Settings),
     ) -> Result<(), CycleError> {
         let (settings, signed) = self.own.change(change).await?;
-        self.settings.send_replace(settings);
+        self.daemon.settings.send_replace(settings);
         let (own, notices) = (self.own.clone(), self.notices.0.clone());
         self.tasks.spawn(async move {
             if !own.publish(&signed).await {
@@ -408,39 +339,6 @@ impl Bot {
             sent: self.sent.0.clone(),
         };
         self.tasks.spawn(post.deliver(question, asked_on, letter));
-    }
-
-    /// Sends the bot a message through each of its inbox relays.
-    fn self_test(&mut self) {
-        self.tested.clear();
-        for relay in self.own.config.bot.inbox_relays.clone() {
-            let closed = direct::to_self(&self.own.keys, "Does this inbox work?", Timestamp::now());
-            let (id, wrap) = match closed {
-                Ok(closed) => closed,
-                Err(error) => {
-                    tracing::error!(%error, "no test message can be written");
-                    return;
-                }
-            };
-            self.tested.insert(relay.clone(), id);
-            let relays = Arc::clone(&self.own.relays);
-            self.tasks.spawn(async move {
-                if let Err(error) = relays.send(&relay, &wrap).await {
-                    tracing::debug!(%relay, %error, "the test message was not taken");
-                }
-            });
-        }
-        self.tested_until = Some(Instant::now() + SELF_TEST);
-    }
-
-    fn end_self_test(&mut self) {
-        self.tested_until = None;
-        let silent: BTreeSet<RelayUrl> = std::mem::take(&mut self.tested).into_keys().collect();
-        for relay in &silent {
-            tracing::warn!(%relay, "this inbox relay does not deliver messages to the bot; use another one in bot.inbox_relays");
-        }
-        self.alerts.note_silent(&silent);
-        self.silent.send_if_modified(|now| std::mem::replace(now, silent.clone()) != silent);
     }
 
     async fn tidy(&mut self) -> Result<(), CycleError> {

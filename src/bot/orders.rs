@@ -114,7 +114,7 @@ impl Bot {
     }
 
     fn settings(&self) -> Settings {
-        self.settings.borrow().clone()
+        self.daemon.settings.borrow().clone()
     }
 
     async fn report(&self) -> Result<Report, CycleError> {
@@ -223,7 +223,7 @@ impl Bot {
         if repos == 0 && (meant.is_some() || self.settings().watched.is_empty()) {
             return Ok(resync::reply(scope, Resync::Nothing).into());
         }
-        let outcome = if *self.busy.borrow() { Resync::Queued } else { Resync::Started { repos } };
+        let outcome = if *self.daemon.busy.borrow() { Resync::Queued } else { Resync::Started { repos } };
         Ok(Done { text: resync::reply(scope, outcome), resync: Some(meant) })
     }
 }

@@ -3,17 +3,17 @@
 //! Every event goes into one bounded channel. What is stored waits for room in it; what comes live and finds no
 //! room is asked for again. A connection that is lost is made again, after ever longer pauses.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::StreamExt;
 use grasp_mirror_commands::{clean, with_causes};
 use nostr::prelude::{Event, Filter, MachineReadablePrefix, RelayMessage, RelayUrl, SubscriptionId};
 use nostr_sdk::relay::RelayNotification;
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
 
 use super::{RelayError, Relays, link::Link, read::Pages};
 
@@ -97,7 +97,7 @@ impl Relays {
 
 /// How one round on one connection went on.
 enum Round {
-    /// The relay knows now who asks, and may show more.
+    /// The relay may show more when it is asked again.
     Again,
     /// Over, for this reason.
     Over(RelayError),
@@ -146,15 +146,25 @@ impl Link {
         let mut backlog = Some(Box::pin(self.backlog(relay, interest, heard)));
         // Something came and there was no room for it.
         let mut missed = false;
+        let mut open = ids.len();
+        // What the relay did not want to show is asked for again later.
+        let mut again_at = None;
         loop {
             let notice = tokio::select! {
                 notice = notices.next() => notice,
                 read = async { match &mut backlog { Some(read) => read.await, None => std::future::pending().await } } => {
                     backlog = None;
-                    if let Err(error) = read {
-                        return Round::Over(error);
+                    match read {
+                        Ok(true) => {}
+                        Ok(false) => {
+                            again_at.get_or_insert_with(|| Instant::now() + PAUSE_MAX);
+                        }
+                        Err(error) => return Round::Over(error),
                     }
                     continue;
+                }
+                () = sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => {
+                    return Round::Again;
                 }
                 Ok(room) = heard.reserve(), if missed && backlog.is_none() => {
                     drop(room);
@@ -176,7 +186,12 @@ impl Link {
                                 != Some(MachineReadablePrefix::AuthRequired) =>
                     {
                         let reason = clean(&message, 300);
-                        return Round::Over(RelayError::Closed { relay: relay.to_string(), reason });
+                        open = open.saturating_sub(1);
+                        if open == 0 {
+                            return Round::Over(RelayError::Closed { relay: relay.to_string(), reason });
+                        }
+                        tracing::warn!(%relay, reason, "the relay does not show everything that is asked for");
+                        again_at.get_or_insert_with(|| Instant::now() + PAUSE_MAX);
                     }
                     _ => {}
                 },
@@ -195,24 +210,36 @@ impl Link {
         }
     }
 
-    /// Brings everything that is stored, and says so.
+    /// Brings everything that is stored, and says so. Whether the relay showed all that was asked for.
     async fn backlog(
         &self,
         relay: &RelayUrl,
         interest: &Interest,
         heard: &mpsc::Sender<Heard>,
-    ) -> Result<(), RelayError> {
+    ) -> Result<bool, RelayError> {
         let gone = || self.incomplete("nobody listens any more");
         heard.send(Heard::Reading(relay.clone())).await.map_err(|_| gone())?;
+        let mut all = true;
         for filter in interest.parts.iter().flatten() {
             let mut pages = Pages::new(filter.clone(), PAGE);
-            while let Some(events) = pages.next(self).await? {
+            loop {
+                let events = match pages.next(self).await {
+                    Ok(Some(events)) => events,
+                    Ok(None) => break,
+                    Err(RelayError::Closed { reason, .. }) => {
+                        tracing::debug!(%relay, reason, "not shown");
+                        all = false;
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                };
                 for event in events {
                     let event = Heard::Event { relay: relay.clone(), event: Box::new(event) };
                     heard.send(event).await.map_err(|_| gone())?;
                 }
             }
         }
-        heard.send(Heard::CaughtUp(relay.clone())).await.map_err(|_| gone())
+        heard.send(Heard::CaughtUp(relay.clone())).await.map_err(|_| gone())?;
+        Ok(all)
     }
 }
