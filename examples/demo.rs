@@ -1,18 +1,20 @@
 //! The whole walk on this machine: three real GRASP servers, an ordinary relay, an owner with a repository
-//! on one of the servers, and the real `grasp-mirror mirror-once`. Prints what happened, for a person.
+//! on one of the servers, and the real `grasp-mirror mirror-once`; then the daemon, and somebody who talks to it.
+//! Prints what happened, for a person.
 //!
 //! `./scripts/demo` installs what this needs and runs it; `--keep` leaves everything running.
 
 use std::{
     env,
-    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use comfy_table::{Table, presets};
-use grasp_mirror_testkit::{Mirror, Owner, Person, Published, Server, TestRelay, look};
+use grasp_mirror_testkit::{
+    Chat, Mirror, Owner, Person, Protocol, Published, Server, TestRelay, look, tools,
+};
 use nostr::{event::Event, filter::Filter};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -57,6 +59,7 @@ async fn stopped() {
 /// Everything that runs, in the order in which it is dropped.
 struct Stage {
     mirror: Mirror,
+    ada: Chat,
     owner: Owner,
     published: Published,
     issue: Event,
@@ -66,8 +69,7 @@ struct Stage {
 }
 
 async fn show(keep: bool) -> Result<()> {
-    let binary = binary()?;
-    let stage = set_up(binary).await;
+    let stage = set_up().await;
     println!("Three GRASP servers and a relay run on this machine:");
     for (name, server) in stage.named() {
         println!("  {name}      {}", server.url());
@@ -86,7 +88,7 @@ async fn show(keep: bool) -> Result<()> {
     stage.check().await?;
 
     let [_, never_listed, _] = &stage.servers;
-    let url = stage.mirror.url_at(never_listed, &stage.owner.d);
+    let url = stage.url_at('B', never_listed, &stage.owner);
     println!("\nA clone from B, which the owner never listed:\n\n$ git clone {url}");
     let clone = look::clone(&url).await;
     println!("{}", clone.git(&["log", "--graph", "--oneline", "--decorate", "--all"]).await);
@@ -100,21 +102,11 @@ async fn show(keep: bool) -> Result<()> {
         run.cpu.as_secs_f64(),
         f64::from(u32::try_from(run.peak_rss_kib)?) / 1024.0
     );
+    stage.talk().await?;
     if keep { stage.keep().await } else { Ok(()) }
 }
 
-/// The bot lies beside this example's folder.
-fn binary() -> Result<PathBuf> {
-    let here = env::current_exe()?;
-    let folder = here.parent().and_then(|examples| examples.parent()).context("no folder above the demo")?;
-    let binary = folder.join("grasp-mirror");
-    if !binary.is_file() {
-        bail!("{} is missing: run ./scripts/demo, or cargo build first", binary.display());
-    }
-    Ok(binary)
-}
-
-async fn set_up(binary: PathBuf) -> Stage {
+async fn set_up() -> Stage {
     let (a, b, c, relay) =
         tokio::join!(Server::start(), Server::start(), Server::start(), TestRelay::start());
     let owner = Owner::new("hello").at_home_on(&relay);
@@ -132,8 +124,9 @@ async fn set_up(binary: PathBuf) -> Stage {
     for event in [&issue, &comment] {
         a.send(event).await.expect_accepted();
     }
-    let mirror = Mirror::new(binary).knows(&a).knows(&b).knows(&c).uses(&relay).watches(&owner);
-    Stage { mirror, owner, published, issue, comment, servers: [a, b, c], relay }
+    let mirror = Mirror::new(tools::bot()).knows(&a).knows(&b).knows(&c).uses(&relay).watches(&owner);
+    let (mirror, ada) = mirror.commanded_at(&relay).await;
+    Stage { mirror, ada, owner, published, issue, comment, servers: [a, b, c], relay }
 }
 
 impl Stage {
@@ -141,9 +134,9 @@ impl Stage {
         ('A'..).zip(&self.servers)
     }
 
-    /// Where the repository is to be found at `server`: under the owner's name where listed, else the bot's.
-    fn url_at(&self, name: char, server: &Server) -> String {
-        if name == 'A' { self.owner.url_at(server) } else { self.mirror.url_at(server, &self.owner.d) }
+    /// Where `owner`'s repository is to be found at `server`: under the owner's name where listed, else the bot's.
+    fn url_at(&self, name: char, server: &Server, owner: &Owner) -> String {
+        if name == 'A' { owner.url_at(server) } else { self.mirror.url_at(server, &owner.d) }
     }
 
     async fn table(&self) {
@@ -151,7 +144,7 @@ impl Stage {
         table.load_style(presets::UTF8_HORIZONTAL_ONLY);
         table.set_header(["server", "under", "refs", "main", "owner's state", "issue", "comment"]);
         for (name, server) in self.named() {
-            let refs = look::refs(&self.url_at(name, server)).await;
+            let refs = look::refs(&self.url_at(name, server, &self.owner)).await;
             let tip = refs.get("refs/heads/main").map_or("-", |id| id.get(..8).unwrap_or(id));
             let mut row = vec![
                 format!("{name}  {}", server.url()),
@@ -168,14 +161,53 @@ impl Stage {
     }
 
     async fn check(&self) -> Result<()> {
+        self.check_refs(&self.owner).await?;
         for (name, server) in self.named() {
-            let refs = look::refs(&self.url_at(name, server)).await;
-            ensure!(refs == self.owner.work.refs(), "{name} has other refs than the owner: {refs:?}");
             for event in [&self.published.announcement, &self.published.state, &self.issue, &self.comment] {
                 let what = format!("the event of kind {}", event.kind);
                 ensure!(look::serves(server, event).await, "{name} does not serve {what}");
             }
         }
+        Ok(())
+    }
+
+    async fn check_refs(&self, owner: &Owner) -> Result<()> {
+        for (name, server) in self.named() {
+            let refs = look::refs(&self.url_at(name, server, owner)).await;
+            ensure!(refs == owner.work.refs(), "{name} has other refs than the owner: {refs:?}");
+        }
+        Ok(())
+    }
+
+    /// The bot as people use it: it is told what to mirror, and asked how that went.
+    async fn talk(&self) -> Result<()> {
+        let [home, ..] = &self.servers;
+        let friend = Owner::new("notes").at_home_on(&self.relay);
+        friend.publish(friend.announcement().at(home), home).await;
+        println!(
+            "\nA friend has published \"notes\" on A. Ada, whom the bot obeys, asks for it by private message (NIP-17):"
+        );
+        println!("\n$ grasp-mirror daemon");
+        let daemon = self.mirror.daemon().await;
+        self.ask(&format!("watch {}", friend.npub()), "1 repository found").await?;
+        look::wait_until(Duration::from_secs(30), "all six mirrors are reported in sync", async || {
+            self.report().await.is_ok_and(|report| report.pointer("/totals/in_sync") == Some(&6.into()))
+        })
+        .await;
+        self.ask("status", "6 of 6 mirrors in sync").await?;
+        self.ask("why notes", "in sync (namespace)").await?;
+        self.check_refs(&friend).await?;
+        daemon.stop().await;
+        println!("\nSIGTERM: the daemon has ended, exit code 0.");
+        Ok(())
+    }
+
+    /// Sends `text` to the bot, and prints it with the answer.
+    async fn ask(&self, text: &str, expected: &str) -> Result<()> {
+        println!("\nAda: {text}");
+        let answer = self.ada.answer_to(Protocol::Nip17, text).await;
+        println!("bot: {}", answer.replace('\n', "\n     "));
+        ensure!(answer.contains(expected), "{expected:?} is not in the answer");
         Ok(())
     }
 
@@ -191,15 +223,15 @@ impl Stage {
     async fn keep(&self) -> Result<()> {
         println!("\nStill running. Everything is in {}; to try:\n", self.mirror.home().display());
         let config = self.mirror.config_file();
-        for command in ["status", "plan", "verify", "mirror-once"] {
-            println!("  {} {command} --config {}", binary()?.display(), config.display());
+        for command in ["status", "plan", "verify", "mirror-once", "daemon"] {
+            println!("  {} {command} --config {}", tools::bot().display(), config.display());
         }
         println!(
             "  git -C {} log --oneline --all   # the owner's own repository",
             self.owner.work.path().display()
         );
         for (name, server) in self.named() {
-            println!("  git ls-remote {}   # {name}", self.url_at(name, server));
+            println!("  git ls-remote {}   # {name}", self.url_at(name, server, &self.owner));
         }
         println!("\nCtrl-C ends it.");
         let start = Instant::now();

@@ -3,29 +3,9 @@
 
 use std::time::Duration;
 
-use grasp_mirror_testkit::{Chat, Heard, Mirror, Owner, Protocol, Server, TestRelay, look};
+use grasp_mirror_testkit::{Chat, Heard, Protocol, Scene, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-
-struct World {
-    a: Server,
-    b: Server,
-    relay: TestRelay,
-    owner: Owner,
-}
-
-impl World {
-    async fn new() -> Self {
-        let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
-        let owner = Owner::new("hello").at_home_on(&relay);
-        owner.publish(owner.announcement().at(&a), &a).await;
-        Self { a, b, relay, owner }
-    }
-
-    fn mirror(&self) -> Mirror {
-        Mirror::new(BINARY).knows(&self.a).knows(&self.b).uses(&self.relay).watches(&self.owner)
-    }
-}
 
 /// What the bot said without having been asked.
 async fn alerts(who: &Chat) -> Vec<Heard> {
@@ -34,29 +14,29 @@ async fn alerts(who: &Chat) -> Vec<Heard> {
 
 #[tokio::test]
 async fn a_lost_server_is_told_once() {
-    let mut world = World::new().await;
-    let mirror = world.mirror();
-    let (ada, bob) = tokio::join!(Chat::at(&mirror, &world.relay), Chat::at(&mirror, &world.relay));
+    let mut scene = Scene::set().await;
+    let mirror = scene.mirror(BINARY).watches(&scene.owner);
+    let (ada, bob) = tokio::join!(Chat::at(&mirror, &scene.relay), Chat::at(&mirror, &scene.relay));
     let mirror = mirror.obeys(&ada).obeys(&bob);
     let daemon = mirror.daemon().await;
     ada.resync("resync").await;
     assert_eq!(alerts(&ada).await, [], "all is well");
 
-    world.b.stop().await;
+    scene.b.stop().await;
     ada.resync("resync").await;
     for who in [&ada, &bob] {
         look::wait_until(Duration::from_secs(30), "both hear that a server is lost", async || {
-            alerts(who).await.iter().any(|alert| alert.text.contains(&world.b.authority()))
+            alerts(who).await.iter().any(|alert| alert.text.contains(&scene.b.authority()))
         })
         .await;
     }
     // Neither what has not changed nor, within ten minutes, what has is worth another message.
     ada.resync("resync").await;
-    world.b.resume().await;
+    scene.b.resume().await;
     ada.resync("resync").await;
     // Nor does it forget that when it starts anew.
     daemon.stop().await;
-    world.b.stop().await;
+    scene.b.stop().await;
     let daemon = mirror.daemon().await;
     ada.resync("resync").await;
     for who in [&ada, &bob] {
@@ -69,12 +49,12 @@ async fn a_lost_server_is_told_once() {
 
 #[tokio::test]
 async fn an_operator_can_do_without() {
-    let mut world = World::new().await;
-    let mirror = world.mirror().set("bot.alerts", false);
-    let ada = Chat::at(&mirror, &world.relay).await;
+    let mut scene = Scene::set().await;
+    let mirror = scene.mirror(BINARY).watches(&scene.owner).set("bot.alerts", false);
+    let ada = Chat::at(&mirror, &scene.relay).await;
     let daemon = mirror.obeys(&ada).daemon().await;
     ada.resync("resync").await;
-    world.b.stop().await;
+    scene.b.stop().await;
     ada.resync("resync").await;
     ada.catch_up().await;
     let status = ada.answer_to(Protocol::Nip17, "status").await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use grasp_mirror_testkit::{Chat, Mirror, Protocol, TestRelay, look};
+use grasp_mirror_testkit::{Chat, Mirror, Protocol, TestRelay};
 use nostr::types::Timestamp;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
@@ -30,13 +30,7 @@ async fn ten_thousand_wraps_from_strangers() {
     let status = ada.answer_to(Protocol::Nip17, "status").await;
     assert!(!status.contains("Paused"), "{status}");
     // Until it has looked at every one of them.
-    let mut used = daemon.cpu();
-    look::wait_until(Duration::from_secs(60), "the bot is idle again", async || {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let before = std::mem::replace(&mut used, daemon.cpu());
-        used - before < Duration::from_millis(20)
-    })
-    .await;
+    daemon.wait_idle().await;
     let (cpu, grown) = (daemon.cpu() - cpu, daemon.rss_kib().saturating_sub(rss));
     println!("{cpu:?} CPU, {grown} KiB more");
     daemon.stop().await;

@@ -51,6 +51,9 @@ const GATHERED_MAX: usize = 1_000;
 /// For how long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The same on a machine that knows of no answers yet.
+const PATIENCE_NEW_HERE: Duration = Duration::from_secs(60);
+
 /// How often strangers' messages are mentioned in the log, at most.
 const MENTION: Duration = Duration::from_secs(600);
 
@@ -82,7 +85,7 @@ pub(super) enum Arrival {
     },
     /// A setting of the bot's was published.
     OwnWord,
-    /// Everything that was waiting when the program started has been handed on.
+    /// The relays have shown what they have: from now on nothing that was answered is taken for new.
     Ready,
 }
 
@@ -116,23 +119,26 @@ pub(super) struct Inbox {
     reading: HashSet<RelayUrl>,
     gathered: Vec<Arrival>,
     hand_on_at: Option<Instant>,
-    started: bool,
+    started_at: Timestamp,
+    ready: bool,
     strangers: u64,
     unreadable: u64,
 }
 
 impl Inbox {
-    /// An inbox that waits for `relays` to show what they have.
+    /// An inbox that waits for `relays` to show what they have; patiently when the program is `new_here`.
     pub(super) fn new(
-        keys: Keys,
-        store: Store,
+        keys: &Keys,
+        store: &Store,
         allowed: watch::Receiver<BTreeSet<PublicKey>>,
         arrivals: mpsc::Sender<Arrival>,
         relays: impl IntoIterator<Item = RelayUrl>,
+        new_here: bool,
     ) -> Self {
+        let patience = if new_here { PATIENCE_NEW_HERE } else { PATIENCE };
         Self {
-            keys,
-            store,
+            keys: keys.clone(),
+            store: store.clone(),
             allowed,
             arrivals,
             seen: LruCache::new(REMEMBERED),
@@ -140,8 +146,9 @@ impl Inbox {
             per_key: RateLimiter::keyed(Quota::per_minute(PER_KEY)),
             reading: relays.into_iter().collect(),
             gathered: Vec::new(),
-            hand_on_at: Some(Instant::now() + PATIENCE),
-            started: false,
+            hand_on_at: Some(Instant::now() + patience),
+            started_at: Timestamp::now(),
+            ready: false,
             strangers: 0,
             unreadable: 0,
         }
@@ -181,7 +188,7 @@ impl Inbox {
             Heard::Event { relay, event } => self.take(relay, event).await,
             Heard::Reading(relay) => {
                 if self.reading.is_empty() {
-                    self.hand_on_at = Some(Instant::now() + PATIENCE);
+                    self.hand_on_at.get_or_insert_with(|| Instant::now() + PATIENCE);
                 }
                 self.reading.insert(relay);
             }
@@ -200,12 +207,12 @@ impl Inbox {
             Arrival::Question { question, .. } => question.asked_at,
             _ => Timestamp::from_secs(0),
         });
+        if !self.ready {
+            self.ready = true;
+            self.send(Arrival::Ready).await;
+        }
         for arrival in std::mem::take(&mut self.gathered) {
             self.send(arrival).await;
-        }
-        if !self.started {
-            self.started = true;
-            self.send(Arrival::Ready).await;
         }
     }
 
@@ -262,8 +269,10 @@ impl Inbox {
             }
             Opened::Own(rumor) => self.own(relay, &rumor).await,
             Opened::Question(question) => {
+                // What was asked since then nobody else can have answered.
+                let new = question.asked_at >= self.started_at;
                 let arrival = Arrival::Question { question, event, relay };
-                if self.hand_on_at.is_none() {
+                if self.hand_on_at.is_none() || new {
                     self.send(arrival).await;
                 } else if self.gathered.len() < GATHERED_MAX {
                     self.gathered.push(arrival);

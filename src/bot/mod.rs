@@ -33,6 +33,7 @@ use self::{
     alerts::Alerts,
     doors::{Loop, doors},
     inbox::{Arrival, Inbox, interest},
+    orders::OrderError,
     own::Own,
     post::{Post, Sent},
     self_test::SelfTest,
@@ -51,7 +52,7 @@ use crate::{
 };
 
 /// What a relay that could not be reached is left alone for.
-const REST: Duration = Duration::from_secs(15);
+const REST: Duration = Duration::from_secs(5);
 
 /// The longest a relay may be silent in the middle of an answer, whatever the limit for servers is: people wait.
 const STALL: Duration = Duration::from_secs(10);
@@ -82,6 +83,8 @@ pub struct Bot {
     allowed: watch::Sender<BTreeSet<PublicKey>>,
     daemon: Loop,
     entries: HashMap<EventId, Entry>,
+    /// Questions of earlier runs to go on with, the oldest first.
+    unfinished: Vec<EventId>,
     alerts: Alerts,
     heard: mpsc::Sender<Heard>,
     followed: JoinSet<()>,
@@ -120,6 +123,7 @@ impl Bot {
             keys: keys.clone(),
             store: store.clone(),
             relays,
+            known: watch::channel(false).0,
             writing: Arc::default(),
         };
         let records = Records::new(store.clone(), keys.clone());
@@ -140,8 +144,9 @@ impl Bot {
         let (daemon, doors) = doors(settings, QUEUE);
         let (heard, hearing) = mpsc::channel(QUEUE);
         let (arriving, arrivals) = mpsc::channel(QUEUE);
-        let relays = relays_of(config);
-        let inbox = Inbox::new(keys.clone(), store.clone(), allowed.subscribe(), arriving, relays);
+        let entries = journal::load(&records).await?;
+        let new_here = entries.is_empty();
+        let inbox = Inbox::new(keys, store, allowed.subscribe(), arriving, relays_of(config), new_here);
         tasks.spawn(inbox.run(hearing));
         let mut bot = Self {
             alerts: Alerts::load(&records).await?,
@@ -151,7 +156,8 @@ impl Bot {
             started_at: Timestamp::now(),
             allowed,
             daemon,
-            entries: HashMap::new(),
+            unfinished: entries.iter().filter(|entry| !entry.is_done()).map(|entry| entry.id).collect(),
+            entries: entries.into_iter().map(|entry| (entry.id, entry)).collect(),
             heard,
             followed: JoinSet::new(),
             arrivals,
@@ -161,7 +167,6 @@ impl Bot {
             notices: (noticing, notices),
             self_test: SelfTest::default(),
         };
-        bot.load_journal().await?;
         bot.follow();
         Ok((bot, doors))
     }
@@ -199,7 +204,17 @@ impl Bot {
                     self.end_self_test();
                     self.send_alerts().await
                 }
-                Some(_) = self.tasks.join_next() => Ok(()),
+                Some(ended) = self.tasks.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a task of the bot's has broken");
+                    }
+                    Ok(())
+                }
+                Some(ended) = self.followed.join_next() => {
+                    tracing::error!(?ended, "a relay was not listened to any more; listening again");
+                    self.follow();
+                    Ok(())
+                }
                 _ = minute.tick() => self.tidy().await,
             };
             if let Err(error) = done {
@@ -261,7 +276,11 @@ impl Bot {
 
     async fn reconfigure(&mut self, config: Config) -> Result<(), CycleError> {
         self.guard.trust(cycle::own_addresses(&config));
+        let before = relays_of(&self.own.config);
         self.own.config = Arc::new(config);
+        for gone in before.difference(&relays_of(&self.own.config)) {
+            self.own.relays.leave(gone);
+        }
         let allowed = allowed_in(&self.own.config);
         self.allowed.send_if_modified(|now| std::mem::replace(now, allowed.clone()) != allowed);
         self.follow();
@@ -300,7 +319,7 @@ impl Bot {
         &mut self,
         command: String,
         change: impl FnOnce(&mut Settings),
-    ) -> Result<(), CycleError> {
+    ) -> Result<(), OrderError> {
         let (settings, signed) = self.own.change(change).await?;
         self.daemon.settings.send_replace(settings);
         let (own, notices) = (self.own.clone(), self.notices.0.clone());
@@ -329,10 +348,8 @@ impl Bot {
         let config = &self.own.config.bot;
         let look_up = config.relays.iter().chain(&config.index_relays).cloned().collect();
         let post = Post {
-            bot: self.own.keys.public_key(),
             relays: Arc::clone(&self.own.relays),
             store: self.own.store.clone(),
-            inbox_relays: config.inbox_relays.clone(),
             look_up,
             answer_where_asked: config.answer_where_asked,
             slots: Arc::clone(&self.slots),

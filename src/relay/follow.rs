@@ -9,8 +9,9 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::StreamExt;
 use grasp_mirror_commands::{clean, with_causes};
 use nostr::prelude::{Event, Filter, MachineReadablePrefix, RelayMessage, RelayUrl, SubscriptionId};
-use nostr_sdk::relay::RelayNotification;
+use nostr_sdk::relay::{Relay, RelayNotification};
 use tokio::{
+    runtime::Handle,
     sync::mpsc,
     time::{Instant, sleep, sleep_until},
 };
@@ -95,6 +96,25 @@ impl Relays {
     }
 }
 
+/// Subscriptions that end with this, also when whoever holds it is stopped.
+struct Subscribed {
+    relay: Relay,
+    ids: Vec<SubscriptionId>,
+}
+
+impl Drop for Subscribed {
+    fn drop(&mut self) {
+        let (relay, ids) = (self.relay.clone(), std::mem::take(&mut self.ids));
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                for id in ids {
+                    let _ = relay.unsubscribe(&id).await;
+                }
+            });
+        }
+    }
+}
+
 /// How one round on one connection went on.
 enum Round {
     /// The relay may show more when it is asked again.
@@ -115,13 +135,9 @@ impl Link {
             if let Err(error) = self.connect_again().await {
                 return error;
             }
-            let ids: Vec<SubscriptionId> =
-                interest.parts.iter().map(|_| SubscriptionId::generate()).collect();
-            let round = self.listen(relay, &interest, &ids, heard).await;
-            for id in &ids {
-                let _ = self.relay.unsubscribe(id).await;
-            }
-            match round {
+            let ids = interest.parts.iter().map(|_| SubscriptionId::generate()).collect();
+            let subscribed = Subscribed { relay: self.relay.clone(), ids };
+            match self.listen(relay, &interest, &subscribed.ids, heard).await {
                 Round::Again => {}
                 Round::Over(error) => return error,
             }
@@ -221,7 +237,7 @@ impl Link {
         heard.send(Heard::Reading(relay.clone())).await.map_err(|_| gone())?;
         let mut all = true;
         for filter in interest.parts.iter().flatten() {
-            let mut pages = Pages::new(filter.clone(), PAGE);
+            let mut pages = Pages::new(filter.clone(), PAGE).wary();
             loop {
                 let events = match pages.next(self).await {
                     Ok(Some(events)) => events,

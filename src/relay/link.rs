@@ -38,11 +38,14 @@ const RATE_LIMIT_WAIT: Duration = Duration::from_secs(5);
 /// The longest one: a minute's allowance comes back in a minute.
 const RATE_LIMIT_WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// Connections lost in the middle of a run before the relay counts as down.
+/// Connections lost soon after they were made before the relay counts as down.
 const RECONNECTS: u32 = 3;
 
+/// A connection that lasted so long was a good one.
+const STEADY: Duration = Duration::from_secs(60);
+
 /// The longest private message that is looked at, in bytes of JSON.
-const PRIVATE_EVENT_MAX: u32 = 512 << 10;
+const PRIVATE_EVENT_MAX: u32 = 128 << 10;
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -61,6 +64,7 @@ pub(super) struct Link {
 #[derive(Debug, Default)]
 struct Attempts {
     connected: u32,
+    last: Option<Instant>,
     failed: Option<(Instant, RelayError)>,
 }
 
@@ -112,6 +116,9 @@ impl Link {
         // In a task of its own: whoever waits for it may lose patience, and a connection that is given up half-way
         // would count as being made for ever.
         let connecting = tokio::spawn(async move {
+            if attempts.last.replace(Instant::now()).is_some_and(|last| last.elapsed() > STEADY) {
+                attempts.connected = 0;
+            }
             let failed = if attempts.connected > RECONNECTS {
                 Some("the connection was lost again and again".to_owned())
             } else {

@@ -135,6 +135,14 @@ impl Relays {
         Arc::clone(links.entry(url.clone()).or_insert_with(make))
     }
 
+    /// Closes the connection to `url` and forgets it.
+    pub fn leave(&self, url: &RelayUrl) {
+        let link = self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(url);
+        if let Some(link) = link {
+            link.relay.disconnect();
+        }
+    }
+
     /// Brings everything `filter` matches at `url` into the database: by negentropy (NIP-77) where the relay
     /// speaks it, else page by page to the end.
     ///

@@ -277,7 +277,13 @@ impl Chat {
         heard
     }
 
-    fn open(&self, event: &Event) -> Option<Heard> {
+    /// What `event`, addressed to this person, says; `None` when it is not from the bot.
+    ///
+    /// # Panics
+    ///
+    /// When it claims to be from the bot and breaks its protocol.
+    #[must_use]
+    pub fn open(&self, event: &Event) -> Option<Heard> {
         let about = |tags: &nostr::event::Tags| tags.event_ids().collect();
         if event.kind == Kind::EncryptedDirectMessage {
             let text = || nip04::decrypt(self.keys.secret_key(), &self.bot, &event.content).unwrap();

@@ -16,6 +16,8 @@ use crate::{look, process};
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// From `SIGTERM` to its end: what the daemon promises.
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
+/// Until all that was thrown at it is looked at.
+const IDLE_WITHIN: Duration = Duration::from_secs(60);
 const LOG: &str = "daemon.log";
 /// How many lines of its log a failed test shows.
 const TAIL: usize = 60;
@@ -124,6 +126,17 @@ impl Daemon {
     #[must_use]
     pub fn cpu(&self) -> Duration {
         process::stat(self.pid()).expect("the daemon runs").0
+    }
+
+    /// Waits until it has nothing left to do: it uses hardly any CPU time.
+    pub async fn wait_idle(&self) {
+        let mut used = self.cpu();
+        look::wait_until(IDLE_WITHIN, "the daemon is idle", async || {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let before = std::mem::replace(&mut used, self.cpu());
+            used - before < Duration::from_millis(20)
+        })
+        .await;
     }
 
     /// Resident memory in KiB.

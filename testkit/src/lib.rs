@@ -42,6 +42,7 @@ mod process;
 mod proxy;
 mod relay;
 mod run;
+mod scene;
 mod server;
 mod sniff;
 pub mod tools;
@@ -53,11 +54,13 @@ pub use chat::{Chat, Heard, Protocol, Question, junk};
 pub use daemon::Daemon;
 pub use mirror::Mirror;
 pub use owner::{Owner, Person, Published};
+pub use process::own_cpu;
 pub use proxy::{Fault, Proxy, Seen};
 pub use relay::TestRelay;
 pub use run::Run;
+pub use scene::Scene;
 pub use server::{Server, ServerBuilder, free_port};
-pub use wire::{Answer, fetch, send};
+pub use wire::{Answer, Line, fetch, send};
 pub use work::Work;
 
 /// An address at which Nostr is spoken: a GRASP server or an ordinary relay.

@@ -1,6 +1,7 @@
 //! What the kernel says about a process, and signals to it.
 
 use std::{
+    fmt::Display,
     fs,
     process::{Child, Command, ExitStatus},
     time::{Duration, Instant},
@@ -25,8 +26,18 @@ fn memory(pid: u32, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+/// User and system CPU time of this process so far.
+///
+/// # Panics
+///
+/// When this is no Linux.
+#[must_use]
+pub fn own_cpu() -> Duration {
+    stat("self").expect("/proc knows this process").0
+}
+
 /// CPU time used so far, and whether the process has ended.
-pub(crate) fn stat(pid: u32) -> Option<(Duration, bool)> {
+pub(crate) fn stat(pid: impl Display) -> Option<(Duration, bool)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may hold anything.
     let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();

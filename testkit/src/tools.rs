@@ -41,6 +41,19 @@ pub fn tool(name: &str) -> PathBuf {
     path
 }
 
+/// The bot that was built beside the example that runs now.
+///
+/// # Panics
+///
+/// When it was not.
+#[must_use]
+pub fn bot() -> PathBuf {
+    let example = env::current_exe().unwrap();
+    let binary = example.parent().unwrap().with_file_name("grasp-mirror");
+    assert!(binary.is_file(), "{} is missing: run ./scripts/demo, or cargo build first", binary.display());
+    binary
+}
+
 /// `git` that knows nothing of the person at the keyboard: no configuration, no prompts, and fixed
 /// author and dates, so that the same steps give the same commits on every machine.
 #[must_use]

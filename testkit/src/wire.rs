@@ -1,9 +1,13 @@
 //! One event to one relay, and what a relay serves: the smallest Nostr client that tells the truth.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
-use nostr::{event::Event, filter::Filter, key::Keys, types::RelayUrl};
-use nostr_sdk::{authenticator::SignerAuthenticator, relay::Relay};
+use futures::{Stream, StreamExt};
+use nostr::{event::Event, filter::Filter, key::Keys, message::RelayMessage, types::RelayUrl};
+use nostr_sdk::{
+    authenticator::SignerAuthenticator,
+    relay::{Relay, RelayNotification},
+};
 
 use crate::Address;
 
@@ -48,14 +52,18 @@ async fn connect(to: &str, reader: Option<&Keys>) -> Relay {
 /// Sends `event` over a connection of its own (servers limit writes per connection).
 pub async fn send(event: &Event, to: impl Address) -> Answer {
     let relay = connect(&to.ws(), None).await;
-    let answer = match relay.send_event(event).ok_timeout(LIMIT).await {
+    let answer = send_on(&relay, event).await;
+    relay.shutdown();
+    answer
+}
+
+async fn send_on(relay: &Relay, event: &Event) -> Answer {
+    match relay.send_event(event).ok_timeout(LIMIT).await {
         Ok(output) => {
             Answer { accepted: true, message: output.status().message().unwrap_or_default().to_owned() }
         }
         Err(error) => Answer { accepted: false, message: error.to_string() },
-    };
-    relay.shutdown();
-    answer
+    }
 }
 
 /// All events that match, as served right now to anyone.
@@ -74,4 +82,69 @@ pub async fn fetch_as(reader: Option<&Keys>, from: impl Address, filter: Filter)
     let events = relay.fetch_events(filter).timeout(LIMIT).await;
     relay.shutdown();
     events.unwrap_or_else(|error| panic!("reading from {from}: {error}")).into_iter().collect()
+}
+
+/// A connection that stays, to measure what goes over it and not how it is made.
+pub struct Line {
+    relay: Relay,
+    notices: Pin<Box<dyn Stream<Item = RelayNotification> + Send>>,
+}
+
+impl Line {
+    /// Connects.
+    ///
+    /// # Panics
+    ///
+    /// When the relay cannot be reached.
+    pub async fn open(to: impl Address) -> Self {
+        let relay = connect(&to.ws(), None).await;
+        let notices = relay.notifications();
+        Self { relay, notices }
+    }
+
+    /// Listens for what matches and comes from now on.
+    ///
+    /// # Panics
+    ///
+    /// When the relay does not take the subscription.
+    pub async fn listen(&mut self, wanted: Filter) {
+        self.relay.subscribe(wanted.limit(0)).await.expect("the relay takes a subscription");
+        self.wait(|notice| match notice {
+            RelayNotification::Message { message } => {
+                matches!(*message, RelayMessage::EndOfStoredEvents(_)).then_some(())
+            }
+            _ => None,
+        })
+        .await;
+    }
+
+    /// Sends `event`.
+    pub async fn send(&self, event: &Event) -> Answer {
+        send_on(&self.relay, event).await
+    }
+
+    /// The next event that comes, of other people's.
+    ///
+    /// # Panics
+    ///
+    /// When none does, or the connection is lost.
+    pub async fn next(&mut self) -> Event {
+        self.wait(|notice| match notice {
+            RelayNotification::Event { event, .. } => Some(*event),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn wait<T>(&mut self, wanted: impl Fn(RelayNotification) -> Option<T>) -> T {
+        let wait = async {
+            loop {
+                let notice = self.notices.next().await.expect("the connection stays");
+                if let Some(found) = wanted(notice) {
+                    return found;
+                }
+            }
+        };
+        tokio::time::timeout(LIMIT, wait).await.expect("the relay does not stay silent")
+    }
 }
