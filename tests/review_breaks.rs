@@ -3,7 +3,10 @@
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use grasp_mirror::{relay::{Limits, Relays}, transfer::guard::Guard};
+use grasp_mirror::{
+    relay::{Limits, Relays},
+    transfer::guard::Guard,
+};
 use grasp_mirror_testkit::{Chat, Fault, Mirror, Person, Protocol, Proxy, TestRelay, look};
 use nostr::prelude::*;
 
@@ -142,7 +145,8 @@ async fn f4_a_resync_that_waited_is_done_once() {
     let server = grasp_mirror_testkit::Server::start().await;
     let owner = grasp_mirror_testkit::Owner::new("hello").at_home_on(&relay);
     owner.publish(owner.announcement().at(&server), &server).await;
-    let (mirror, ada) = Mirror::new(BINARY).knows(&server).watches(&owner).uses(&relay).commanded_at(&relay).await;
+    let (mirror, ada) =
+        Mirror::new(BINARY).knows(&server).watches(&owner).uses(&relay).commanded_at(&relay).await;
     let daemon = mirror.daemon().await;
     let resync = ada.ask(Protocol::Nip17, "resync").await;
     ada.answers(&resync, 2).await;
@@ -182,8 +186,12 @@ async fn f5_reloading_leaves_no_subscriptions_open() {
         let value: serde_json::Value = serde_json::from_str(text).unwrap();
         value[1].as_str().unwrap().to_owned()
     };
-    let live: std::collections::BTreeSet<_> =
-        seen.verb("REQ").into_iter().filter(|text| text.contains("\"limit\":1,") || text.contains("\"limit\":1}")).map(id).collect();
+    let live: std::collections::BTreeSet<_> = seen
+        .verb("REQ")
+        .into_iter()
+        .filter(|text| text.contains("\"limit\":1,") || text.contains("\"limit\":1}"))
+        .map(id)
+        .collect();
     let closed: std::collections::BTreeSet<_> = seen.verb("CLOSE").into_iter().map(id).collect();
     let open: Vec<_> = live.difference(&closed).collect();
     daemon.stop().await;
@@ -264,14 +272,21 @@ async fn f7_many_stored_wraps_do_not_make_it_deaf() {
     for n in 0..2 {
         let at = std::time::Instant::now();
         let asked = ada.ask(Protocol::Nip17, &format!("status nothing-{n}")).await;
-        look::wait_until(Duration::from_secs(240), "answered", async || ada.answers_now(&asked).await.len() == 1).await;
+        look::wait_until(Duration::from_secs(240), "answered", async || {
+            ada.answers_now(&asked).await.len() == 1
+        })
+        .await;
         eprintln!("ANSWERED after {:?}; {} KiB, {:?} CPU", at.elapsed(), daemon.rss_kib(), daemon.cpu());
         relay.stop().await;
         relay.resume().await;
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
     let log = daemon.stop().await;
-    assert!(!log.contains("does not deliver"), "a false alarm: {}", log.lines().filter(|l| l.contains("does not deliver")).count());
+    assert!(
+        !log.contains("does not deliver"),
+        "a false alarm: {}",
+        log.lines().filter(|l| l.contains("does not deliver")).count()
+    );
 }
 
 /// Strangers' wraps of the very same second must not hide one.

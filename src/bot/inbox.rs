@@ -50,7 +50,7 @@ const GATHERED_MAX: usize = 1_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The same on a machine that knows of no answers yet, also with relays that cannot be read at first.
-const PATIENCE_NEW_HERE: Duration = Duration::from_secs(30);
+const PATIENCE_NEW_HERE: Duration = Duration::from_secs(20);
 
 /// How often strangers' messages are mentioned in the log, at most.
 const MENTION: Duration = Duration::from_secs(600);

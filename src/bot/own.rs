@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const SECOND_CHANCE: Duration = Duration::from_secs(6);
 
 /// And then, while none of them can be.
-const FURTHER_CHANCES: Duration = Duration::from_secs(60);
+const FURTHER_CHANCES: Duration = Duration::from_secs(20);
 
 /// How long a command that changes a list waits until it is known what the list says.
 const KNOWN: Duration = Duration::from_secs(25);
