@@ -39,8 +39,8 @@ pub enum Tidings {
 /// The loop's side.
 #[derive(Debug)]
 pub struct Doors {
-    /// What to mirror.
-    pub settings: watch::Receiver<Settings>,
+    /// What to mirror; `None` while that is not known.
+    pub settings: watch::Receiver<Option<Settings>>,
     /// What is asked for.
     pub requests: mpsc::Receiver<Request>,
     /// What became of it.
@@ -53,7 +53,7 @@ pub struct Doors {
 
 /// The bot's side; the fields are those of [`Doors`].
 pub(super) struct Loop {
-    pub(super) settings: watch::Sender<Settings>,
+    pub(super) settings: watch::Sender<Option<Settings>>,
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) tidings: mpsc::Receiver<Tidings>,
     pub(super) busy: watch::Receiver<bool>,
@@ -61,8 +61,8 @@ pub(super) struct Loop {
 }
 
 /// Both sides; at most `queue` messages wait in one direction.
-pub(super) fn doors(settings: Settings, queue: usize) -> (Loop, Doors) {
-    let (settings_sender, settings) = watch::channel(settings);
+pub(super) fn doors(queue: usize) -> (Loop, Doors) {
+    let (settings_sender, settings) = watch::channel(None);
     let (requests_sender, requests) = mpsc::channel(queue);
     let (tidings, tidings_receiver) = mpsc::channel(queue);
     let (busy, busy_receiver) = watch::channel(false);

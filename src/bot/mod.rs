@@ -21,10 +21,11 @@ use std::{
     time::Duration,
 };
 
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use nostr::prelude::{EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{interval, timeout},
 };
 
@@ -34,7 +35,7 @@ use self::{
     doors::{Loop, doors},
     inbox::{Arrival, Inbox, interest},
     orders::OrderError,
-    own::Own,
+    own::{Known, Own},
     post::{Post, Sent},
     self_test::SelfTest,
 };
@@ -45,7 +46,7 @@ use crate::{
         journal::{Entry, Letter},
         settings::Settings,
     },
-    relay::{self, Relays, follow::Heard},
+    relay::{self, Relays, follow::Ears},
     report::line,
     store::{Store, records::Records},
     transfer::guard::Guard,
@@ -59,6 +60,10 @@ const STALL: Duration = Duration::from_secs(10);
 
 /// Events sent to one relay in a minute: answers, lists and reports. Ordinary relays allow more than GRASP servers.
 const PER_MINUTE: NonZeroU32 = NonZeroU32::new(240).unwrap();
+
+/// Messages of one person that are no commands and are answered all the same, in a minute. Two programs that answer
+/// each other would never stop.
+const NOT_UNDERSTOOD: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
 /// How long the start may wait for relays before the first cycle begins.
 const START: Duration = Duration::from_secs(8);
@@ -86,12 +91,14 @@ pub struct Bot {
     /// Questions of earlier runs to go on with, the oldest first.
     unfinished: Vec<EventId>,
     alerts: Alerts,
-    heard: mpsc::Sender<Heard>,
+    ears: Ears,
     followed: JoinSet<()>,
     arrivals: mpsc::Receiver<Arrival>,
     /// The inbox, letters on their way, events being published: ends with the bot.
     tasks: JoinSet<()>,
+    looking_after: AbortHandle,
     slots: Arc<Semaphore>,
+    not_understood: DefaultKeyedRateLimiter<PublicKey>,
     sent: (mpsc::Sender<Sent>, mpsc::Receiver<Sent>),
     notices: (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
     self_test: SelfTest,
@@ -123,31 +130,36 @@ impl Bot {
             keys: keys.clone(),
             store: store.clone(),
             relays,
-            known: watch::channel(false).0,
+            known: watch::channel(Known::NotYet).0,
             writing: Arc::default(),
         };
         let records = Records::new(store.clone(), keys.clone());
+        let new_here = own.is_blank().await?;
+        if !new_here {
+            own.known.send_replace(Known::Read);
+        }
         let mut tasks = JoinSet::new();
         let (noticing, mut notices) = mpsc::channel(QUEUE);
-        tasks.spawn(own.clone().look_after(noticing.clone()));
+        let looking_after = tasks.spawn(own.clone().look_after(noticing.clone()));
         if timeout(START, notices.recv()).await.is_err() {
             tracing::warn!(
                 "the bot's relays are slow; what they have of its profile and lists counts as soon as it is read"
             );
         }
-        let settings = own.word().await?.settled.settings;
-        let allowed = allowed_in(config);
+        let allowed = allowed_in(config, keys.public_key());
         if allowed.is_empty() {
             tracing::warn!("nobody may command the bot: MIRROR_ALLOWED_NPUBS is empty");
         }
         let (allowed, _) = watch::channel(allowed);
-        let (daemon, doors) = doors(settings, QUEUE);
-        let (heard, hearing) = mpsc::channel(QUEUE);
+        let (daemon, doors) = doors(QUEUE);
+        let (live, hearing) = mpsc::channel(QUEUE);
+        let (stored, reading) = mpsc::channel(QUEUE);
         let (arriving, arrivals) = mpsc::channel(QUEUE);
+        let needed = config.bot.inbox_relays.iter().filter(|_| new_here).cloned().collect();
+        let inbox = Inbox::new(keys, store, allowed.subscribe(), arriving, relays_of(config), needed);
         let entries = journal::load(&records).await?;
-        let new_here = entries.is_empty();
-        let inbox = Inbox::new(keys, store, allowed.subscribe(), arriving, relays_of(config), new_here);
-        tasks.spawn(inbox.run(hearing));
+        let ears = Ears { live, stored, known: inbox.known() };
+        tasks.spawn(inbox.run(hearing, reading));
         let mut bot = Self {
             alerts: Alerts::load(&records).await?,
             own,
@@ -158,15 +170,18 @@ impl Bot {
             daemon,
             unfinished: entries.iter().filter(|entry| !entry.is_done()).map(|entry| entry.id).collect(),
             entries: entries.into_iter().map(|entry| (entry.id, entry)).collect(),
-            heard,
+            ears,
             followed: JoinSet::new(),
             arrivals,
             tasks,
+            looking_after,
             slots: Post::slots(),
+            not_understood: RateLimiter::keyed(Quota::per_minute(NOT_UNDERSTOOD)),
             sent: mpsc::channel(QUEUE),
             notices: (noticing, notices),
             self_test: SelfTest::default(),
         };
+        bot.obey_own_word().await?;
         bot.follow();
         Ok((bot, doors))
     }
@@ -175,11 +190,11 @@ impl Bot {
     fn follow(&mut self) {
         self.followed = JoinSet::new();
         for relay in relays_of(&self.own.config) {
-            let (relays, heard) = (Arc::clone(&self.own.relays), self.heard.clone());
+            let (relays, ears) = (Arc::clone(&self.own.relays), self.ears.clone());
             let (bot, allowed) = (self.own.keys.public_key(), self.allowed.subscribe());
             self.followed.spawn(async move {
                 let interest = || interest(bot, &allowed.borrow(), Timestamp::now());
-                relays.follow(&relay, interest, heard).await;
+                relays.follow(&relay, interest, ears).await;
             });
         }
     }
@@ -205,7 +220,9 @@ impl Bot {
                     self.send_alerts().await
                 }
                 Some(ended) = self.tasks.join_next() => {
-                    if let Err(error) = ended {
+                    if let Err(error) = ended
+                        && error.is_panic()
+                    {
                         tracing::error!(%error, "a task of the bot's has broken");
                     }
                     Ok(())
@@ -230,7 +247,7 @@ impl Bot {
             }
             Arrival::Answered { question, at } => self.note_answered(question, at).await?,
             Arrival::Delivered { relay, id } => {
-                self.self_test.came_back(&relay, id);
+                self.self_test.came_back(id);
                 self.daemon.silent.send_if_modified(|silent| silent.remove(&relay));
             }
             Arrival::OwnWord => self.obey_own_word().await?,
@@ -281,7 +298,7 @@ impl Bot {
         for gone in before.difference(&relays_of(&self.own.config)) {
             self.own.relays.leave(gone);
         }
-        let allowed = allowed_in(&self.own.config);
+        let allowed = allowed_in(&self.own.config, self.own.keys.public_key());
         self.allowed.send_if_modified(|now| std::mem::replace(now, allowed.clone()) != allowed);
         self.follow();
         self.settle();
@@ -291,23 +308,28 @@ impl Bot {
 
     /// Reads and publishes the bot's own events beside everything else: some relay may be slow.
     fn settle(&mut self) {
-        self.tasks.spawn(self.own.clone().look_after(self.notices.0.clone()));
+        // One at a time: an older one may know an older configuration.
+        self.looking_after.abort();
+        self.looking_after = self.tasks.spawn(self.own.clone().look_after(self.notices.0.clone()));
     }
 
     /// Does what the bot's newest lists say.
     async fn obey_own_word(&mut self) -> Result<(), CycleError> {
+        if *self.own.known.borrow() == Known::NotYet && self.own.is_blank().await? {
+            return Ok(());
+        }
         let settings = self.own.word().await?.settled.settings;
         self.daemon.settings.send_if_modified(|now| {
-            let new = *now != settings;
+            let new = now.as_ref() != Some(&settings);
             if new {
                 tracing::info!(
                     authors = settings.watched.authors.len(),
                     repositories = settings.watched.repositories.len(),
                     servers = settings.servers.len(),
                     paused = settings.paused,
-                    "the bot's lists have changed; they are obeyed from now on"
+                    "this is what I mirror from now on"
                 );
-                *now = settings;
+                *now = Some(settings);
             }
             new
         });
@@ -315,13 +337,9 @@ impl Bot {
     }
 
     /// Changes what the bot is to do as `command` says, and publishes it.
-    async fn change(
-        &mut self,
-        command: String,
-        change: impl FnOnce(&mut Settings),
-    ) -> Result<(), OrderError> {
+    async fn change(&mut self, command: String, change: impl Fn(&mut Settings)) -> Result<(), OrderError> {
         let (settings, signed) = self.own.change(change).await?;
-        self.daemon.settings.send_replace(settings);
+        self.daemon.settings.send_replace(Some(settings));
         let (own, notices) = (self.own.clone(), self.notices.0.clone());
         self.tasks.spawn(async move {
             if !own.publish(&signed).await {
@@ -365,8 +383,9 @@ impl Bot {
 }
 
 /// Who may command the bot.
-fn allowed_in(config: &Config) -> BTreeSet<PublicKey> {
-    config.environment.allowed.iter().copied().collect()
+fn allowed_in(config: &Config, bot: PublicKey) -> BTreeSet<PublicKey> {
+    // It would answer its own answers.
+    config.environment.allowed.iter().copied().filter(|key| *key != bot).collect()
 }
 
 /// Where the bot listens.

@@ -23,7 +23,7 @@ use crate::{
     plan::{
         converge::Answer,
         identity,
-        settings::{Settings, Told},
+        settings::{LISTS, Settings, Told},
     },
     relay::Relays,
     store::{Store, StoreError},
@@ -39,7 +39,10 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const SECOND_CHANCE: Duration = Duration::from_secs(6);
 
 /// And then, while none of them can be.
-const FURTHER_CHANCES: Duration = Duration::from_secs(60);
+const FURTHER_CHANCES: Duration = Duration::from_secs(20);
+
+/// How often a list is changed anew when a newer one came in between.
+const TRIES: usize = 3;
 
 /// How long a command that changes a list waits until it is known what the list says.
 const KNOWN: Duration = Duration::from_secs(25);
@@ -51,6 +54,17 @@ enum Chance {
     Later,
 }
 
+/// What is known of the bot's own lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Nothing yet: relays are being asked.
+    NotYet,
+    /// No relay could be asked. The configuration is followed meanwhile, and nothing signed.
+    Unreadable,
+    /// What there is.
+    Read,
+}
+
 /// What reads and publishes the bot's own events.
 #[derive(Clone, Debug)]
 pub(super) struct Own {
@@ -58,8 +72,8 @@ pub(super) struct Own {
     pub(super) keys: Keys,
     pub(super) store: Store,
     pub(super) relays: Arc<Relays>,
-    /// Whether the bot's lists, if it has any, have been read.
-    pub(super) known: watch::Sender<bool>,
+    /// Whether the bot's lists, if it has any, have been read; nothing is done before, and nothing said.
+    pub(super) known: watch::Sender<Known>,
     /// Held from reading what the lists say to having signed what they are to say.
     pub(super) writing: Arc<Mutex<()>>,
 }
@@ -91,13 +105,14 @@ impl Own {
     /// A relay that cannot be read may have what must not be replaced by a first profile or first lists, so on a blank
     /// machine it gets a second chance.
     pub(super) async fn look_after(self, notices: mpsc::Sender<Notice>) {
-        let mut chance = Chance::First;
+        let unreadable = *self.known.borrow() == Known::Unreadable;
+        let mut chance = if unreadable { Chance::Later } else { Chance::First };
         loop {
             let settled = self.settle(chance).await;
             // Nobody listens any more when the program stops.
             let _ = notices.send(Notice::Settled).await;
             match settled {
-                Ok(false) if !*self.known.borrow() => {}
+                Ok(false) if *self.known.borrow() != Known::Read => {}
                 Ok(_) => return,
                 Err(error) => {
                     tracing::error!(%error, "the bot's own events were not looked after");
@@ -115,16 +130,16 @@ impl Own {
         let relays = &self.config.bot.relays;
         let readable = relays.iter().filter(|relay| served.contains_key(*relay)).count();
         let blank = self.is_blank().await?;
-        if !blank {
-            self.known.send_replace(true);
-        }
         let enough = if blank && chance == Chance::First { relays.len() } else { relays.len().min(1) };
         if readable >= enough {
             let now = Timestamp::now();
             self.introduce(now).await?;
             self.settle_lists(now).await?;
-            self.known.send_replace(true);
+            self.known.send_replace(Known::Read);
         } else {
+            if chance == Chance::Later {
+                self.known.send_replace(Known::Unreadable);
+            }
             tracing::warn!(
                 readable,
                 relays = relays.len(),
@@ -135,9 +150,12 @@ impl Own {
         Ok(readable >= enough)
     }
 
-    /// Whether no list of the bot's is stored.
-    async fn is_blank(&self) -> Result<bool, StoreError> {
-        Ok(self.word().await?.lists.events().next().is_none())
+    /// Whether something the bot always says is not stored: its profile, a list, or what no list holds.
+    pub(super) async fn is_blank(&self) -> Result<bool, StoreError> {
+        let kinds: BTreeSet<Kind> = self.stored().await?.into_values().map(|event| event.kind).collect();
+        let listed = LISTS.iter().any(|kind| kinds.contains(kind));
+        let said = [Kind::Metadata, Kind::ApplicationSpecificData].iter().all(|kind| kinds.contains(kind));
+        Ok(!listed || !said)
     }
 
     async fn settle_lists(&self, now: Timestamp) -> Result<(), CycleError> {
@@ -168,20 +186,28 @@ impl Own {
     /// would replace them. [`OrderError::Cycle`] when the store fails.
     pub(super) async fn change(
         &self,
-        change: impl FnOnce(&mut Settings),
+        change: impl Fn(&mut Settings),
     ) -> Result<(Settings, Vec<Event>), OrderError> {
         if self.is_blank().await? {
             let mut known = self.known.subscribe();
-            let waited = timeout(KNOWN, known.wait_for(|known| *known)).await;
+            let waited = timeout(KNOWN, known.wait_for(|known| *known == Known::Read)).await;
             waited.map_err(|_| OrderError::Unread)?.map_err(|_| OrderError::Unread)?;
         }
         let _writing = self.writing.lock().await;
-        let word = self.word().await?;
-        let mut settings = word.settled.settings.clone();
-        change(&mut settings);
-        let told = Told { paused: settings.paused, ..word.settled.told.clone() };
-        let signed = self.sign(word.drafts(&settings, &told, &self.keys, Timestamp::now())?).await?;
-        Ok((settings, signed))
+        for _ in 0..TRIES {
+            let word = self.word().await?;
+            let mut settings = word.settled.settings.clone();
+            change(&mut settings);
+            let told = Told { paused: settings.paused, ..word.settled.told.clone() };
+            let drafts = word.drafts(&settings, &told, &self.keys, Timestamp::now())?;
+            let wanted = drafts.len();
+            let signed = self.sign(drafts).await?;
+            // Another client may have published a newer list in between.
+            if signed.len() == wanted {
+                return Ok((settings, signed));
+            }
+        }
+        Err(OrderError::Overtaken)
     }
 
     /// Publishes `events` on the bot's relays; one that does not take them now gets them after the next cycle.
@@ -231,12 +257,14 @@ impl Own {
         Ok(())
     }
 
+    /// Signs and stores; returns what the store took.
     async fn sign(&self, drafts: impl IntoIterator<Item = Draft>) -> Result<Vec<Event>, CycleError> {
         let mut signed = Vec::new();
         for draft in drafts {
             let event = draft.sign(&self.keys)?;
-            self.store.save(&event).await?;
-            signed.push(event);
+            if self.store.save(&event).await? {
+                signed.push(event);
+            }
         }
         Ok(signed)
     }

@@ -38,11 +38,8 @@ const RATE_LIMIT_WAIT: Duration = Duration::from_secs(5);
 /// The longest one: a minute's allowance comes back in a minute.
 const RATE_LIMIT_WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// Connections lost soon after they were made before the relay counts as down.
+/// Connections lost in the middle of a run before the relay counts as down.
 const RECONNECTS: u32 = 3;
-
-/// A connection that lasted so long was a good one.
-const STEADY: Duration = Duration::from_secs(60);
 
 /// The longest private message that is looked at, in bytes of JSON.
 const PRIVATE_EVENT_MAX: u32 = 128 << 10;
@@ -64,7 +61,6 @@ pub(super) struct Link {
 #[derive(Debug, Default)]
 struct Attempts {
     connected: u32,
-    last: Option<Instant>,
     failed: Option<(Instant, RelayError)>,
 }
 
@@ -113,13 +109,12 @@ impl Link {
         }
         let (relay, url) = (self.relay.clone(), self.relay.url().to_string());
         let patience = self.limits.connect_timeout;
+        // For as long as a program runs, connections come and go.
+        let keeps_on = self.limits.rest.is_some();
         // In a task of its own: whoever waits for it may lose patience, and a connection that is given up half-way
         // would count as being made for ever.
         let connecting = tokio::spawn(async move {
-            if attempts.last.replace(Instant::now()).is_some_and(|last| last.elapsed() > STEADY) {
-                attempts.connected = 0;
-            }
-            let failed = if attempts.connected > RECONNECTS {
+            let failed = if !keeps_on && attempts.connected > RECONNECTS {
                 Some("the connection was lost again and again".to_owned())
             } else {
                 attempts.connected += 1;

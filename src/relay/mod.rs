@@ -8,6 +8,7 @@
 
 pub mod direct;
 pub mod follow;
+pub mod known;
 mod link;
 pub mod nip05;
 pub mod nip11;

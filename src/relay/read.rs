@@ -37,8 +37,13 @@ pub(super) struct Pages {
     until: Option<Timestamp>,
     /// Whether an empty page may hide older events.
     wary: bool,
+    /// Whether one second is looked at by itself.
+    second: bool,
     ended: bool,
 }
+
+/// Events of one second asked for.
+const SECOND: usize = 5_000;
 
 /// How far back the search goes on behind an empty page, in seconds, where strangers may have filled it.
 const STEP_SECS: u64 = 12 * 3_600;
@@ -47,7 +52,7 @@ impl Pages {
     /// At most `size` events a page.
     pub(super) fn new(filter: Filter, size: usize) -> Self {
         let until = filter.until;
-        Self { filter, size, seen: HashSet::new(), until, wary: false, ended: false }
+        Self { filter, size, seen: HashSet::new(), until, wary: false, second: false, ended: false }
     }
 
     /// For what anyone can write: nostr-sdk drops what is too long or expired before it can be counted, so a page of
@@ -59,16 +64,25 @@ impl Pages {
     /// The next events that no page had before; `None` at the end.
     pub(super) async fn next(&mut self, link: &Link) -> Result<Option<Vec<Event>>, RelayError> {
         while !self.ended {
-            let mut page = self.filter.clone().limit(self.size);
+            let mut page = self.filter.clone().limit(if self.second { SECOND } else { self.size });
             page.until = self.until;
+            if self.second {
+                page.since = self.until;
+            }
             let events = link.read_once(vec![page]).await?;
             let oldest = events.iter().map(|event| event.created_at).min();
             let brought = events.len();
             let fresh: Vec<Event> = events.into_iter().filter(|event| self.seen.insert(event.id)).collect();
             match oldest {
                 None => self.step_back(),
-                // A page full of one second's events would come again and again: step over that second.
-                Some(oldest) if fresh.is_empty() => {
+                // A page full of one second's events would come again and again: look at that second alone, then
+                // step over it.
+                Some(oldest) if fresh.is_empty() && self.wary && !self.second => {
+                    self.second = true;
+                    self.until = Some(oldest);
+                }
+                Some(oldest) if fresh.is_empty() || self.second => {
+                    self.second = false;
                     self.ended = brought < self.size && !self.wary || oldest.as_secs() == 0;
                     self.until = Some(Timestamp::from_secs(oldest.as_secs().saturating_sub(1)));
                 }
@@ -84,6 +98,7 @@ impl Pages {
     fn step_back(&mut self) {
         let until = self.until.unwrap_or_else(Timestamp::now).as_secs();
         let since = self.filter.since.filter(|since| self.wary && since.as_secs() < until);
+        self.second = false;
         self.ended = since.is_none();
         self.until = Some(Timestamp::from_secs(until.saturating_sub(STEP_SECS)));
     }
@@ -212,7 +227,7 @@ impl Link {
 
     /// Compares `items`, or else what the database holds for `filter`, with what the relay holds (NIP-77), and
     /// moves nothing. `None` when the relay does not speak it.
-    async fn reconcile(
+    pub(super) async fn reconcile(
         &self,
         filter: Filter,
         items: Option<&[(EventId, Timestamp)]>,
