@@ -127,7 +127,7 @@ pub async fn run(
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    let bot = tokio::spawn(bot.run());
+    let mut bot = tokio::spawn(bot.run());
     let next_at = Instant::now();
     let mut daemon = Daemon {
         config,
@@ -144,11 +144,16 @@ pub async fn run(
     daemon.begin_if_due();
     notify(&[NotifyState::Ready]);
     tracing::info!(bot = npub(&keys.public_key()), "ready");
+    let mut ended = Ok(());
     loop {
         let happened = tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hang_up.recv() => Happened::HangUp,
+            _ = &mut bot => {
+                ended = Err(DaemonError::Broken);
+                break;
+            }
             _ = watchdog.tick(), if watched => Happened::Tick,
             happened = daemon.next() => happened,
         };
@@ -162,11 +167,7 @@ pub async fn run(
             Happened::Tick => notify(&[NotifyState::Watchdog]),
         }
         daemon.begin_if_due();
-        if bot.is_finished() {
-            break;
-        }
     }
-    let ended = if bot.is_finished() { Err(DaemonError::Broken) } else { Ok(()) };
     tracing::info!("stopping");
     notify(&[NotifyState::Stopping]);
     // What is on its way is in the journal.
@@ -222,7 +223,7 @@ impl Daemon {
         if self.running.is_some() {
             return;
         }
-        let settings = self.doors.settings.borrow_and_update().clone();
+        let Some(settings) = self.doors.settings.borrow_and_update().clone() else { return };
         if settings.paused {
             self.due = None;
             return;
@@ -277,7 +278,6 @@ impl Daemon {
         };
         tracing::error!(problem, "the cycle failed; the next one is tried when it is time");
         self.fail(running.waiting, &problem).await;
-        self.tell(Tidings::Failed(problem)).await;
     }
 
     async fn fail(&self, waiting: Vec<Waiting>, reason: &str) {
@@ -305,7 +305,7 @@ impl Daemon {
 
     /// What is to be mirrored has changed.
     async fn follow_settings(&mut self) {
-        let settings = self.doors.settings.borrow_and_update().clone();
+        let Some(settings) = self.doors.settings.borrow_and_update().clone() else { return };
         match &mut self.running {
             _ if settings.paused => {
                 self.drop_cycle().await;

@@ -1,6 +1,8 @@
 //! Answers go to where people say they read: gift wraps to the relays of their list for private messages, kind 4 to
 //! those they read from and to the one that the question came from. Without such lists, to the last one alone.
 
+use std::time::Duration;
+
 use grasp_mirror_testkit::{Chat, Mirror, Protocol, TestRelay};
 use nostr::{event::Kind, filter::Filter};
 
@@ -29,5 +31,24 @@ async fn answers_go_where_people_read() {
         0,
         "a relay that she does not read need not know who writes to her"
     );
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn an_operator_may_want_no_answers_elsewhere() {
+    let (inbox, home) = tokio::join!(TestRelay::start(), TestRelay::start());
+    let mirror = Mirror::new(BINARY).uses(&inbox).set("bot.answer_where_asked", false);
+    let bob = Chat::new(&mirror).asks_at(&inbox).hears_at(&home);
+    let mirror = mirror.obeys(&bob);
+    let mut daemon = mirror.daemon().await;
+    let question = bob.ask(Protocol::Nip17, "version").await;
+    daemon.wait_log("kind 10050", Duration::from_secs(30)).await;
+    daemon.stop().await;
+    let for_bob = Filter::new().kind(Kind::GiftWrap).pubkey(bob.public_key());
+    assert_eq!(inbox.served(for_bob).await, []);
+    // He hears as soon as he says where he reads.
+    bob.introduce(&inbox).await;
+    let daemon = mirror.daemon().await;
+    bob.answers(&question, 1).await;
     daemon.stop().await;
 }

@@ -1,6 +1,8 @@
 //! Relays that are down, hang, or talk nonsense keep the bot neither from starting nor from answering on the others.
 
-use grasp_mirror_testkit::{Chat, Fault, Mirror, Protocol, Proxy, TestRelay, free_port};
+use std::time::Duration;
+
+use grasp_mirror_testkit::{Chat, Fault, Mirror, Person, Protocol, Proxy, TestRelay, free_port, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -22,11 +24,46 @@ async fn one_good_relay_is_enough() {
         .set("limits.events_per_minute", 1000);
     let ada = Chat::new(&mirror).asks_at(&good).hears_at(&good);
     let mirror = mirror.obeys(&ada);
+    // It can be stopped while it waits for them.
+    let mut daemon = mirror.start_daemon();
+    daemon.wait_log("starting", Duration::from_secs(30)).await;
+    daemon.stop().await;
     let daemon = mirror.daemon().await;
     for protocol in [Protocol::Nip17, Protocol::Nip04] {
         for text in ["version", "help", "list", "pause", "resume"] {
             ada.answer_to(protocol, text).await;
         }
     }
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_relay_that_falls_silent_delays_nobody() {
+    let (good, other) = tokio::join!(TestRelay::start(), TestRelay::start());
+    let proxy = Proxy::before(other.url().trim_start_matches("ws://").parse().unwrap()).await;
+    let relays = vec![good.url().to_owned(), format!("ws://{}", proxy.address())];
+    let mirror = Mirror::new(BINARY)
+        .set("bot.relays", relays.clone())
+        .set("bot.inbox_relays", relays.clone())
+        .set("bot.index_relays", relays)
+        .set("bot.cycle_interval_secs", 1);
+    let (mirror, ada) = mirror.commanded_at(&good).await;
+    let daemon = mirror.daemon().await;
+    ada.catch_up().await;
+    proxy.silence(true);
+    let author = Person::new().npub();
+    let mut asked = Vec::new();
+    for text in ["pause", "resume", &format!("watch {author}"), &format!("unwatch {author}"), "list"] {
+        for protocol in [Protocol::Nip17, Protocol::Nip04] {
+            asked.push(ada.ask(protocol, text).await);
+        }
+    }
+    daemon.reload();
+    asked.push(ada.ask(Protocol::Nip17, "version").await);
+    look::wait_until(Duration::from_secs(30), "all are answered", async || {
+        let answered: Vec<_> = ada.heard().await.into_iter().flat_map(|answer| answer.about).collect();
+        asked.iter().all(|question| answered.contains(&question.id))
+    })
+    .await;
     daemon.stop().await;
 }

@@ -3,14 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::time::Duration;
+use std::{net::SocketAddr, pin::Pin, time::Duration};
 
-use grasp_mirror_testkit::{Mirror, Owner, Protocol, Server, TestRelay, look};
+use grasp_mirror_testkit::{Mirror, Owner, Person, Protocol, Server, TestRelay, look};
 use nostr::{
     event::{Event, EventBuilder, FinalizeEvent, Kind, Tag},
     filter::Filter,
+    message::MachineReadablePrefix,
     types::Timestamp,
 };
+use nostr_sdk::local_relay::{LocalRelay, QueryPolicy, QueryPolicyResult};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 const SOON: Duration = Duration::from_secs(30);
@@ -52,12 +54,50 @@ async fn newer_lists_are_obeyed() {
     let before = look::refs(&mirror.url_at(&b, "first")).await;
     first.work.commit("later.txt", "more");
     let state = first.update(&a).await;
-    let resync = ada.ask(Protocol::Nip17, "resync").await;
-    ada.answers(&resync, 2).await;
+    ada.resync("resync").await;
     assert!(!look::serves(&b, &state).await);
     assert_eq!(look::refs(&mirror.url_at(&b, "first")).await, before);
     assert!(look::ls_remote(&mirror.url_at(&c, "first")).await.is_empty());
     assert!(look::ls_remote(&mirror.url_at(&b, "fourth")).await.is_empty(), "nobody asked for it");
+    daemon.stop().await;
+}
+
+/// Shows nobody private messages, as many relays do.
+#[derive(Debug)]
+struct NoPrivateMessages;
+
+impl QueryPolicy for NoPrivateMessages {
+    fn admit_query<'a>(
+        &'a self,
+        query: &'a mut Filter,
+        _: &'a SocketAddr,
+    ) -> Pin<Box<dyn Future<Output = QueryPolicyResult> + Send + 'a>> {
+        let private = query.kinds.as_ref().is_some_and(|kinds| kinds.contains(&Kind::GiftWrap));
+        Box::pin(async move {
+            if private {
+                QueryPolicyResult::reject(MachineReadablePrefix::Restricted, "no private messages here")
+            } else {
+                QueryPolicyResult::Accept
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_relay_without_private_messages_still_brings_lists() {
+    let public = LocalRelay::builder().query_policy(NoPrivateMessages);
+    let (public, inbox) = tokio::join!(TestRelay::start_as(public), TestRelay::start());
+    let mirror = Mirror::new(BINARY).uses(&public).inbox(&inbox);
+    let (mirror, ada) = mirror.commanded_at(&inbox).await;
+    let daemon = mirror.daemon().await;
+    ada.catch_up().await;
+    let author = Person::new();
+    let list = newer(&mirror, &public, 10017, &[&["p", &author.public_key().to_hex()]]).await;
+    public.send(&list).await.expect_accepted();
+    look::wait_until(SOON, "the bot knows the new list", async || {
+        ada.answer_to(Protocol::Nip17, "list").await.contains("Authors (1)")
+    })
+    .await;
     daemon.stop().await;
 }
 

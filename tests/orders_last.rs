@@ -3,40 +3,36 @@
 
 use std::time::Duration;
 
-use grasp_mirror_testkit::{Chat, Daemon, Mirror, Owner, Person, Protocol, Server, TestRelay, look};
+use grasp_mirror_testkit::{Chat, Daemon, Mirror, Person, Protocol, Scene, TestRelay, look};
 use nostr::{event::Kind, filter::Filter};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
 #[tokio::test]
 async fn a_paused_bot_stays_paused() {
-    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
-    let owner = Owner::new("hello").at_home_on(&relay);
-    owner.publish(owner.announcement().at(&a), &a).await;
-    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).set("bot.cycle_interval_secs", 1);
-    let (mut mirror, ada) = mirror.commanded_at(&relay).await;
+    let scene = Scene::set().await;
+    let mirror = scene.mirror(BINARY).set("bot.cycle_interval_secs", 1);
+    let (mut mirror, ada) = mirror.commanded_at(&scene.relay).await;
     let daemon = mirror.daemon().await;
     ada.answer_to(Protocol::Nip17, "pause").await;
-    ada.answer_to(Protocol::Nip17, &format!("watch {}", owner.npub())).await;
+    ada.answer_to(Protocol::Nip17, &format!("watch {}", scene.owner.npub())).await;
     daemon.stop().await;
     let settings = Filter::new().author(mirror.bot_pubkey()).kind(Kind::from(30078));
-    for event in relay.served(settings.identifier("grasp-mirror/settings")).await {
+    for event in scene.relay.served(settings.identifier("grasp-mirror/settings")).await {
         assert!(!event.content.contains("pause"), "its settings are nobody else's: {}", event.content);
     }
-    for word in ["status", "Status"] {
+    for _ in 0..2 {
         let daemon = mirror.daemon().await;
-        let status = ada.answer_to(Protocol::Nip17, word).await;
+        let status = ada.answer_to(Protocol::Nip17, "status").await;
         assert!(status.contains("Paused"), "{status}");
-        assert!(look::ls_remote(&mirror.url_at(&b, "hello")).await.is_empty());
+        assert!(look::ls_remote(&mirror.url_at(&scene.b, "hello")).await.is_empty());
         daemon.stop().await;
         mirror = mirror.on_a_new_machine();
     }
     let daemon = mirror.daemon().await;
     ada.answer_to(Protocol::Nip17, "resume").await;
-    look::wait_until(Duration::from_secs(30), "it carries on", async || {
-        look::refs(&mirror.url_at(&b, "hello")).await == owner.work.refs()
-    })
-    .await;
+    look::wait_until(Duration::from_secs(30), "it carries on", async || scene.is_copied_by(&mirror).await)
+        .await;
     daemon.stop().await;
 }
 
@@ -47,28 +43,28 @@ async fn a_seed_is_sown_once() {
     let mirror = Mirror::new(BINARY).uses(&relay).watches(&seed).watches(&kept);
     let (mirror, ada) = mirror.commanded_at(&relay).await;
     let daemon = mirror.daemon().await;
-    lists(&ada, "list", &[&seed, &kept], &[]).await;
+    lists(&ada, &[&seed, &kept], &[]).await;
     let answer = ada.answer_to(Protocol::Nip17, &format!("unwatch {}", seed.npub())).await;
     assert!(answer.starts_with("No longer watching"), "{answer}");
     daemon.stop().await;
 
     let daemon = mirror.daemon().await;
-    lists(&ada, "List", &[&kept], &[&seed]).await;
+    lists(&ada, &[&kept], &[&seed]).await;
     daemon.stop().await;
     let mirror = mirror.on_a_new_machine();
     let daemon = mirror.daemon().await;
-    lists(&ada, "LIST", &[&kept], &[&seed]).await;
+    lists(&ada, &[&kept], &[&seed]).await;
     daemon.stop().await;
 
     let mirror = mirror.watches(&late);
     let mut daemon: Daemon = mirror.daemon().await;
     daemon.wait_log(&late.npub(), Duration::from_secs(30)).await;
-    lists(&ada, "/list", &[&kept, &late], &[&seed]).await;
+    lists(&ada, &[&kept, &late], &[&seed]).await;
     daemon.stop().await;
 }
 
-async fn lists(ada: &Chat, word: &str, there: &[&Person], gone: &[&Person]) {
-    let list = ada.answer_to(Protocol::Nip17, word).await;
+async fn lists(ada: &Chat, there: &[&Person], gone: &[&Person]) {
+    let list = ada.answer_to(Protocol::Nip17, "list").await;
     // As answers shorten them.
     let named = |who: &Person| list.contains(who.npub().get(..10).unwrap_or_default());
     assert!(there.iter().all(|who| named(who)) && !gone.iter().any(|who| named(who)), "{list}");

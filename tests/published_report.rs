@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look};
+use grasp_mirror_testkit::{Scene, look};
 use nostr::{event::Event, filter::Filter, types::Timestamp};
 use serde_json::Value;
 
@@ -13,18 +13,14 @@ const INTERVAL: u64 = 2;
 
 #[tokio::test]
 async fn each_cycle_replaces_the_report_and_the_line() {
-    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
-    let owner = Owner::new("hello").at_home_on(&relay);
-    owner.publish(owner.announcement().at(&a), &a).await;
-    let mirror = Mirror::new(BINARY)
-        .knows(&a)
-        .knows(&b)
-        .uses(&relay)
-        .watches(&owner)
+    let scene = Scene::set().await;
+    let mirror = scene
+        .mirror(BINARY)
+        .watches(&scene.owner)
         .set("bot.cycle_interval_secs", i64::try_from(INTERVAL).unwrap());
     let served = async |kind: u16, d: &str| -> Option<Event> {
         let filter = Filter::new().author(mirror.bot_pubkey()).kind(kind.into()).identifier(d);
-        let mut events = relay.served(filter).await;
+        let mut events = scene.relay.served(filter).await;
         assert!(events.len() <= 1, "{events:#?}");
         events.pop()
     };

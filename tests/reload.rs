@@ -4,7 +4,7 @@
 
 use std::{fs, time::Duration};
 
-use grasp_mirror_testkit::{Chat, Mirror, Owner, Protocol, Server, TestRelay, look};
+use grasp_mirror_testkit::{Chat, Mirror, Protocol, Scene, TestRelay, look};
 use nostr::{event::Kind, filter::Filter};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
@@ -12,11 +12,9 @@ const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn new_settings_count_and_broken_ones_do_not() {
-    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
-    let owner = Owner::new("hello").at_home_on(&relay);
-    owner.publish(owner.announcement().at(&a), &a).await;
-    let mirror = Mirror::new(BINARY).knows(&a).uses(&relay);
-    let (ada, bob) = tokio::join!(Chat::at(&mirror, &relay), Chat::at(&mirror, &relay));
+    let scene = Scene::set().await;
+    let mirror = Mirror::new(BINARY).knows(&scene.a).uses(&scene.relay);
+    let (ada, bob) = tokio::join!(Chat::at(&mirror, &scene.relay), Chat::at(&mirror, &scene.relay));
     let mirror = mirror.obeys(&ada);
     let mut daemon = mirror.daemon().await;
     ada.catch_up().await;
@@ -33,13 +31,11 @@ async fn new_settings_count_and_broken_ones_do_not() {
     }
 
     // Another commander, another server, another author.
-    let mirror = mirror.obeys_nobody().obeys(&bob).knows(&b).watches(&owner);
+    let mirror = mirror.obeys_nobody().obeys(&bob).knows(&scene.b).watches(&scene.owner);
     mirror.write_config();
     daemon.reload();
-    look::wait_until(SOON, "the new author is on the new server", async || {
-        look::refs(&mirror.url_at(&b, "hello")).await == owner.work.refs()
-    })
-    .await;
+    look::wait_until(SOON, "the new author is on the new server", async || scene.is_copied_by(&mirror).await)
+        .await;
     let late = ada.ask(Protocol::Nip17, "pause").await;
     bob.catch_up().await;
     let list = bob.answer_to(Protocol::Nip04, "list").await;
@@ -55,7 +51,7 @@ async fn new_settings_count_and_broken_ones_do_not() {
     eve.answer_to(Protocol::Nip17, "version").await;
     look::wait_until(SOON, "people are told of the new inbox", async || {
         let told = Filter::new().author(mirror.bot_pubkey()).kind(Kind::InboxRelays);
-        relay.served(told).await.iter().any(|list| list.as_json().contains(inbox.url()))
+        scene.relay.served(told).await.iter().any(|list| list.as_json().contains(inbox.url()))
     })
     .await;
     daemon.stop().await;

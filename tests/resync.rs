@@ -1,6 +1,6 @@
 //! `resync` believes nothing it remembers: it reads the servers again, and what is missing there comes back.
 
-use grasp_mirror_testkit::{Mirror, Owner, Protocol, Server, TestRelay, look};
+use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -31,15 +31,13 @@ async fn what_a_server_lost_comes_back() {
         ("/resync", "4 of 4 mirrors of 2 repositories in sync, nothing was missing"),
     ] {
         // Whatever is still under way comes first.
-        let all = ada.ask(Protocol::Nip04, "resync").await;
-        ada.answers(&all, 2).await;
+        ada.resync("resync").await;
         assert_eq!(copies().await, whole);
         if !told.contains("nothing") {
             b.wipe().await;
         }
-        let resync = ada.ask(Protocol::Nip17, question).await;
-        let answers = ada.answers(&resync, 2).await;
-        assert!(answers.iter().any(|answer| answer.text.contains(told)), "{question}: {answers:#?}");
+        let end = ada.resync(question).await;
+        assert!(end.contains(told), "{question}: {end}");
     }
     daemon.stop().await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use grasp_mirror_testkit::{Chat, Heard, Mirror, Owner, Protocol, Server, TestRelay, look};
+use grasp_mirror_testkit::{Chat, Heard, Mirror, Owner, Server, TestRelay, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -10,11 +10,6 @@ const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 async fn told(who: &Chat) -> Vec<Heard> {
     let heard = who.heard().await;
     heard.into_iter().filter(|heard| heard.text.contains("its history was rewritten")).collect()
-}
-
-async fn resync(who: &Chat, word: &str) {
-    let resync = who.ask(Protocol::Nip17, word).await;
-    who.answers(&resync, 2).await;
 }
 
 #[tokio::test]
@@ -28,20 +23,20 @@ async fn a_rewritten_history_is_told_once() {
     let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
     let (mirror, ada) = mirror.commanded_at(&relay).await;
     let mut daemon = mirror.daemon().await;
-    resync(&ada, "resync").await;
+    ada.resync("resync").await;
 
     // More commits, and a branch less, are no other history.
     owner.work.commit("even more.txt", "fine");
     owner.work.delete_branch("merged");
     owner.update(&a).await;
-    resync(&ada, "Resync").await;
+    ada.resync("resync").await;
     ada.catch_up().await;
     assert_eq!(told(&ada).await, []);
 
     owner.work.rewind(2);
     owner.work.commit("other.txt", "instead");
     owner.update(&a).await;
-    resync(&ada, "RESYNC").await;
+    ada.resync("resync").await;
     look::wait_until(Duration::from_secs(30), "the rewrite is told", async || told(&ada).await.len() == 1)
         .await;
     assert!(told(&ada).await.iter().all(|heard| heard.text.contains("hello by npub1")));
@@ -49,7 +44,7 @@ async fn a_rewritten_history_is_told_once() {
 
     daemon.stop().await;
     daemon = mirror.daemon().await;
-    resync(&ada, "/resync").await;
+    ada.resync("resync").await;
     ada.catch_up().await;
     assert_eq!(told(&ada).await.len(), 1);
     daemon.stop().await;

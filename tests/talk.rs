@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use grasp_mirror_testkit::{Mirror, Owner, Protocol, Server, TestRelay, look};
+use grasp_mirror_testkit::{Protocol, Scene, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -17,14 +17,11 @@ async fn every_command_in_kind_4() {
 }
 
 async fn every_command(protocol: Protocol) {
-    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
-    let owner = Owner::new("hello").at_home_on(&relay);
-    owner.publish(owner.announcement().at(&a), &a).await;
+    let scene = Scene::set().await;
     // Nobody else asks so much in a minute that the bot must slow down.
-    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).set("limits.events_per_minute", 1000);
-    let (mirror, ada) = mirror.commanded_at(&relay).await;
+    let mirror = scene.mirror(BINARY).set("limits.events_per_minute", 1000);
+    let (mirror, ada) = mirror.commanded_at(&scene.relay).await;
     let daemon = mirror.daemon().await;
-    // The same text twice in a second is one question, so repeated ones are written differently.
     let asks = async |question: &str, parts: &[&str]| {
         let answer = ada.answer_to(protocol, question).await;
         for part in parts {
@@ -40,10 +37,10 @@ async fn every_command(protocol: Protocol) {
     asks("watch nobody@example.invalid", &["nobody@example.invalid"]).await;
     asks("list", &["I watch nobody yet"]).await;
     asks("status", &["Nothing to mirror yet"]).await;
-    asks(&format!("watch nostr:{}", owner.npub()), &["Watching", "npub1"]).await;
-    asks(&format!("!watch {}", owner.npub()), &["Already watching"]).await;
+    asks(&format!("watch nostr:{}", scene.owner.npub()), &["Watching", "npub1"]).await;
+    asks(&format!("!watch {}", scene.owner.npub()), &["Already watching"]).await;
     look::wait_until(Duration::from_secs(30), "the watched repository is on the other server", async || {
-        look::refs(&mirror.url_at(&b, "hello")).await == owner.work.refs()
+        scene.is_copied_by(&mirror).await
     })
     .await;
 
@@ -54,26 +51,30 @@ async fn every_command(protocol: Protocol) {
     asks("List", &["Authors (1)", "1 repository"]).await;
     asks("Status", &["✓ 2 of 2 mirrors in sync: 1 repository on 2 servers", "next check"]).await;
     asks("status HELLO", &["in sync on 2 of 2 servers"]).await;
-    asks("servers", &["2 servers", &a.authority(), &b.authority(), "1 of 1 in sync"]).await;
-    asks("why hello", &[&a.authority(), "in sync (listed)", &b.authority(), "in sync (namespace)"]).await;
-    asks(&format!("why hello {}", b.authority()), &[&b.authority(), "in sync (namespace)"]).await;
+    asks("servers", &["2 servers", &scene.a.authority(), &scene.b.authority(), "1 of 1 in sync"]).await;
+    asks(
+        "why hello",
+        &[&scene.a.authority(), "in sync (listed)", &scene.b.authority(), "in sync (namespace)"],
+    )
+    .await;
+    asks(&format!("why hello {}", scene.b.authority()), &[&scene.b.authority(), "in sync (namespace)"]).await;
     asks("why hallo", &["hallo"]).await;
 
     asks("pause", &["Paused"]).await;
     asks("Pause", &["Already paused"]).await;
     asks("/status", &["Paused"]).await;
     asks("resync", &["I am paused"]).await;
-    owner.work.commit("later.txt", "more");
-    let state = owner.update(&a).await;
+    scene.owner.work.commit("later.txt", "more");
+    let state = scene.owner.update(&scene.a).await;
     ada.catch_up().await;
-    assert!(!look::serves(&b, &state).await, "paused, the bot writes to no server");
+    assert!(!look::serves(&scene.b, &state).await, "paused, the bot writes to no server");
     asks("resume", &["Carrying on"]).await;
     look::wait_until(Duration::from_secs(30), "the new state is on the other server", async || {
-        look::serves(&b, &state).await
+        look::serves(&scene.b, &state).await
     })
     .await;
     asks("Resume", &["I was not paused"]).await;
-    asks(&format!("unwatch {}", owner.npub()), &["No longer watching"]).await;
+    asks(&format!("unwatch {}", scene.owner.npub()), &["No longer watching"]).await;
     asks("/list", &["I watch nobody yet"]).await;
     daemon.stop().await;
 }

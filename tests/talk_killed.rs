@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use grasp_mirror_testkit::{Chat, Mirror, Owner, Protocol, Question, Server, TestRelay};
+use grasp_mirror_testkit::{Chat, Mirror, Protocol, Question, Scene, TestRelay};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 const KILLS: u32 = 10;
@@ -61,11 +61,9 @@ async fn killed_between_the_question_and_the_answer() {
 /// Its start is told once and its end once, in whichever life.
 #[tokio::test]
 async fn killed_in_the_middle_of_a_resync() {
-    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
-    let owner = Owner::new("hello").at_home_on(&relay);
-    owner.publish(owner.announcement().at(&a), &a).await;
-    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
-    let (mirror, ada) = mirror.commanded_at(&relay).await;
+    let scene = Scene::set().await;
+    let mirror = scene.mirror(BINARY).watches(&scene.owner);
+    let (mirror, ada) = mirror.commanded_at(&scene.relay).await;
     let daemon = mirror.daemon().await;
     let resync = ada.ask(Protocol::Nip17, "resync").await;
     let start = Instant::now();
@@ -74,7 +72,7 @@ async fn killed_in_the_middle_of_a_resync() {
     daemon.kill();
     for round in 0..KILLS / 2 {
         let daemon = mirror.daemon().await;
-        let resync = ada.ask(protocol(round), &format!("resync{}", " ".repeat(round as usize))).await;
+        let resync = ada.ask(protocol(round), "resync").await;
         tokio::time::sleep(whole * round * 2 / KILLS).await;
         daemon.kill();
         let daemon = mirror.daemon().await;

@@ -65,3 +65,27 @@ async fn however_much_was_asked_all_of_it_is_answered() {
     assert_eq!(ada.heard().await.len(), asked.len());
     daemon.stop().await;
 }
+
+#[tokio::test]
+async fn what_was_asked_first_is_done_first() {
+    let (one, two) = tokio::join!(TestRelay::start(), TestRelay::start());
+    let mirror = Mirror::new(BINARY).uses(&one).uses(&two);
+    let (mirror, ada) = mirror.commanded_at(&one).await;
+    let now = Timestamp::now();
+    let at =
+        |protocol, text, secs_ago: u64| ada.question_at(protocol, text, now - Duration::from_secs(secs_ago));
+    // Neither a wrap's own date nor the relay that brings it says when it was asked.
+    let rumor = |text, secs_ago: u64| ada.rumor(text, now - Duration::from_secs(secs_ago));
+    let pause = ada.wrap_dated(rumor("pause", 50), now - Duration::from_secs(60));
+    let resume = ada.wrap_dated(rumor("resume", 40), now - HOUR);
+    two.send(&resume.event).await.expect_accepted();
+    one.send(&pause.event).await.expect_accepted();
+    let again = at(Protocol::Nip04, "pause", 30);
+    two.send(&again.event).await.expect_accepted();
+    let daemon = mirror.daemon().await;
+    for (question, part) in [(&pause, "Paused"), (&resume, "Carrying on"), (&again, "Paused")] {
+        let answer = ada.answers(question, 1).await.swap_remove(0).text;
+        assert!(answer.starts_with(part), "{answer}");
+    }
+    daemon.stop().await;
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use nostr::prelude::{EventId, RelayUrl, Timestamp};
+use nostr::prelude::{RelayUrl, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Bot;
@@ -73,7 +73,8 @@ impl Bot {
             for to in allowed {
                 match direct::close(&self.own.keys, to, None, Protocol::Wrapped, &text, now) {
                     Ok(closed) => {
-                        letters.push(Letter { event: closed.to_them, to, written_at: now.as_secs() })
+                        let (event, written_at) = (closed.to_them, now.as_secs());
+                        letters.push(Letter { event, to, written_at, only_on: None });
                     }
                     Err(error) => tracing::error!(%error, "an alert could not be encrypted"),
                 }
@@ -100,8 +101,8 @@ impl Bot {
         }
     }
 
-    pub(super) async fn digest_sent(&mut self, letter: EventId) -> Result<(), CycleError> {
-        self.alerts.letters.retain(|one| one.event.id != letter);
+    pub(super) async fn digest_sent(&mut self, letter: &Letter) -> Result<(), CycleError> {
+        self.alerts.letters.retain(|one| one != letter);
         Ok(self.records.write(RECORD, &self.alerts).await?)
     }
 }

@@ -5,12 +5,12 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    num::{NonZeroU32, NonZeroUsize},
+    num::NonZeroU32,
+    sync::Arc,
     time::Duration,
 };
 
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
-use lru::LruCache;
 use nostr::prelude::{Event, EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp, UnsignedEvent};
 use tokio::{
     sync::{mpsc, watch},
@@ -23,6 +23,7 @@ use crate::{
     relay::{
         direct::{self, Opened, Question, answered},
         follow::{Heard, Interest},
+        known::Known,
     },
     store::Store,
 };
@@ -42,14 +43,14 @@ const PER_KEY: NonZeroU32 = NonZeroU32::new(60).unwrap();
 /// Keys counted at the same time.
 const KEYS_MAX: usize = 10_000;
 
-/// Messages remembered so that they are not opened again when another relay brings them.
-const REMEMBERED: NonZeroUsize = NonZeroUsize::new(20_000).unwrap();
-
 /// Questions that may wait for a relay to show all it has.
 const GATHERED_MAX: usize = 1_000;
 
 /// For how long.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same on a machine that knows of no answers yet, also with relays that cannot be read at first.
+const PATIENCE_NEW_HERE: Duration = Duration::from_secs(20);
 
 /// How often strangers' messages are mentioned in the log, at most.
 const MENTION: Duration = Duration::from_secs(600);
@@ -82,7 +83,7 @@ pub(super) enum Arrival {
     },
     /// A setting of the bot's was published.
     OwnWord,
-    /// Everything that was waiting when the program started has been handed on.
+    /// The relays have shown what they have: from now on nothing that was answered is taken for new.
     Ready,
 }
 
@@ -109,59 +110,74 @@ pub(super) struct Inbox {
     store: Store,
     allowed: watch::Receiver<BTreeSet<PublicKey>>,
     arrivals: mpsc::Sender<Arrival>,
-    seen: LruCache<EventId, ()>,
+    known: Arc<Known>,
     in_all: DefaultDirectRateLimiter,
     per_key: DefaultKeyedRateLimiter<PublicKey>,
     /// Relays that are showing what they have.
     reading: HashSet<RelayUrl>,
+    /// Those of them that are waited for even when they cannot be read.
+    needed: BTreeSet<RelayUrl>,
     gathered: Vec<Arrival>,
     hand_on_at: Option<Instant>,
-    started: bool,
+    started_at: Timestamp,
+    ready: bool,
     strangers: u64,
     unreadable: u64,
 }
 
 impl Inbox {
-    /// An inbox that waits for `relays` to show what they have.
+    /// An inbox that waits for `relays` to show what they have. When the machine is new, the bot's answers of earlier
+    /// times are in `needed` only, and those get more time.
     pub(super) fn new(
-        keys: Keys,
-        store: Store,
+        keys: &Keys,
+        store: &Store,
         allowed: watch::Receiver<BTreeSet<PublicKey>>,
         arrivals: mpsc::Sender<Arrival>,
         relays: impl IntoIterator<Item = RelayUrl>,
+        needed: BTreeSet<RelayUrl>,
     ) -> Self {
+        let patience = if needed.is_empty() { PATIENCE } else { PATIENCE_NEW_HERE };
         Self {
-            keys,
-            store,
+            keys: keys.clone(),
+            store: store.clone(),
             allowed,
             arrivals,
-            seen: LruCache::new(REMEMBERED),
+            known: Arc::default(),
             in_all: RateLimiter::direct(Quota::per_minute(PER_MINUTE)),
             per_key: RateLimiter::keyed(Quota::per_minute(PER_KEY)),
             reading: relays.into_iter().collect(),
             gathered: Vec::new(),
-            hand_on_at: Some(Instant::now() + PATIENCE),
-            started: false,
+            needed,
+            hand_on_at: Some(Instant::now() + patience),
+            started_at: Timestamp::now(),
+            ready: false,
             strangers: 0,
             unreadable: 0,
         }
     }
 
-    /// Works until nobody listens any more.
-    pub(super) async fn run(mut self, mut heard: mpsc::Receiver<Heard>) {
+    /// What needs not be heard again.
+    pub(super) fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known)
+    }
+
+    /// Works until nobody listens any more. What comes live does not wait for what is stored.
+    pub(super) async fn run(mut self, mut live: mpsc::Receiver<Heard>, mut stored: mpsc::Receiver<Heard>) {
         let mut mention = interval(MENTION);
         mention.tick().await;
         loop {
             let hand_on_at = self.hand_on_at;
             tokio::select! {
-                heard = heard.recv() => match heard {
-                    Some(heard) => self.hear(heard).await,
-                    None => return,
-                },
+                biased;
+                Some(heard) = live.recv() => self.hear(heard).await,
                 () = sleep_until(hand_on_at.unwrap_or_else(Instant::now)), if hand_on_at.is_some() => {
                     self.hand_on().await;
                 }
                 _ = mention.tick() => self.mention(),
+                heard = stored.recv() => match heard {
+                    Some(heard) => self.hear(heard).await,
+                    None => return,
+                },
             }
             if self.arrivals.is_closed() {
                 return;
@@ -181,10 +197,11 @@ impl Inbox {
             Heard::Event { relay, event } => self.take(relay, event).await,
             Heard::Reading(relay) => {
                 if self.reading.is_empty() {
-                    self.hand_on_at = Some(Instant::now() + PATIENCE);
+                    self.hand_on_at.get_or_insert_with(|| Instant::now() + PATIENCE);
                 }
                 self.reading.insert(relay);
             }
+            Heard::Failed(relay) if self.needed.contains(&relay) => {}
             Heard::CaughtUp(relay) | Heard::Failed(relay) => {
                 if self.reading.remove(&relay) && self.reading.is_empty() {
                     self.hand_on().await;
@@ -196,16 +213,17 @@ impl Inbox {
     /// Hands on what waited, the oldest question first.
     async fn hand_on(&mut self) {
         self.hand_on_at = None;
+        self.needed.clear();
         self.gathered.sort_by_key(|arrival| match arrival {
             Arrival::Question { question, .. } => question.asked_at,
             _ => Timestamp::from_secs(0),
         });
+        if !self.ready {
+            self.ready = true;
+            self.send(Arrival::Ready).await;
+        }
         for arrival in std::mem::take(&mut self.gathered) {
             self.send(arrival).await;
-        }
-        if !self.started {
-            self.started = true;
-            self.send(Arrival::Ready).await;
         }
     }
 
@@ -233,12 +251,15 @@ impl Inbox {
         if let Err(error) = self.store.save(event).await {
             tracing::warn!(event = %event.id, %error, "cannot be kept");
         }
-        if own && self.seen.put(event.id, ()).is_none() {
+        if self.known.insert(&event.id) && own {
             self.send(Arrival::OwnWord).await;
         }
     }
 
     async fn open(&mut self, relay: RelayUrl, event: Box<Event>) {
+        if !self.known.insert(&event.id) {
+            return;
+        }
         let trusted = self.allowed.borrow().contains(&event.pubkey);
         if !trusted && self.per_key.check_key(&event.pubkey).is_err() {
             self.strangers += 1;
@@ -248,9 +269,6 @@ impl Inbox {
         if self.per_key.len() > KEYS_MAX {
             self.per_key.retain_recent();
             self.per_key.shrink_to_fit();
-        }
-        if self.seen.put(event.id, ()).is_some() {
-            return;
         }
         self.in_all.until_ready().await;
         let opened = direct::open(&event, &self.keys, &self.allowed.borrow());
@@ -262,8 +280,10 @@ impl Inbox {
             }
             Opened::Own(rumor) => self.own(relay, &rumor).await,
             Opened::Question(question) => {
+                // What was asked since then nobody else can have answered.
+                let new = question.asked_at >= self.started_at;
                 let arrival = Arrival::Question { question, event, relay };
-                if self.hand_on_at.is_none() {
+                if self.hand_on_at.is_none() || new {
                     self.send(arrival).await;
                 } else if self.gathered.len() < GATHERED_MAX {
                     self.gathered.push(arrival);

@@ -11,6 +11,7 @@ use crate::{
     cycle::CycleError,
     plan::journal::{ATTEMPTS, Admission, Entry, Letter, Stage, admit},
     relay::direct::{self, Opened, Protocol, Question},
+    store::{StoreError, records::Records},
 };
 
 /// How long a command may take.
@@ -23,18 +24,18 @@ fn record(id: EventId) -> String {
     format!("{PREFIX}{}", id.to_hex())
 }
 
-impl Bot {
-    pub(super) async fn load_journal(&mut self) -> Result<(), CycleError> {
-        let entries: Vec<Entry> = self.records.all(PREFIX).await?;
-        self.entries = entries.into_iter().map(|entry| (entry.id, entry)).collect();
-        Ok(())
-    }
+/// What was written down in earlier runs, the oldest question first.
+pub(super) async fn load(records: &Records) -> Result<Vec<Entry>, StoreError> {
+    let mut entries: Vec<Entry> = records.all(PREFIX).await?;
+    entries.sort_by_key(|entry| (entry.asked_at, entry.id));
+    Ok(entries)
+}
 
+impl Bot {
     /// Goes on with what was not finished when the program last stopped.
     pub(super) async fn resume_journal(&mut self) -> Result<(), CycleError> {
-        let mut open: Vec<Entry> = self.entries.values().filter(|entry| !entry.is_done()).cloned().collect();
-        open.sort_by_key(|entry| (entry.asked_at, entry.id));
-        for entry in open {
+        for id in std::mem::take(&mut self.unfinished) {
+            let Some(entry) = self.entries.get(&id).cloned() else { continue };
             for letter in &entry.letters {
                 self.deliver(Some(entry.id), entry.relay.clone(), letter.clone());
             }
@@ -118,7 +119,7 @@ impl Bot {
     }
 
     fn request(&self, request: Request) {
-        if let Err(error) = self.requests.try_send(request) {
+        if let Err(error) = self.daemon.requests.try_send(request) {
             tracing::error!(%error, "too much is asked for at once");
         }
     }
@@ -176,7 +177,7 @@ impl Bot {
         Ok(())
     }
 
-    /// A message to `to` and its copy for the bot.
+    /// A message to `to` and its copies for the bot.
     pub(super) fn letters(
         &self,
         to: nostr::prelude::PublicKey,
@@ -187,8 +188,12 @@ impl Bot {
         let (keys, now) = (&self.own.keys, Timestamp::now());
         match direct::close(keys, to, question, protocol, text, now) {
             Ok(closed) => {
-                let letter = |event, to| Letter { event, to, written_at: now.as_secs() };
-                vec![letter(closed.to_them, to), letter(closed.to_self, keys.public_key())]
+                let letter = |event, to, only_on| Letter { event, to, written_at: now.as_secs(), only_on };
+                // Any of its inbox relays may be the only one there is when the bot has to read this again.
+                let copies = self.own.config.bot.inbox_relays.iter();
+                let copy =
+                    |relay: &RelayUrl| letter(closed.to_self.clone(), keys.public_key(), Some(relay.clone()));
+                std::iter::once(letter(closed.to_them, to, None)).chain(copies.map(copy)).collect()
             }
             Err(error) => {
                 tracing::error!(%error, "an answer could not be encrypted");
@@ -199,9 +204,9 @@ impl Bot {
 
     /// Takes a letter off that was delivered, or given up.
     pub(super) async fn strike_off(&mut self, sent: &Sent) -> Result<(), CycleError> {
-        let Some(id) = sent.question else { return self.digest_sent(sent.letter).await };
+        let Some(id) = sent.question else { return self.digest_sent(&sent.letter).await };
         let Some(entry) = self.entries.get_mut(&id) else { return Ok(()) };
-        entry.sent(sent.letter);
+        entry.sent(&sent.letter);
         let entry = entry.clone();
         self.records.write(&record(id), &entry).await?;
         Ok(())

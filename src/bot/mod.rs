@@ -1,53 +1,58 @@
 //! The bot as a Nostr citizen: who it is, what it is told, what it answers.
 //!
-//! [`Bot`] is one task. It hears what the [`inbox`] opens, journals and carries out commands one after the other
-//! ([`orders`]), hands answers to the [`post`], and keeps the bot's own events ([`own`]) said. What is to be
-//! mirrored goes to the daemon's loop through [`Doors`], and what became of it comes back as [`Tidings`].
+//! [`Bot`] is one task. It hears what the `inbox` opens, journals commands and carries them out one after the other
+//! (`orders`), hands answers to the `post`, and keeps the bot's `own` events said. What is to be mirrored goes to the
+//! daemon's loop through [`Doors`], and what became of it comes back as [`Tidings`]. Nothing in the task waits for a
+//! relay, except for a moment where the answer depends on it.
 
 mod alerts;
+mod doors;
 mod inbox;
 mod journal;
 mod orders;
 mod own;
 mod post;
+mod self_test;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     num::NonZeroU32,
     sync::Arc,
     time::Duration,
 };
 
-use grasp_mirror_commands::resync::Resync;
 use nostr::prelude::{EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinSet,
-    time::{Instant, interval, sleep_until, timeout},
+    time::{interval, timeout},
 };
 
+pub use self::doors::{Doors, Request, Tidings};
 use self::{
     alerts::Alerts,
+    doors::{Loop, doors},
     inbox::{Arrival, Inbox, interest},
-    own::Own,
+    orders::OrderError,
+    own::{Known, Own},
     post::{Post, Sent},
+    self_test::SelfTest,
 };
 use crate::{
     config::Config,
     cycle::{self, CycleDone, CycleError},
-    model::coordinate::Coordinate,
     plan::{
         journal::{Entry, Letter},
         settings::Settings,
     },
-    relay::{self, Relays, direct, follow::Heard},
+    relay::{self, Relays, follow::Ears},
     report::line,
     store::{Store, records::Records},
     transfer::guard::Guard,
 };
 
 /// What a relay that could not be reached is left alone for.
-const REST: Duration = Duration::from_secs(15);
+const REST: Duration = Duration::from_secs(5);
 
 /// The longest a relay may be silent in the middle of an answer, whatever the limit for servers is: people wait.
 const STALL: Duration = Duration::from_secs(10);
@@ -58,56 +63,8 @@ const PER_MINUTE: NonZeroU32 = NonZeroU32::new(240).unwrap();
 /// How long the start may wait for relays before the first cycle begins.
 const START: Duration = Duration::from_secs(8);
 
-/// How long a test message may take through a relay.
-const SELF_TEST: Duration = Duration::from_secs(10);
-
 /// Events and messages on their way between tasks.
 const QUEUE: usize = 1_024;
-
-/// What the bot wants of the daemon's loop.
-#[derive(Debug)]
-pub enum Request {
-    /// Look at these repositories anew, or at all; then say so.
-    Resync {
-        /// The command.
-        question: EventId,
-        /// Which; `None` for all.
-        repositories: Option<BTreeSet<Coordinate>>,
-    },
-}
-
-/// What the daemon's loop tells the bot.
-#[derive(Debug)]
-pub enum Tidings {
-    /// A cycle ended.
-    Cycle(Box<CycleDone>),
-    /// A cycle failed as a whole, for this reason.
-    Failed(String),
-    /// A resync ended.
-    Resynced {
-        /// The command.
-        question: EventId,
-        /// What came of it.
-        outcome: Resync,
-    },
-    /// The operator changed the configuration.
-    Config(Box<Config>),
-}
-
-/// How the daemon's loop and the bot talk.
-#[derive(Debug)]
-pub struct Doors {
-    /// What to mirror.
-    pub settings: watch::Receiver<Settings>,
-    /// What is asked for.
-    pub requests: mpsc::Receiver<Request>,
-    /// What became of it.
-    pub tidings: mpsc::Sender<Tidings>,
-    /// Whether a cycle is running.
-    pub busy: watch::Sender<bool>,
-    /// Inbox relays that do not deliver.
-    pub silent: watch::Receiver<BTreeSet<RelayUrl>>,
-}
 
 /// What a task of the bot's own found out.
 enum Notice {
@@ -124,14 +81,12 @@ pub struct Bot {
     guard: Guard,
     started_at: Timestamp,
     allowed: watch::Sender<BTreeSet<PublicKey>>,
-    settings: watch::Sender<Settings>,
-    requests: mpsc::Sender<Request>,
-    tidings: mpsc::Receiver<Tidings>,
-    busy: watch::Receiver<bool>,
-    silent: watch::Sender<BTreeSet<RelayUrl>>,
+    daemon: Loop,
     entries: HashMap<EventId, Entry>,
+    /// Questions of earlier runs to go on with, the oldest first.
+    unfinished: Vec<EventId>,
     alerts: Alerts,
-    heard: mpsc::Sender<Heard>,
+    ears: Ears,
     followed: JoinSet<()>,
     arrivals: mpsc::Receiver<Arrival>,
     /// The inbox, letters on their way, events being published: ends with the bot.
@@ -139,9 +94,7 @@ pub struct Bot {
     slots: Arc<Semaphore>,
     sent: (mpsc::Sender<Sent>, mpsc::Receiver<Sent>),
     notices: (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
-    /// Test messages that have not come back.
-    tested: BTreeMap<RelayUrl, EventId>,
-    tested_until: Option<Instant>,
+    self_test: SelfTest,
 }
 
 impl Bot {
@@ -170,9 +123,14 @@ impl Bot {
             keys: keys.clone(),
             store: store.clone(),
             relays,
+            known: watch::channel(Known::NotYet).0,
             writing: Arc::default(),
         };
         let records = Records::new(store.clone(), keys.clone());
+        let new_here = own.is_blank().await?;
+        if !new_here {
+            own.known.send_replace(Known::Read);
+        }
         let mut tasks = JoinSet::new();
         let (noticing, mut notices) = mpsc::channel(QUEUE);
         tasks.spawn(own.clone().look_after(noticing.clone()));
@@ -181,22 +139,20 @@ impl Bot {
                 "the bot's relays are slow; what they have of its profile and lists counts as soon as it is read"
             );
         }
-        let settings = own.word().await?.settled.settings;
         let allowed = allowed_in(config);
         if allowed.is_empty() {
             tracing::warn!("nobody may command the bot: MIRROR_ALLOWED_NPUBS is empty");
         }
         let (allowed, _) = watch::channel(allowed);
-        let (settings, settings_door) = watch::channel(settings);
-        let (requests, requests_door) = mpsc::channel(QUEUE);
-        let (tidings_door, tidings) = mpsc::channel(QUEUE);
-        let (busy_door, busy) = watch::channel(false);
-        let (silent, silent_door) = watch::channel(BTreeSet::new());
-        let (heard, hearing) = mpsc::channel(QUEUE);
+        let (daemon, doors) = doors(QUEUE);
+        let (live, hearing) = mpsc::channel(QUEUE);
+        let (stored, reading) = mpsc::channel(QUEUE);
         let (arriving, arrivals) = mpsc::channel(QUEUE);
-        let relays = relays_of(config);
-        let inbox = Inbox::new(keys.clone(), store.clone(), allowed.subscribe(), arriving, relays);
-        tasks.spawn(inbox.run(hearing));
+        let needed = config.bot.inbox_relays.iter().filter(|_| new_here).cloned().collect();
+        let inbox = Inbox::new(keys, store, allowed.subscribe(), arriving, relays_of(config), needed);
+        let entries = journal::load(&records).await?;
+        let ears = Ears { live, stored, known: inbox.known() };
+        tasks.spawn(inbox.run(hearing, reading));
         let mut bot = Self {
             alerts: Alerts::load(&records).await?,
             own,
@@ -204,31 +160,20 @@ impl Bot {
             guard,
             started_at: Timestamp::now(),
             allowed,
-            settings,
-            requests,
-            tidings,
-            busy,
-            silent,
-            entries: HashMap::new(),
-            heard,
+            daemon,
+            unfinished: entries.iter().filter(|entry| !entry.is_done()).map(|entry| entry.id).collect(),
+            entries: entries.into_iter().map(|entry| (entry.id, entry)).collect(),
+            ears,
             followed: JoinSet::new(),
             arrivals,
             tasks,
             slots: Post::slots(),
             sent: mpsc::channel(QUEUE),
             notices: (noticing, notices),
-            tested: BTreeMap::new(),
-            tested_until: None,
+            self_test: SelfTest::default(),
         };
-        bot.load_journal().await?;
+        bot.obey_own_word().await?;
         bot.follow();
-        let doors = Doors {
-            settings: settings_door,
-            requests: requests_door,
-            tidings: tidings_door,
-            busy: busy_door,
-            silent: silent_door,
-        };
         Ok((bot, doors))
     }
 
@@ -236,11 +181,11 @@ impl Bot {
     fn follow(&mut self) {
         self.followed = JoinSet::new();
         for relay in relays_of(&self.own.config) {
-            let (relays, heard) = (Arc::clone(&self.own.relays), self.heard.clone());
+            let (relays, ears) = (Arc::clone(&self.own.relays), self.ears.clone());
             let (bot, allowed) = (self.own.keys.public_key(), self.allowed.subscribe());
             self.followed.spawn(async move {
                 let interest = || interest(bot, &allowed.borrow(), Timestamp::now());
-                relays.follow(&relay, interest, heard).await;
+                relays.follow(&relay, interest, ears).await;
             });
         }
     }
@@ -249,7 +194,7 @@ impl Bot {
     pub async fn run(mut self) {
         let mut minute = interval(Duration::from_secs(60));
         loop {
-            let tested_until = self.tested_until;
+            let tested = SelfTest::over(self.self_test.until());
             let done = tokio::select! {
                 arrival = self.arrivals.recv() => match arrival {
                     Some(arrival) => self.hear(arrival).await,
@@ -257,15 +202,25 @@ impl Bot {
                 },
                 Some(notice) = self.notices.1.recv() => self.notice(notice).await,
                 Some(sent) = self.sent.1.recv() => self.strike_off(&sent).await,
-                tidings = self.tidings.recv() => match tidings {
+                tidings = self.daemon.tidings.recv() => match tidings {
                     Some(tidings) => self.take(tidings).await,
                     None => return,
                 },
-                () = sleep_until(tested_until.unwrap_or_else(Instant::now)), if tested_until.is_some() => {
+                () = tested => {
                     self.end_self_test();
                     self.send_alerts().await
                 }
-                Some(_) = self.tasks.join_next() => Ok(()),
+                Some(ended) = self.tasks.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a task of the bot's has broken");
+                    }
+                    Ok(())
+                }
+                Some(ended) = self.followed.join_next() => {
+                    tracing::error!(?ended, "a relay was not listened to any more; listening again");
+                    self.follow();
+                    Ok(())
+                }
                 _ = minute.tick() => self.tidy().await,
             };
             if let Err(error) = done {
@@ -281,14 +236,12 @@ impl Bot {
             }
             Arrival::Answered { question, at } => self.note_answered(question, at).await?,
             Arrival::Delivered { relay, id } => {
-                if self.tested.get(&relay) == Some(&id) {
-                    self.tested.remove(&relay);
-                }
-                self.silent.send_if_modified(|silent| silent.remove(&relay));
+                self.self_test.came_back(&relay, id);
+                self.daemon.silent.send_if_modified(|silent| silent.remove(&relay));
             }
             Arrival::OwnWord => self.obey_own_word().await?,
             Arrival::Ready => {
-                self.self_test();
+                self.begin_self_test();
                 self.resume_alerts();
                 self.resume_journal().await?;
             }
@@ -304,7 +257,6 @@ impl Bot {
                 self.send_alerts().await?;
                 self.settle();
             }
-            Tidings::Failed(reason) => tracing::debug!(reason, "a cycle failed"),
             Tidings::Resynced { question, outcome } => self.finish_resync(question, outcome).await?,
             Tidings::Config(config) => self.reconfigure(*config).await?,
         }
@@ -330,12 +282,16 @@ impl Bot {
 
     async fn reconfigure(&mut self, config: Config) -> Result<(), CycleError> {
         self.guard.trust(cycle::own_addresses(&config));
+        let before = relays_of(&self.own.config);
         self.own.config = Arc::new(config);
+        for gone in before.difference(&relays_of(&self.own.config)) {
+            self.own.relays.leave(gone);
+        }
         let allowed = allowed_in(&self.own.config);
         self.allowed.send_if_modified(|now| std::mem::replace(now, allowed.clone()) != allowed);
         self.follow();
         self.settle();
-        self.self_test();
+        self.begin_self_test();
         self.obey_own_word().await
     }
 
@@ -346,18 +302,21 @@ impl Bot {
 
     /// Does what the bot's newest lists say.
     async fn obey_own_word(&mut self) -> Result<(), CycleError> {
+        if *self.own.known.borrow() == Known::NotYet && self.own.is_blank().await? {
+            return Ok(());
+        }
         let settings = self.own.word().await?.settled.settings;
-        self.settings.send_if_modified(|now| {
-            let new = *now != settings;
+        self.daemon.settings.send_if_modified(|now| {
+            let new = now.as_ref() != Some(&settings);
             if new {
                 tracing::info!(
                     authors = settings.watched.authors.len(),
                     repositories = settings.watched.repositories.len(),
                     servers = settings.servers.len(),
                     paused = settings.paused,
-                    "the bot's lists have changed; they are obeyed from now on"
+                    "this is what I mirror from now on"
                 );
-                *now = settings;
+                *now = Some(settings);
             }
             new
         });
@@ -369,9 +328,9 @@ impl Bot {
         &mut self,
         command: String,
         change: impl FnOnce(&mut Settings),
-    ) -> Result<(), CycleError> {
+    ) -> Result<(), OrderError> {
         let (settings, signed) = self.own.change(change).await?;
-        self.settings.send_replace(settings);
+        self.daemon.settings.send_replace(Some(settings));
         let (own, notices) = (self.own.clone(), self.notices.0.clone());
         self.tasks.spawn(async move {
             if !own.publish(&signed).await {
@@ -398,49 +357,14 @@ impl Bot {
         let config = &self.own.config.bot;
         let look_up = config.relays.iter().chain(&config.index_relays).cloned().collect();
         let post = Post {
-            bot: self.own.keys.public_key(),
             relays: Arc::clone(&self.own.relays),
             store: self.own.store.clone(),
-            inbox_relays: config.inbox_relays.clone(),
             look_up,
             answer_where_asked: config.answer_where_asked,
             slots: Arc::clone(&self.slots),
             sent: self.sent.0.clone(),
         };
         self.tasks.spawn(post.deliver(question, asked_on, letter));
-    }
-
-    /// Sends the bot a message through each of its inbox relays.
-    fn self_test(&mut self) {
-        self.tested.clear();
-        for relay in self.own.config.bot.inbox_relays.clone() {
-            let closed = direct::to_self(&self.own.keys, "Does this inbox work?", Timestamp::now());
-            let (id, wrap) = match closed {
-                Ok(closed) => closed,
-                Err(error) => {
-                    tracing::error!(%error, "no test message can be written");
-                    return;
-                }
-            };
-            self.tested.insert(relay.clone(), id);
-            let relays = Arc::clone(&self.own.relays);
-            self.tasks.spawn(async move {
-                if let Err(error) = relays.send(&relay, &wrap).await {
-                    tracing::debug!(%relay, %error, "the test message was not taken");
-                }
-            });
-        }
-        self.tested_until = Some(Instant::now() + SELF_TEST);
-    }
-
-    fn end_self_test(&mut self) {
-        self.tested_until = None;
-        let silent: BTreeSet<RelayUrl> = std::mem::take(&mut self.tested).into_keys().collect();
-        for relay in &silent {
-            tracing::warn!(%relay, "this inbox relay does not deliver messages to the bot; use another one in bot.inbox_relays");
-        }
-        self.alerts.note_silent(&silent);
-        self.silent.send_if_modified(|now| std::mem::replace(now, silent.clone()) != silent);
     }
 
     async fn tidy(&mut self) -> Result<(), CycleError> {

@@ -22,10 +22,28 @@ use crate::{
     plan::{catalog, settings::Settings},
     relay::nip05,
     report::{Report, answers},
+    store::StoreError,
 };
 
 /// How long relays are asked for the repositories of somebody who is watched from now on, before the answer.
 const FIRST_LOOK: Duration = Duration::from_millis(1_200);
+
+/// Why a command could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OrderError {
+    /// The machine is at fault.
+    #[error(transparent)]
+    Cycle(#[from] CycleError),
+    /// It is not known yet what is to be changed.
+    #[error("my relays do not show me my own lists, which I would replace")]
+    Unread,
+}
+
+impl From<StoreError> for OrderError {
+    fn from(error: StoreError) -> Self {
+        Self::Cycle(error.into())
+    }
+}
 
 /// What came of a command.
 #[derive(Debug)]
@@ -70,7 +88,7 @@ impl Bot {
         nip05::resolve(&self.guard, name).await.map_err(|error| error.to_string())
     }
 
-    async fn obey(&mut self, command: Command) -> Result<Done, CycleError> {
+    async fn obey(&mut self, command: Command) -> Result<Done, OrderError> {
         let now = Timestamp::now().as_secs();
         let said = command.to_string();
         let text = match command {
@@ -114,15 +132,15 @@ impl Bot {
     }
 
     fn settings(&self) -> Settings {
-        self.settings.borrow().clone()
+        self.daemon.settings.borrow().clone().unwrap_or_default()
     }
 
-    async fn report(&self) -> Result<Report, CycleError> {
+    async fn report(&self) -> Result<Report, OrderError> {
         Ok(cycle::last_report(&self.own.config, &self.own.store, &self.own.keys).await?)
     }
 
     /// Whether that changed anything.
-    async fn set_paused(&mut self, paused: bool, said: String) -> Result<bool, CycleError> {
+    async fn set_paused(&mut self, paused: bool, said: String) -> Result<bool, OrderError> {
         if self.settings().paused == paused {
             return Ok(false);
         }
@@ -130,7 +148,7 @@ impl Bot {
         Ok(true)
     }
 
-    async fn watch(&mut self, target: &Target, said: String) -> Result<Watched, CycleError> {
+    async fn watch(&mut self, target: &Target, said: String) -> Result<Watched, OrderError> {
         let Some((owner, meant)) = watched(target) else { return Ok(Watched::Already) };
         let bot = self.own.keys.public_key();
         if owner == bot {
@@ -160,7 +178,7 @@ impl Bot {
         join_all(looks).await;
     }
 
-    async fn unwatch(&mut self, target: &Target, said: String) -> Result<Unwatched, CycleError> {
+    async fn unwatch(&mut self, target: &Target, said: String) -> Result<Unwatched, OrderError> {
         let Some((owner, meant)) = watched(target) else { return Ok(Unwatched::Never) };
         let now = self.settings().watched;
         let by_name = now.includes(&meant);
@@ -175,14 +193,14 @@ impl Bot {
     }
 
     /// The repositories known so far of what is watched.
-    async fn known(&self) -> Result<Vec<Coordinate>, CycleError> {
+    async fn known(&self) -> Result<Vec<Coordinate>, OrderError> {
         let watched = self.settings().watched;
         let bot = self.own.keys.public_key();
         let catalog = cycle::known(&self.own.config, &self.own.store, &bot, &watched).await?;
         Ok(catalog.repositories.into_iter().map(|repository| repository.coordinate).collect())
     }
 
-    async fn list(&self) -> Result<String, CycleError> {
+    async fn list(&self) -> Result<String, OrderError> {
         let watched = self.settings().watched;
         let profiles = Filter::new().kind(Kind::Metadata).authors(watched.authors.iter().copied());
         let profiles = self.own.store.query(profiles).await?;
@@ -196,14 +214,14 @@ impl Bot {
     }
 
     /// The repository a person means, or what to say when it is not exactly one.
-    async fn find(&self, name: &RepoName) -> Result<Result<Coordinate, String>, CycleError> {
+    async fn find(&self, name: &RepoName) -> Result<Result<Coordinate, String>, OrderError> {
         Ok(match answers::find_repo(name, &self.known().await?) {
             Found::One(repository) => Ok(answers::coordinate(&repository)),
             found => Err(found.reply(name)),
         })
     }
 
-    async fn resync(&mut self, scope: &Scope) -> Result<Done, CycleError> {
+    async fn resync(&mut self, scope: &Scope) -> Result<Done, OrderError> {
         if self.settings().paused {
             return Ok(resync::reply(scope, Resync::Paused).into());
         }
@@ -223,7 +241,7 @@ impl Bot {
         if repos == 0 && (meant.is_some() || self.settings().watched.is_empty()) {
             return Ok(resync::reply(scope, Resync::Nothing).into());
         }
-        let outcome = if *self.busy.borrow() { Resync::Queued } else { Resync::Started { repos } };
+        let outcome = if *self.daemon.busy.borrow() { Resync::Queued } else { Resync::Started { repos } };
         Ok(Done { text: resync::reply(scope, outcome), resync: Some(meant) })
     }
 }

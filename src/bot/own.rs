@@ -10,11 +10,11 @@ use std::{
 use futures::future::join_all;
 use nostr::prelude::{Event, EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp};
 use tokio::{
-    sync::{Mutex, mpsc},
+    sync::{Mutex, mpsc, watch},
     time::{sleep, timeout},
 };
 
-use super::Notice;
+use super::{Notice, orders::OrderError};
 
 use crate::{
     config::Config,
@@ -23,7 +23,7 @@ use crate::{
     plan::{
         converge::Answer,
         identity,
-        settings::{Settings, Told},
+        settings::{LISTS, Settings, Told},
     },
     relay::Relays,
     store::{Store, StoreError},
@@ -36,13 +36,30 @@ const IDENTITY: [Kind; 3] = [Kind::Metadata, Kind::RelayList, Kind::InboxRelays]
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// When relays that could not be read at first are read again, on a blank machine.
-const SECOND_CHANCE: Duration = Duration::from_secs(20);
+const SECOND_CHANCE: Duration = Duration::from_secs(6);
+
+/// And then, while none of them can be.
+const FURTHER_CHANCES: Duration = Duration::from_secs(20);
+
+/// How long a command that changes a list waits until it is known what the list says.
+const KNOWN: Duration = Duration::from_secs(25);
 
 /// How often the relays have been read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Chance {
     First,
-    Last,
+    Later,
+}
+
+/// What is known of the bot's own lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Nothing yet: relays are being asked.
+    NotYet,
+    /// No relay could be asked. The configuration is followed meanwhile, and nothing signed.
+    Unreadable,
+    /// What there is.
+    Read,
 }
 
 /// What reads and publishes the bot's own events.
@@ -52,6 +69,8 @@ pub(super) struct Own {
     pub(super) keys: Keys,
     pub(super) store: Store,
     pub(super) relays: Arc<Relays>,
+    /// Whether the bot's lists, if it has any, have been read; nothing is done before, and nothing said.
+    pub(super) known: watch::Sender<Known>,
     /// Held from reading what the lists say to having signed what they are to say.
     pub(super) writing: Arc<Mutex<()>>,
 }
@@ -83,18 +102,21 @@ impl Own {
     /// A relay that cannot be read may have what must not be replaced by a first profile or first lists, so on a blank
     /// machine it gets a second chance.
     pub(super) async fn look_after(self, notices: mpsc::Sender<Notice>) {
-        for chance in [Chance::First, Chance::Last] {
+        let mut chance = Chance::First;
+        loop {
             let settled = self.settle(chance).await;
             // Nobody listens any more when the program stops.
             let _ = notices.send(Notice::Settled).await;
             match settled {
-                Ok(true) => return,
-                Ok(false) => sleep(SECOND_CHANCE).await,
+                Ok(false) if *self.known.borrow() != Known::Read => {}
+                Ok(_) => return,
                 Err(error) => {
                     tracing::error!(%error, "the bot's own events were not looked after");
                     return;
                 }
             }
+            sleep(if chance == Chance::First { SECOND_CHANCE } else { FURTHER_CHANCES }).await;
+            chance = Chance::Later;
         }
     }
 
@@ -103,13 +125,17 @@ impl Own {
         let served = self.look().await;
         let relays = &self.config.bot.relays;
         let readable = relays.iter().filter(|relay| served.contains_key(*relay)).count();
-        let blank = self.word().await?.lists.events().next().is_none();
+        let blank = self.is_blank().await?;
         let enough = if blank && chance == Chance::First { relays.len() } else { relays.len().min(1) };
         if readable >= enough {
             let now = Timestamp::now();
             self.introduce(now).await?;
             self.settle_lists(now).await?;
+            self.known.send_replace(Known::Read);
         } else {
+            if chance == Chance::Later {
+                self.known.send_replace(Known::Unreadable);
+            }
             tracing::warn!(
                 readable,
                 relays = relays.len(),
@@ -118,6 +144,14 @@ impl Own {
         }
         self.spread(&served).await?;
         Ok(readable >= enough)
+    }
+
+    /// Whether something the bot always says is not stored: its profile, a list, or what no list holds.
+    pub(super) async fn is_blank(&self) -> Result<bool, StoreError> {
+        let kinds: BTreeSet<Kind> = self.stored().await?.into_values().map(|event| event.kind).collect();
+        let listed = LISTS.iter().any(|kind| kinds.contains(kind));
+        let said = [Kind::Metadata, Kind::ApplicationSpecificData].iter().all(|kind| kinds.contains(kind));
+        Ok(!listed || !said)
     }
 
     async fn settle_lists(&self, now: Timestamp) -> Result<(), CycleError> {
@@ -144,11 +178,17 @@ impl Own {
     ///
     /// # Errors
     ///
-    /// [`CycleError`] when the store fails.
+    /// [`OrderError::Unread`] on a blank machine while none of the relays shows what the lists say: what is signed now
+    /// would replace them. [`OrderError::Cycle`] when the store fails.
     pub(super) async fn change(
         &self,
         change: impl FnOnce(&mut Settings),
-    ) -> Result<(Settings, Vec<Event>), CycleError> {
+    ) -> Result<(Settings, Vec<Event>), OrderError> {
+        if self.is_blank().await? {
+            let mut known = self.known.subscribe();
+            let waited = timeout(KNOWN, known.wait_for(|known| *known == Known::Read)).await;
+            waited.map_err(|_| OrderError::Unread)?.map_err(|_| OrderError::Unread)?;
+        }
         let _writing = self.writing.lock().await;
         let word = self.word().await?;
         let mut settings = word.settled.settings.clone();

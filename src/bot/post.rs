@@ -43,17 +43,14 @@ pub(super) struct Sent {
     /// The question it answers; `None` for an alert.
     pub(super) question: Option<EventId>,
     /// Which letter.
-    pub(super) letter: EventId,
+    pub(super) letter: Letter,
 }
 
 /// Where to ask and send.
 #[derive(Clone, Debug)]
 pub(super) struct Post {
-    pub(super) bot: PublicKey,
     pub(super) relays: Arc<Relays>,
     pub(super) store: Store,
-    /// Where the bot reads its own messages.
-    pub(super) inbox_relays: Vec<RelayUrl>,
     /// Where relay lists of people are looked for.
     pub(super) look_up: Vec<RelayUrl>,
     /// Whether an answer goes to where the question came from when the person names no inbox.
@@ -87,12 +84,14 @@ impl Post {
                 break;
             }
             let wait = waits.next().unwrap_or(WAIT_MAX);
-            tracing::warn!(to = %letter.to, letter = %letter.event.id, reason, wait_secs = wait.as_secs(), "a message is not delivered yet");
+            if letter.only_on.is_none() {
+                tracing::warn!(to = %letter.to, letter = %letter.event.id, reason, wait_secs = wait.as_secs(), "a message is not delivered yet");
+            }
             again = true;
             sleep(wait).await;
         }
         // Nobody listens any more when the program stops; then it is tried again after the next start.
-        let _ = self.sent.send(Sent { question, letter: letter.event.id }).await;
+        let _ = self.sent.send(Sent { question, letter }).await;
     }
 
     /// `again` when it was tried before: then people may have moved.
@@ -102,8 +101,8 @@ impl Post {
         asked_on: Option<&RelayUrl>,
         again: bool,
     ) -> Result<(), String> {
-        if letter.to == self.bot {
-            return self.send(letter, &self.inbox_relays).await;
+        if let Some(relay) = &letter.only_on {
+            return self.send(letter, std::slice::from_ref(relay)).await;
         }
         if letter.event.kind == Kind::EncryptedDirectMessage {
             let here = asked_on.cloned().into_iter().collect::<Vec<_>>();

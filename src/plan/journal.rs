@@ -64,6 +64,9 @@ pub struct Letter {
     pub to: PublicKey,
     /// When it was written, Unix seconds.
     pub written_at: u64,
+    /// The one relay it belongs on; `None` for wherever its reader looks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only_on: Option<RelayUrl>,
 }
 
 /// What is to be done with a question that arrived.
@@ -133,8 +136,8 @@ impl Entry {
     }
 
     /// Takes a letter off that was delivered, or given up.
-    pub fn sent(&mut self, letter: EventId) {
-        self.letters.retain(|one| one.event.id != letter);
+    pub fn sent(&mut self, letter: &Letter) {
+        self.letters.retain(|one| one != letter);
     }
 
     /// Whether it is answered for good, and everything delivered.
@@ -204,14 +207,15 @@ mod tests {
                 self.write(&entry)?;
                 *signed += 1;
                 let event = event(self.bot, 4, START + *signed, &[]);
-                let letter = Letter { event, to: self.bot.public_key(), written_at: START };
+                let to = self.bot.public_key();
+                let letter = Letter { event, to, written_at: START, only_on: None };
                 entry.answer([letter], Stage::Answered);
                 self.write(&entry)?;
             }
             for letter in entry.letters.clone() {
                 self.step()?;
                 self.answers.entry(id).or_default().insert(letter.event.id);
-                entry.sent(letter.event.id);
+                entry.sent(&letter);
                 self.write(&entry)?;
             }
             Ok(())

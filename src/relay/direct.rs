@@ -4,7 +4,7 @@
 //! Anyone can send a wrap, so opening does as little as it can: a stranger's seal is never decrypted, and a
 //! stranger's kind 4 not even looked into.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use nostr::prelude::{
     Event, EventBuilder, EventId, FinalizeEvent, FinalizeUnsignedEvent, GiftWrapBuilder, Keys, Kind, Nip44,
@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 /// The longest content that is decrypted, in bytes: a command is a line.
 const CONTENT_MAX: usize = 64 << 10;
+
+/// Counted from the wrap's date, which is up to two days back (NIP-59, NIP-40).
+const TO_SELF_KEPT: Duration = Duration::from_secs(3 * 24 * 3_600);
 
 /// How a message is encrypted and sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,14 +161,16 @@ pub fn close(
     Ok(Closed { to_them, to_self: GiftWrapBuilder::new(keys.public_key(), rumor).finalize(keys)? })
 }
 
-/// Closes a message from the bot to itself; with its id.
+/// Closes a message from the bot to itself, which relays need not keep for longer than some days; with its id.
 ///
 /// # Errors
 ///
 /// The cryptography's own words.
 pub fn to_self(keys: &Keys, text: &str, now: Timestamp) -> Result<(EventId, Event), nostr::error::Error> {
     let rumor = to_rumor(keys, text, std::iter::once(Tag::public_key(keys.public_key())), now);
-    Ok((rumor.compute_id(), GiftWrapBuilder::new(keys.public_key(), rumor).finalize(keys)?))
+    let id = rumor.compute_id();
+    let wrap = GiftWrapBuilder::new(keys.public_key(), rumor).expiration(TO_SELF_KEPT);
+    Ok((id, wrap.finalize(keys)?))
 }
 
 fn to_rumor(keys: &Keys, text: &str, tags: impl Iterator<Item = Tag>, now: Timestamp) -> UnsignedEvent {

@@ -1,21 +1,22 @@
 //! Listens to a relay for as long as the program runs: what it has, page by page, and what comes.
 //!
-//! Every event goes into one bounded channel. What is stored waits for room in it; what comes live and finds no
-//! room is asked for again. A connection that is lost is made again, after ever longer pauses.
+//! Events go into two bounded channels: what is stored waits for room in its own; what comes live and finds no room in
+//! the other is asked for again. A connection that is lost is made again, after ever longer pauses.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::StreamExt;
 use grasp_mirror_commands::{clean, with_causes};
-use nostr::prelude::{Event, Filter, MachineReadablePrefix, RelayMessage, RelayUrl, SubscriptionId};
-use nostr_sdk::relay::RelayNotification;
-use tokio::{sync::mpsc, time::sleep};
+use nostr::prelude::{Event, EventId, Filter, MachineReadablePrefix, RelayMessage, RelayUrl, SubscriptionId};
+use nostr_sdk::relay::{Relay, RelayNotification};
+use tokio::{
+    runtime::Handle,
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
 
-use super::{RelayError, Relays, link::Link, read::Pages};
+use super::{RelayError, Relays, known::Known, link::Link, read::Pages};
 
 /// Events of a backlog asked for at once: private messages may be long, and many are strangers'.
 const PAGE: usize = 100;
@@ -25,6 +26,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest one.
 const PAUSE_MAX: Duration = Duration::from_secs(120);
+
+/// How long after a live event found no room everything is asked for again.
+const MISSED: Duration = Duration::from_secs(5);
+
+/// Events taken from one relay's answer about what it has.
+const STORED_MAX: usize = 200_000;
 
 /// A connection that lasted so long was a good one: the next pause is a short one again.
 const STEADY: Duration = Duration::from_secs(60);
@@ -43,7 +50,7 @@ pub enum Heard {
     Reading(RelayUrl),
     /// Everything the relay had has been brought; from now on it is live.
     CaughtUp(RelayUrl),
-    /// The relay cannot be read now; it is tried again.
+    /// The relay cannot be read now, or shows only part of what is asked for; it is tried again.
     Failed(RelayUrl),
 }
 
@@ -55,16 +62,22 @@ pub struct Interest {
     pub parts: Vec<Vec<Filter>>,
 }
 
+/// Where what is heard goes.
+#[derive(Clone, Debug)]
+pub struct Ears {
+    /// Events that come while listening.
+    pub live: mpsc::Sender<Heard>,
+    /// Events that the relay has stored, between [`Heard::Reading`] and [`Heard::CaughtUp`] or [`Heard::Failed`].
+    pub stored: mpsc::Sender<Heard>,
+    /// What need not be heard again; whoever listens fills it.
+    pub known: Arc<Known>,
+}
+
 impl Relays {
-    /// Listens to `relay` until `heard` is closed; dropping the future ends it, too.
+    /// Listens to `relay` until nobody hears it any more; dropping the future ends it, too.
     ///
     /// `interest` is asked at every new connection, so that it can look back from then.
-    pub async fn follow(
-        &self,
-        relay: &RelayUrl,
-        interest: impl Fn() -> Interest,
-        heard: mpsc::Sender<Heard>,
-    ) {
+    pub async fn follow(&self, relay: &RelayUrl, interest: impl Fn() -> Interest, ears: Ears) {
         let link = self.link(relay);
         let pauses = ExponentialBuilder::default()
             .with_min_delay(PAUSE)
@@ -73,9 +86,9 @@ impl Relays {
             .with_jitter();
         let mut pause = pauses.build();
         let mut told = false;
-        while !heard.is_closed() {
+        while !ears.stored.is_closed() {
             let started = Instant::now();
-            let error = link.follow(relay, interest(), &heard).await;
+            let error = link.follow(relay, interest(), &ears).await;
             if started.elapsed() > STEADY {
                 pause = pauses.build();
                 told = false;
@@ -87,7 +100,7 @@ impl Relays {
                 tracing::warn!(%relay, %error, "not listening there now; I keep trying");
                 told = true;
             }
-            if heard.send(Heard::Failed(relay.clone())).await.is_err() {
+            if ears.stored.send(Heard::Failed(relay.clone())).await.is_err() {
                 return;
             }
             sleep(wait).await;
@@ -95,9 +108,28 @@ impl Relays {
     }
 }
 
+/// Subscriptions that end with this, also when whoever holds it is stopped.
+struct Subscribed {
+    relay: Relay,
+    ids: Vec<SubscriptionId>,
+}
+
+impl Drop for Subscribed {
+    fn drop(&mut self) {
+        let (relay, ids) = (self.relay.clone(), std::mem::take(&mut self.ids));
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                for id in ids {
+                    let _ = relay.unsubscribe(&id).await;
+                }
+            });
+        }
+    }
+}
+
 /// How one round on one connection went on.
 enum Round {
-    /// The relay knows now who asks, and may show more.
+    /// The relay may show more when it is asked again.
     Again,
     /// Over, for this reason.
     Over(RelayError),
@@ -105,23 +137,14 @@ enum Round {
 
 impl Link {
     /// Listens on one connection until it is lost; says why.
-    async fn follow(
-        self: &Arc<Self>,
-        relay: &RelayUrl,
-        interest: Interest,
-        heard: &mpsc::Sender<Heard>,
-    ) -> RelayError {
+    async fn follow(self: &Arc<Self>, relay: &RelayUrl, interest: Interest, ears: &Ears) -> RelayError {
         loop {
             if let Err(error) = self.connect_again().await {
                 return error;
             }
-            let ids: Vec<SubscriptionId> =
-                interest.parts.iter().map(|_| SubscriptionId::generate()).collect();
-            let round = self.listen(relay, &interest, &ids, heard).await;
-            for id in &ids {
-                let _ = self.relay.unsubscribe(id).await;
-            }
-            match round {
+            let ids = interest.parts.iter().map(|_| SubscriptionId::generate()).collect();
+            let subscribed = Subscribed { relay: self.relay.clone(), ids };
+            match self.listen(relay, &interest, &subscribed.ids, ears).await {
                 Round::Again => {}
                 Round::Over(error) => return error,
             }
@@ -133,7 +156,7 @@ impl Link {
         relay: &RelayUrl,
         interest: &Interest,
         ids: &[SubscriptionId],
-        heard: &mpsc::Sender<Heard>,
+        ears: &Ears,
     ) -> Round {
         let mut notices = self.relay.notifications();
         for (id, filters) in ids.iter().zip(&interest.parts) {
@@ -143,32 +166,44 @@ impl Link {
                 return Round::Over(self.incomplete(with_causes(&error)));
             }
         }
-        let mut backlog = Some(Box::pin(self.backlog(relay, interest, heard)));
+        let mut backlog = Some(Box::pin(self.backlog(relay, interest, ears)));
         // Something came and there was no room for it.
-        let mut missed = false;
+        let mut missed: Option<Instant> = None;
+        let mut open = ids.len();
+        // What the relay did not want to show is asked for again later.
+        let mut again_at = None;
         loop {
             let notice = tokio::select! {
                 notice = notices.next() => notice,
                 read = async { match &mut backlog { Some(read) => read.await, None => std::future::pending().await } } => {
                     backlog = None;
-                    if let Err(error) = read {
-                        return Round::Over(error);
+                    match read {
+                        Ok(true) => {}
+                        Ok(false) => {
+                            again_at.get_or_insert_with(|| Instant::now() + PAUSE_MAX);
+                        }
+                        Err(error) => return Round::Over(error),
                     }
                     continue;
                 }
-                Ok(room) = heard.reserve(), if missed && backlog.is_none() => {
-                    drop(room);
-                    missed = false;
-                    backlog = Some(Box::pin(self.backlog(relay, interest, heard)));
+                () = sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => {
+                    return Round::Again;
+                }
+                () = sleep_until(missed.unwrap_or_else(Instant::now)), if missed.is_some() && backlog.is_none() => {
+                    missed = None;
+                    backlog = Some(Box::pin(self.backlog(relay, interest, ears)));
                     continue;
                 }
-                () = heard.closed() => return Round::Over(self.incomplete("nobody listens any more")),
+                () = ears.stored.closed() => return Round::Over(self.gone()),
             };
             match notice {
                 Some(RelayNotification::Message { message }) => match *message {
                     RelayMessage::Event { subscription_id, event } if ids.contains(&subscription_id) => {
-                        let event = Box::new(event.into_owned());
-                        missed |= heard.try_send(Heard::Event { relay: relay.clone(), event }).is_err();
+                        let event =
+                            Heard::Event { relay: relay.clone(), event: Box::new(event.into_owned()) };
+                        if ears.live.try_send(event).is_err() {
+                            missed.get_or_insert_with(|| Instant::now() + MISSED);
+                        }
                     }
                     RelayMessage::Closed { subscription_id, message }
                         if ids.contains(&subscription_id)
@@ -176,7 +211,12 @@ impl Link {
                                 != Some(MachineReadablePrefix::AuthRequired) =>
                     {
                         let reason = clean(&message, 300);
-                        return Round::Over(RelayError::Closed { relay: relay.to_string(), reason });
+                        open = open.saturating_sub(1);
+                        if open == 0 {
+                            return Round::Over(RelayError::Closed { relay: relay.to_string(), reason });
+                        }
+                        tracing::warn!(%relay, reason, "the relay does not show everything that is asked for");
+                        again_at.get_or_insert_with(|| Instant::now() + PAUSE_MAX);
                     }
                     _ => {}
                 },
@@ -195,24 +235,52 @@ impl Link {
         }
     }
 
-    /// Brings everything that is stored, and says so.
-    async fn backlog(
-        &self,
-        relay: &RelayUrl,
-        interest: &Interest,
-        heard: &mpsc::Sender<Heard>,
-    ) -> Result<(), RelayError> {
-        let gone = || self.incomplete("nobody listens any more");
-        heard.send(Heard::Reading(relay.clone())).await.map_err(|_| gone())?;
+    /// Brings everything that is stored, and says so. Whether the relay showed all that was asked for.
+    async fn backlog(&self, relay: &RelayUrl, interest: &Interest, ears: &Ears) -> Result<bool, RelayError> {
+        ears.stored.send(Heard::Reading(relay.clone())).await.map_err(|_| self.gone())?;
+        let mut all = true;
         for filter in interest.parts.iter().flatten() {
-            let mut pages = Pages::new(filter.clone(), PAGE);
-            while let Some(events) = pages.next(self).await? {
-                for event in events {
-                    let event = Heard::Event { relay: relay.clone(), event: Box::new(event) };
-                    heard.send(event).await.map_err(|_| gone())?;
+            match self.bring(relay, filter, ears).await {
+                Ok(()) => {}
+                Err(RelayError::Closed { reason, .. }) => {
+                    tracing::debug!(%relay, reason, "not shown");
+                    all = false;
                 }
+                Err(error) => return Err(error),
             }
         }
-        heard.send(Heard::CaughtUp(relay.clone())).await.map_err(|_| gone())
+        let end = if all { Heard::CaughtUp(relay.clone()) } else { Heard::Failed(relay.clone()) };
+        ears.stored.send(end).await.map_err(|_| self.gone())?;
+        Ok(all)
+    }
+
+    /// Brings what `filter` matches and is not known: by negentropy, which nothing can hide from, else page by page.
+    async fn bring(&self, relay: &RelayUrl, filter: &Filter, ears: &Ears) -> Result<(), RelayError> {
+        if let Some(difference) = self.reconcile(filter.clone(), Some(&[])).await? {
+            let new = difference.remote.into_iter().filter(|id| !ears.known.contains(id));
+            let new: Vec<EventId> = new.take(STORED_MAX).collect();
+            for some in new.chunks(PAGE) {
+                let events = self.read_once(vec![Filter::new().ids(some.iter().copied())]).await?;
+                self.hand_over(relay, events, ears).await?;
+            }
+            return Ok(());
+        }
+        let mut pages = Pages::new(filter.clone(), PAGE).wary();
+        while let Some(events) = pages.next(self).await? {
+            self.hand_over(relay, events, ears).await?;
+        }
+        Ok(())
+    }
+
+    async fn hand_over(&self, relay: &RelayUrl, events: Vec<Event>, ears: &Ears) -> Result<(), RelayError> {
+        for event in events.into_iter().filter(|event| !ears.known.contains(&event.id)) {
+            let event = Heard::Event { relay: relay.clone(), event: Box::new(event) };
+            ears.stored.send(event).await.map_err(|_| self.gone())?;
+        }
+        Ok(())
+    }
+
+    fn gone(&self) -> RelayError {
+        self.incomplete("nobody listens any more")
     }
 }

@@ -42,7 +42,7 @@ const RATE_LIMIT_WAIT_MAX: Duration = Duration::from_secs(60);
 const RECONNECTS: u32 = 3;
 
 /// The longest private message that is looked at, in bytes of JSON.
-const PRIVATE_EVENT_MAX: u32 = 512 << 10;
+const PRIVATE_EVENT_MAX: u32 = 128 << 10;
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -54,7 +54,7 @@ pub(super) struct Link {
     writes: DefaultDirectRateLimiter,
     /// Events go one after the other, so that a relay that asks to slow down is heard by all.
     writing: Mutex<()>,
-    attempts: Mutex<Attempts>,
+    attempts: Arc<Mutex<Attempts>>,
 }
 
 /// Connecting is tried by one task at a time, and the first failure is remembered for the others.
@@ -88,7 +88,7 @@ impl Link {
             no_negentropy: AtomicBool::new(false),
             writes: RateLimiter::direct(Quota::per_minute(limits.events_per_minute)),
             writing: Mutex::default(),
-            attempts: Mutex::default(),
+            attempts: Arc::default(),
         }
     }
 
@@ -97,7 +97,7 @@ impl Link {
         if self.relay.status().is_connected() {
             return Ok(());
         }
-        let mut attempts = self.attempts.lock().await;
+        let mut attempts = Arc::clone(&self.attempts).lock_owned().await;
         if let Some((at, error)) = &attempts.failed {
             if self.limits.rest.is_none_or(|rest| at.elapsed() < rest) {
                 return Err(error.clone());
@@ -107,20 +107,27 @@ impl Link {
         if self.relay.status().is_connected() {
             return Ok(());
         }
-        let unreachable =
-            |reason: String| RelayError::Unreachable { relay: self.relay.url().to_string(), reason };
-        let result = if attempts.connected > RECONNECTS {
-            Err(unreachable("the connection was lost again and again".to_owned()))
-        } else {
-            attempts.connected += 1;
-            self.relay
-                .try_connect()
-                .timeout(self.limits.connect_timeout)
-                .await
-                .map_err(|error| unreachable(with_causes(&error)))
-        };
-        attempts.failed = result.as_ref().err().map(|error| (Instant::now(), error.clone()));
-        result
+        let (relay, url) = (self.relay.clone(), self.relay.url().to_string());
+        let patience = self.limits.connect_timeout;
+        // For as long as a program runs, connections come and go.
+        let keeps_on = self.limits.rest.is_some();
+        // In a task of its own: whoever waits for it may lose patience, and a connection that is given up half-way
+        // would count as being made for ever.
+        let connecting = tokio::spawn(async move {
+            let failed = if !keeps_on && attempts.connected > RECONNECTS {
+                Some("the connection was lost again and again".to_owned())
+            } else {
+                attempts.connected += 1;
+                relay.try_connect().timeout(patience).await.err().map(|error| with_causes(&error))
+            };
+            let failed =
+                failed.map(|reason| RelayError::Unreachable { relay: relay.url().to_string(), reason });
+            attempts.failed = failed.clone().map(|error| (Instant::now(), error));
+            failed.map_or(Ok(()), Err)
+        });
+        connecting.await.unwrap_or_else(|error| {
+            Err(RelayError::Unreachable { relay: url, reason: format!("connecting broke: {error}") })
+        })
     }
 
     /// Connects unless connected, whatever happened before.

@@ -8,6 +8,7 @@
 
 pub mod direct;
 pub mod follow;
+pub mod known;
 mod link;
 pub mod nip05;
 pub mod nip11;
@@ -133,6 +134,14 @@ impl Relays {
         let make =
             || Arc::new(Link::new(url, self.database.clone(), &self.addresses, &self.keys, self.limits));
         Arc::clone(links.entry(url.clone()).or_insert_with(make))
+    }
+
+    /// Closes the connection to `url` and forgets it.
+    pub fn leave(&self, url: &RelayUrl) {
+        let link = self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(url);
+        if let Some(link) = link {
+            link.relay.disconnect();
+        }
     }
 
     /// Brings everything `filter` matches at `url` into the database: by negentropy (NIP-77) where the relay

@@ -35,30 +35,55 @@ pub(super) struct Pages {
     size: usize,
     seen: HashSet<EventId>,
     until: Option<Timestamp>,
+    /// Whether an empty page may hide older events.
+    wary: bool,
+    /// Whether one second is looked at by itself.
+    second: bool,
     ended: bool,
 }
+
+/// Events of one second asked for.
+const SECOND: usize = 5_000;
+
+/// How far back the search goes on behind an empty page, in seconds, where strangers may have filled it.
+const STEP_SECS: u64 = 12 * 3_600;
 
 impl Pages {
     /// At most `size` events a page.
     pub(super) fn new(filter: Filter, size: usize) -> Self {
         let until = filter.until;
-        Self { filter, size, seen: HashSet::new(), until, ended: false }
+        Self { filter, size, seen: HashSet::new(), until, wary: false, second: false, ended: false }
+    }
+
+    /// For what anyone can write: nostr-sdk drops what is too long or expired before it can be counted, so a page of
+    /// that looks empty. Older pages are asked for all the same, back to the filter's `since`.
+    pub(super) fn wary(self) -> Self {
+        Self { wary: true, ..self }
     }
 
     /// The next events that no page had before; `None` at the end.
     pub(super) async fn next(&mut self, link: &Link) -> Result<Option<Vec<Event>>, RelayError> {
         while !self.ended {
-            let mut page = self.filter.clone().limit(self.size);
+            let mut page = self.filter.clone().limit(if self.second { SECOND } else { self.size });
             page.until = self.until;
+            if self.second {
+                page.since = self.until;
+            }
             let events = link.read_once(vec![page]).await?;
             let oldest = events.iter().map(|event| event.created_at).min();
             let brought = events.len();
             let fresh: Vec<Event> = events.into_iter().filter(|event| self.seen.insert(event.id)).collect();
             match oldest {
-                None => self.ended = true,
-                // A page full of one second's events would come again and again: step over that second.
-                Some(oldest) if fresh.is_empty() => {
-                    self.ended = brought < self.size || oldest.as_secs() == 0;
+                None => self.step_back(),
+                // A page full of one second's events would come again and again: look at that second alone, then
+                // step over it.
+                Some(oldest) if fresh.is_empty() && self.wary && !self.second => {
+                    self.second = true;
+                    self.until = Some(oldest);
+                }
+                Some(oldest) if fresh.is_empty() || self.second => {
+                    self.second = false;
+                    self.ended = brought < self.size && !self.wary || oldest.as_secs() == 0;
                     self.until = Some(Timestamp::from_secs(oldest.as_secs().saturating_sub(1)));
                 }
                 oldest => self.until = oldest,
@@ -68,6 +93,14 @@ impl Pages {
             }
         }
         Ok(None)
+    }
+
+    fn step_back(&mut self) {
+        let until = self.until.unwrap_or_else(Timestamp::now).as_secs();
+        let since = self.filter.since.filter(|since| self.wary && since.as_secs() < until);
+        self.second = false;
+        self.ended = since.is_none();
+        self.until = Some(Timestamp::from_secs(until.saturating_sub(STEP_SECS)));
     }
 }
 
@@ -85,7 +118,10 @@ impl Link {
         self.connect().await?;
         let id = SubscriptionId::generate();
         let mut notices = self.relay.notifications();
-        let close = SubscribeAutoCloseOptions::default().exit_policy(ReqExitPolicy::ExitOnEOSE);
+        // One that is given up here ends by itself when the relay has been silent.
+        let close = SubscribeAutoCloseOptions::default()
+            .exit_policy(ReqExitPolicy::ExitOnEOSE)
+            .idle_timeout(Some(self.limits.stall_timeout));
         self.relay
             .subscribe(filters)
             .with_id(id.clone())
@@ -137,9 +173,6 @@ impl Link {
                 _ => {}
             }
         };
-        if result.is_err() {
-            let _ = self.relay.unsubscribe(&id).await;
-        }
         result.map(|()| events)
     }
 
@@ -194,7 +227,7 @@ impl Link {
 
     /// Compares `items`, or else what the database holds for `filter`, with what the relay holds (NIP-77), and
     /// moves nothing. `None` when the relay does not speak it.
-    async fn reconcile(
+    pub(super) async fn reconcile(
         &self,
         filter: Filter,
         items: Option<&[(EventId, Timestamp)]>,

@@ -1,9 +1,9 @@
 //! Someone who talks to the bot by direct message, in both protocols.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     ops::Deref,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -69,7 +69,8 @@ pub struct Chat {
     bot: PublicKey,
     asks_at: Vec<String>,
     hears_at: Vec<String>,
-    asked: AtomicU64,
+    /// When each text was asked last.
+    asked: Mutex<HashMap<String, Timestamp>>,
 }
 
 impl Deref for Chat {
@@ -89,7 +90,7 @@ impl Chat {
             bot: mirror.bot_pubkey(),
             asks_at: Vec::new(),
             hears_at: Vec::new(),
-            asked: AtomicU64::new(0),
+            asked: Mutex::default(),
         }
     }
 
@@ -211,9 +212,21 @@ impl Chat {
         }
     }
 
-    /// Asks now. The same text twice in a second is the same question.
+    /// Asks now; the same words again are another question.
+    ///
+    /// # Panics
+    ///
+    /// Never: no holder of the lock does.
     pub async fn ask(&self, protocol: Protocol, text: &str) -> Question {
-        let question = self.question_at(protocol, text, Timestamp::now());
+        let asked_at = {
+            let mut asked = self.asked.lock().unwrap();
+            // In the same second it would be the same rumor.
+            let again = asked.get(text).map_or(Timestamp::zero(), |last| *last + 1_u64);
+            let at = Timestamp::now().max(again);
+            asked.insert(text.to_owned(), at);
+            at
+        };
+        let question = self.question_at(protocol, text, asked_at);
         self.send(&question).await;
         question
     }
@@ -224,10 +237,23 @@ impl Chat {
         self.answers(&question, 1).await.swap_remove(0).text
     }
 
+    /// Asks for a resync in these words; waits for its end, and returns what was said then.
+    ///
+    /// # Panics
+    ///
+    /// When the bot does not say once that it begins, and once what came of it.
+    pub async fn resync(&self, text: &str) -> String {
+        let question = self.ask(Protocol::Nip17, text).await;
+        let answers = self.answers(&question, 2).await;
+        // Both may be of the same second.
+        let mut ends = answers.iter().filter(|answer| !answer.text.contains("I'll tell you when it is done"));
+        let (Some(end), None) = (ends.next(), ends.next()) else { panic!("one end in {answers:#?}") };
+        end.text.clone()
+    }
+
     /// Waits until the bot has answered something asked now; it has then heard what was sent before.
     pub async fn catch_up(&self) {
-        let number = self.asked.fetch_add(1, Ordering::Relaxed);
-        self.answer_to(Protocol::Nip17, &format!("status no-such-repository-{number}")).await;
+        self.answer_to(Protocol::Nip17, "status no-such-repository").await;
     }
 
     /// All the bot has said to this person, each message once, oldest first.

@@ -77,6 +77,8 @@ struct Shared {
     faults: Mutex<Vec<(String, Fault)>>,
     /// Counts up when live connections are to be dropped.
     drops: watch::Sender<u64>,
+    /// Whether answers are held back.
+    silent: watch::Sender<bool>,
 }
 
 /// The proxy; gone, with its connections, when dropped.
@@ -117,6 +119,7 @@ impl Proxy {
             below: path.to_owned(),
             faults: Mutex::default(),
             drops: watch::Sender::new(0),
+            silent: watch::Sender::new(false),
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self { address, shared, task }
@@ -152,6 +155,11 @@ impl Proxy {
     /// All is well again for new connections.
     pub fn heal(&self) {
         lock(&self.shared.faults).clear();
+    }
+
+    /// Holds back all answers, also on live connections, or lets them through again.
+    pub fn silence(&self, silent: bool) {
+        self.shared.silent.send_replace(silent);
     }
 
     /// Drops every live connection.
@@ -320,6 +328,7 @@ async fn down(
             return to_client.lock().await.shutdown().await;
         }
         let mut piece = buffer[..read].to_vec();
+        shared.silent.subscribe().wait_for(|silent| !silent).await.ok();
         let now = *lock(limits);
         let cut = take(&mut piece, now.down_left);
         lock(limits).down_left = now.down_left.map(|left| left.saturating_sub(piece.len() as u64));
