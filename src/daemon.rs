@@ -141,7 +141,7 @@ pub async fn run(
     };
     let mut watchdog = interval(sd_notify::watchdog_enabled().map_or(WATCHDOG_MAX, |period| period / 2));
     let watched = sd_notify::watchdog_enabled().is_some();
-    daemon.begin_if_due();
+    daemon.begin_if_due().await;
     notify(&[NotifyState::Ready]);
     tracing::info!(bot = npub(&keys.public_key()), "ready");
     let mut ended = Ok(());
@@ -166,7 +166,7 @@ pub async fn run(
             Happened::HangUp => daemon.reload(&reload).await,
             Happened::Tick => notify(&[NotifyState::Watchdog]),
         }
-        daemon.begin_if_due();
+        daemon.begin_if_due().await;
     }
     tracing::info!("stopping");
     notify(&[NotifyState::Stopping]);
@@ -219,13 +219,15 @@ impl Daemon {
     }
 
     /// Starts a cycle when one is due, none is running, and writing is not paused.
-    fn begin_if_due(&mut self) {
+    async fn begin_if_due(&mut self) {
         if self.running.is_some() {
             return;
         }
         let Some(settings) = self.doors.settings.borrow_and_update().clone() else { return };
         if settings.paused {
             self.due = None;
+            let waiting: Vec<Waiting> = self.queue.drain(..).collect();
+            self.fail(waiting, "I was told to pause").await;
             return;
         }
         if !self.queue.is_empty() {
@@ -309,8 +311,6 @@ impl Daemon {
         match &mut self.running {
             _ if settings.paused => {
                 self.drop_cycle().await;
-                let waiting: Vec<Waiting> = self.queue.drain(..).collect();
-                self.fail(waiting, "I was told to pause").await;
             }
             Some(running) if takes_away(&running.settings, &settings) => self.drop_cycle().await,
             Some(running) if settings != running.settings => {

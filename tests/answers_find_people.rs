@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use grasp_mirror_testkit::{Chat, Mirror, Protocol, TestRelay};
-use nostr::{event::Kind, filter::Filter};
+use nostr::{event::Kind, filter::Filter, types::Timestamp};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -17,7 +17,8 @@ async fn answers_go_where_people_read() {
     let ada = Chat::new(&mirror).asks_at(&inbox).hears_at(&home);
     ada.introduce(&index).await;
     let bob = Chat::new(&mirror).asks_at(&inbox).hears_at(&inbox);
-    let daemon = mirror.obeys(&ada).obeys(&bob).daemon().await;
+    let mirror = mirror.obeys(&ada).obeys(&bob);
+    let daemon = mirror.daemon().await;
     for who in [&ada, &bob] {
         for protocol in [Protocol::Nip17, Protocol::Nip04] {
             who.answer_to(protocol, "version").await;
@@ -31,6 +32,10 @@ async fn answers_go_where_people_read() {
         0,
         "a relay that she does not read need not know who writes to her"
     );
+    // Nor does a wrap say from whom it is, or when it was sealed.
+    let wraps = home.served(Filter::new().kind(Kind::GiftWrap)).await;
+    let [wrap] = wraps.as_slice() else { panic!("one wrap in {wraps:#?}") };
+    assert!(!wrap.as_json().contains(&mirror.bot_pubkey().to_hex()) && wrap.created_at <= Timestamp::now());
     daemon.stop().await;
 }
 
@@ -50,5 +55,20 @@ async fn an_operator_may_want_no_answers_elsewhere() {
     bob.introduce(&inbox).await;
     let daemon = mirror.daemon().await;
     bob.answers(&question, 1).await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_delivered_is_tried_again() {
+    let (inbox, home) = tokio::join!(TestRelay::start(), TestRelay::start());
+    let mirror = Mirror::new(BINARY).uses(&inbox);
+    let ada = Chat::new(&mirror).asks_at(&inbox).hears_at(&home);
+    ada.introduce(&inbox).await;
+    let mut daemon = mirror.obeys(&ada).daemon().await;
+    home.stop().await;
+    let question = ada.ask(Protocol::Nip17, "version").await;
+    daemon.wait_log(home.url(), Duration::from_secs(30)).await;
+    home.resume().await;
+    ada.answers(&question, 1).await;
     daemon.stop().await;
 }

@@ -42,6 +42,14 @@ async fn new_settings_count_and_broken_ones_do_not() {
     assert!(list.contains("Authors (1)"), "{list}");
     assert_eq!(ada.answers_now(&late).await, []);
 
+    // Another pace: the default is an hour.
+    let mirror = mirror.set("bot.cycle_interval_secs", 1);
+    mirror.write_config();
+    let number = async || mirror.status_json().await["cycle"]["number"].as_u64();
+    let before = number().await;
+    daemon.reload();
+    look::wait_until(SOON, "it is quicker", async || number().await > before.map(|number| number + 3)).await;
+
     // Another inbox.
     let inbox = TestRelay::start().await;
     let eve = Chat::new(&mirror).asks_at(&inbox).hears_at(&inbox);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use grasp_mirror_testkit::{Protocol, Scene, look};
+use grasp_mirror_testkit::{Owner, Protocol, Scene, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -59,6 +59,15 @@ async fn every_command(protocol: Protocol) {
     .await;
     asks(&format!("why hello {}", scene.b.authority()), &[&scene.b.authority(), "in sync (namespace)"]).await;
     asks("why hallo", &["hallo"]).await;
+
+    // A name that fits two is answered with both.
+    let twin = Owner::new("hello").at_home_on(&scene.relay);
+    twin.announce(twin.announcement().at(&scene.a), &scene.relay).await;
+    asks(&format!("watch {}", twin.npub()), &["Watching", "1 repository"]).await;
+    let [one, other] = [&scene.owner, &twin].map(|owner| owner.npub().chars().take(10).collect::<String>());
+    asks("Why hello", &[&one, &other]).await;
+    asks(&format!("status {}/hello", scene.owner.npub()), &["in sync on 2 of 2 servers"]).await;
+    asks(&format!("unwatch {}", twin.npub()), &["No longer watching"]).await;
 
     asks("pause", &["Paused"]).await;
     asks("Pause", &["Already paused"]).await;

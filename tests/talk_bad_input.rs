@@ -1,6 +1,6 @@
 //! Whatever arrives in place of a message, the bot lives, does nothing of it, and repeats none of it raw.
 
-use grasp_mirror_testkit::{Chat, Mirror, Person, Protocol, TestRelay, junk};
+use grasp_mirror_testkit::{Chat, Mirror, Owner, Person, Protocol, TestRelay, junk};
 use nostr::{
     event::{Kind, Tag},
     types::Timestamp,
@@ -46,20 +46,35 @@ async fn junk_does_nothing() {
     assert!(!log.contains(&some), "the log repeats what was sent");
 }
 
+const RAW: &str = "sta\u{202e}tus\u{7}\u{1b}[31m\u{0}\u{200b}\u{2066}x";
+
+fn expect_clean(answer: &str) {
+    let bad = |c: char| (c.is_control() && c != '\n') || "\u{202e}\u{200b}\u{2066}".contains(c);
+    assert!(!answer.contains(bad), "{answer:?}");
+}
+
 #[tokio::test]
 async fn what_is_repeated_is_clean() {
     let relay = TestRelay::start().await;
-    let mirror = Mirror::new(BINARY).uses(&relay);
-    let ada = Chat::at(&mirror, &relay).await;
-    let daemon = mirror.obeys(&ada).daemon().await;
-    let raw = "sta\u{202e}tus\u{7}\u{1b}[31m\u{0}\u{200b}\u{2066}x";
+    let (mirror, ada) = Mirror::new(BINARY).uses(&relay).commanded_at(&relay).await;
+    let daemon = mirror.daemon().await;
     for protocol in [Protocol::Nip17, Protocol::Nip04] {
-        for text in [raw.to_owned(), format!("status {raw}"), format!("version {raw}")] {
-            let answer = ada.answer_to(protocol, &text).await;
-            let bad = |c: char| (c.is_control() && c != '\n') || "\u{202e}\u{200b}\u{2066}".contains(c);
-            assert!(!answer.contains(bad), "{answer:?}");
+        for text in [RAW.to_owned(), format!("status {RAW}"), format!("version {RAW}")] {
+            expect_clean(&ada.answer_to(protocol, &text).await);
         }
     }
+    // Neither do people the bot watches get to write into the answers.
+    let owner = Owner::new(&RAW.replace('\u{0}', "")).at_home_on(&relay);
+    let profile = serde_json::json!({ "name": RAW, "display_name": RAW }).to_string();
+    relay.send(&owner.sign(0, &profile, &[])).await.expect_accepted();
+    owner.announce(owner.announcement().clone_url("https://example.invalid/x.git"), &relay).await;
+    relay.send(&owner.state()).await.expect_accepted();
+    let naddr = format!("watch {}", owner.coordinate());
+    let npub = format!("watch {}", owner.npub());
+    for text in [&naddr, &npub, "list", "status", "why sta", &format!("why \"{}\"", owner.d)] {
+        expect_clean(&ada.answer_to(Protocol::Nip17, text).await);
+    }
+    expect_clean(&ada.resync("resync").await);
     let log = daemon.stop().await;
     assert!(!log.contains(['\u{202e}', '\u{1b}', '\u{0}']), "{log:?}");
 }

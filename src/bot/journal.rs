@@ -17,6 +17,8 @@ use crate::{
 /// How long a command may take.
 const COMMAND: Duration = Duration::from_secs(30);
 
+const STOPPED: &str = "! I was stopped each time I tried that. Have a look at my log.";
+
 /// Where the records of questions are.
 const PREFIX: &str = "journal/";
 
@@ -74,9 +76,14 @@ impl Bot {
             }
             Admission::TooNew => {
                 tracing::info!(question = %id, %from, "a command from the future is not run");
-                return Ok(());
+                // Nor when its time has come.
+                return self.note_answered(id, question.asked_at).await;
             }
             Admission::Run => {}
+        }
+        if parse(&question.text).is_err() && self.not_understood.check_key(&from).is_err() {
+            tracing::warn!(%from, "too much in a minute that is no command; some of it is not answered");
+            return self.note_answered(id, question.asked_at).await;
         }
         let entry = Entry::received(id, question.asked_at, event, relay);
         self.records.write(&record(id), &entry).await?;
@@ -98,12 +105,8 @@ impl Bot {
     }
 
     async fn work_off(&mut self, question: &Question) -> Result<(), CycleError> {
-        let Some(entry) = self.entries.get_mut(&question.id) else { return Ok(()) };
-        entry.attempts = entry.attempts.saturating_add(1);
-        let (attempts, entry) = (entry.attempts, entry.clone());
-        self.records.write(&record(question.id), &entry).await?;
-        let done: Done = if attempts > ATTEMPTS {
-            "! I was stopped each time I tried that. Have a look at my log.".to_owned().into()
+        let done: Done = if self.attempt(question.id).await? > ATTEMPTS {
+            STOPPED.to_owned().into()
         } else {
             match timeout(COMMAND, Box::pin(self.carry_out(&question.text))).await {
                 Ok(done) => done,
@@ -118,6 +121,15 @@ impl Bot {
         Ok(())
     }
 
+    /// Writes down that a command is begun; returns how often it was.
+    async fn attempt(&mut self, id: EventId) -> Result<u32, CycleError> {
+        let Some(entry) = self.entries.get_mut(&id) else { return Ok(0) };
+        entry.attempts = entry.attempts.saturating_add(1);
+        let entry = entry.clone();
+        self.records.write(&record(id), &entry).await?;
+        Ok(entry.attempts)
+    }
+
     fn request(&self, request: Request) {
         if let Err(error) = self.daemon.requests.try_send(request) {
             tracing::error!(%error, "too much is asked for at once");
@@ -126,6 +138,9 @@ impl Bot {
 
     /// A resync that was under way when the program stopped: its start was told already.
     async fn begin_again(&mut self, question: &Question) -> Result<(), CycleError> {
+        if self.attempt(question.id).await? > ATTEMPTS {
+            return self.answer(question, STOPPED, Stage::Answered).await;
+        }
         let done = Box::pin(self.carry_out(&question.text)).await;
         match done.resync {
             Some(repositories) => {
@@ -145,7 +160,10 @@ impl Bot {
         let Some(entry) = self.entries.get(&question).filter(|entry| entry.stage == Stage::Running) else {
             return Ok(());
         };
-        let Some(question) = self.question(entry) else { return Ok(()) };
+        let Some(question) = self.question(entry) else {
+            // Whoever asked may not command the bot any more.
+            return self.close_entry(question, [], Stage::Answered).await;
+        };
         let scope = match parse(&question.text) {
             Ok(Command::Resync(scope)) => scope,
             _ => Scope::All,

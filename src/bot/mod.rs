@@ -21,10 +21,11 @@ use std::{
     time::Duration,
 };
 
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use nostr::prelude::{EventId, Filter, Keys, Kind, PublicKey, RelayUrl, Timestamp};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{interval, timeout},
 };
 
@@ -60,6 +61,10 @@ const STALL: Duration = Duration::from_secs(10);
 /// Events sent to one relay in a minute: answers, lists and reports. Ordinary relays allow more than GRASP servers.
 const PER_MINUTE: NonZeroU32 = NonZeroU32::new(240).unwrap();
 
+/// Messages of one person that are no commands and are answered all the same, in a minute. Two programs that answer
+/// each other would never stop.
+const NOT_UNDERSTOOD: NonZeroU32 = NonZeroU32::new(20).unwrap();
+
 /// How long the start may wait for relays before the first cycle begins.
 const START: Duration = Duration::from_secs(8);
 
@@ -91,7 +96,9 @@ pub struct Bot {
     arrivals: mpsc::Receiver<Arrival>,
     /// The inbox, letters on their way, events being published: ends with the bot.
     tasks: JoinSet<()>,
+    looking_after: AbortHandle,
     slots: Arc<Semaphore>,
+    not_understood: DefaultKeyedRateLimiter<PublicKey>,
     sent: (mpsc::Sender<Sent>, mpsc::Receiver<Sent>),
     notices: (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
     self_test: SelfTest,
@@ -133,13 +140,13 @@ impl Bot {
         }
         let mut tasks = JoinSet::new();
         let (noticing, mut notices) = mpsc::channel(QUEUE);
-        tasks.spawn(own.clone().look_after(noticing.clone()));
+        let looking_after = tasks.spawn(own.clone().look_after(noticing.clone()));
         if timeout(START, notices.recv()).await.is_err() {
             tracing::warn!(
                 "the bot's relays are slow; what they have of its profile and lists counts as soon as it is read"
             );
         }
-        let allowed = allowed_in(config);
+        let allowed = allowed_in(config, keys.public_key());
         if allowed.is_empty() {
             tracing::warn!("nobody may command the bot: MIRROR_ALLOWED_NPUBS is empty");
         }
@@ -167,7 +174,9 @@ impl Bot {
             followed: JoinSet::new(),
             arrivals,
             tasks,
+            looking_after,
             slots: Post::slots(),
+            not_understood: RateLimiter::keyed(Quota::per_minute(NOT_UNDERSTOOD)),
             sent: mpsc::channel(QUEUE),
             notices: (noticing, notices),
             self_test: SelfTest::default(),
@@ -211,7 +220,9 @@ impl Bot {
                     self.send_alerts().await
                 }
                 Some(ended) = self.tasks.join_next() => {
-                    if let Err(error) = ended {
+                    if let Err(error) = ended
+                        && error.is_panic()
+                    {
                         tracing::error!(%error, "a task of the bot's has broken");
                     }
                     Ok(())
@@ -236,7 +247,7 @@ impl Bot {
             }
             Arrival::Answered { question, at } => self.note_answered(question, at).await?,
             Arrival::Delivered { relay, id } => {
-                self.self_test.came_back(&relay, id);
+                self.self_test.came_back(id);
                 self.daemon.silent.send_if_modified(|silent| silent.remove(&relay));
             }
             Arrival::OwnWord => self.obey_own_word().await?,
@@ -287,7 +298,7 @@ impl Bot {
         for gone in before.difference(&relays_of(&self.own.config)) {
             self.own.relays.leave(gone);
         }
-        let allowed = allowed_in(&self.own.config);
+        let allowed = allowed_in(&self.own.config, self.own.keys.public_key());
         self.allowed.send_if_modified(|now| std::mem::replace(now, allowed.clone()) != allowed);
         self.follow();
         self.settle();
@@ -297,7 +308,9 @@ impl Bot {
 
     /// Reads and publishes the bot's own events beside everything else: some relay may be slow.
     fn settle(&mut self) {
-        self.tasks.spawn(self.own.clone().look_after(self.notices.0.clone()));
+        // One at a time: an older one may know an older configuration.
+        self.looking_after.abort();
+        self.looking_after = self.tasks.spawn(self.own.clone().look_after(self.notices.0.clone()));
     }
 
     /// Does what the bot's newest lists say.
@@ -324,11 +337,7 @@ impl Bot {
     }
 
     /// Changes what the bot is to do as `command` says, and publishes it.
-    async fn change(
-        &mut self,
-        command: String,
-        change: impl FnOnce(&mut Settings),
-    ) -> Result<(), OrderError> {
+    async fn change(&mut self, command: String, change: impl Fn(&mut Settings)) -> Result<(), OrderError> {
         let (settings, signed) = self.own.change(change).await?;
         self.daemon.settings.send_replace(Some(settings));
         let (own, notices) = (self.own.clone(), self.notices.0.clone());
@@ -374,8 +383,9 @@ impl Bot {
 }
 
 /// Who may command the bot.
-fn allowed_in(config: &Config) -> BTreeSet<PublicKey> {
-    config.environment.allowed.iter().copied().collect()
+fn allowed_in(config: &Config, bot: PublicKey) -> BTreeSet<PublicKey> {
+    // It would answer its own answers.
+    config.environment.allowed.iter().copied().filter(|key| *key != bot).collect()
 }
 
 /// Where the bot listens.

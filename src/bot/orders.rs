@@ -37,6 +37,9 @@ pub(super) enum OrderError {
     /// It is not known yet what is to be changed.
     #[error("my relays do not show me my own lists, which I would replace")]
     Unread,
+    /// Somebody else keeps changing the same list.
+    #[error("another client changes the same list at the same time")]
+    Overtaken,
 }
 
 impl From<StoreError> for OrderError {
@@ -77,7 +80,7 @@ impl Bot {
         match self.obey(command.clone()).await {
             Ok(done) => done,
             Err(error) => {
-                tracing::error!(%command, %error, "a command failed");
+                tracing::error!(command = command.name(), %error, "a command failed");
                 failure::failed(&command, &error.to_string(), "Nothing was changed. Send it again later.")
                     .into()
             }
@@ -159,7 +162,7 @@ impl Bot {
         }
         self.first_look(owner).await;
         let known = cycle::known(&self.own.config, &self.own.store, &bot, &meant).await?;
-        self.change(said, |settings| settings.watched.add(meant)).await?;
+        self.change(said, |settings| settings.watched.add(meant.clone())).await?;
         Ok(Watched::Added { repos: known.repositories.len() })
     }
 

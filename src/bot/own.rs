@@ -41,6 +41,9 @@ const SECOND_CHANCE: Duration = Duration::from_secs(6);
 /// And then, while none of them can be.
 const FURTHER_CHANCES: Duration = Duration::from_secs(20);
 
+/// How often a list is changed anew when a newer one came in between.
+const TRIES: usize = 3;
+
 /// How long a command that changes a list waits until it is known what the list says.
 const KNOWN: Duration = Duration::from_secs(25);
 
@@ -102,7 +105,8 @@ impl Own {
     /// A relay that cannot be read may have what must not be replaced by a first profile or first lists, so on a blank
     /// machine it gets a second chance.
     pub(super) async fn look_after(self, notices: mpsc::Sender<Notice>) {
-        let mut chance = Chance::First;
+        let unreadable = *self.known.borrow() == Known::Unreadable;
+        let mut chance = if unreadable { Chance::Later } else { Chance::First };
         loop {
             let settled = self.settle(chance).await;
             // Nobody listens any more when the program stops.
@@ -182,7 +186,7 @@ impl Own {
     /// would replace them. [`OrderError::Cycle`] when the store fails.
     pub(super) async fn change(
         &self,
-        change: impl FnOnce(&mut Settings),
+        change: impl Fn(&mut Settings),
     ) -> Result<(Settings, Vec<Event>), OrderError> {
         if self.is_blank().await? {
             let mut known = self.known.subscribe();
@@ -190,12 +194,20 @@ impl Own {
             waited.map_err(|_| OrderError::Unread)?.map_err(|_| OrderError::Unread)?;
         }
         let _writing = self.writing.lock().await;
-        let word = self.word().await?;
-        let mut settings = word.settled.settings.clone();
-        change(&mut settings);
-        let told = Told { paused: settings.paused, ..word.settled.told.clone() };
-        let signed = self.sign(word.drafts(&settings, &told, &self.keys, Timestamp::now())?).await?;
-        Ok((settings, signed))
+        for _ in 0..TRIES {
+            let word = self.word().await?;
+            let mut settings = word.settled.settings.clone();
+            change(&mut settings);
+            let told = Told { paused: settings.paused, ..word.settled.told.clone() };
+            let drafts = word.drafts(&settings, &told, &self.keys, Timestamp::now())?;
+            let wanted = drafts.len();
+            let signed = self.sign(drafts).await?;
+            // Another client may have published a newer list in between.
+            if signed.len() == wanted {
+                return Ok((settings, signed));
+            }
+        }
+        Err(OrderError::Overtaken)
     }
 
     /// Publishes `events` on the bot's relays; one that does not take them now gets them after the next cycle.
@@ -245,12 +257,14 @@ impl Own {
         Ok(())
     }
 
+    /// Signs and stores; returns what the store took.
     async fn sign(&self, drafts: impl IntoIterator<Item = Draft>) -> Result<Vec<Event>, CycleError> {
         let mut signed = Vec::new();
         for draft in drafts {
             let event = draft.sign(&self.keys)?;
-            self.store.save(&event).await?;
-            signed.push(event);
+            if self.store.save(&event).await? {
+                signed.push(event);
+            }
         }
         Ok(signed)
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use nostr::prelude::{EventId, RelayUrl, Timestamp};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Bot;
 use crate::relay::direct;
@@ -36,11 +36,9 @@ impl SelfTest {
         self.until
     }
 
-    /// The message `id` came back from `relay`.
-    pub(super) fn came_back(&mut self, relay: &RelayUrl, id: EventId) {
-        if self.waiting.get(relay) == Some(&id) {
-            self.waiting.remove(relay);
-        }
+    /// The message `id` came back. Relays may pass it on to each other: it does not matter from which.
+    pub(super) fn came_back(&mut self, id: EventId) {
+        self.waiting.retain(|_, waiting| *waiting != id);
     }
 }
 
@@ -54,9 +52,8 @@ impl Bot {
                     self.self_test.waiting.insert(relay.clone(), id);
                     let relays = Arc::clone(&self.own.relays);
                     self.tasks.spawn(async move {
-                        if let Err(error) = relays.send(&relay, &wrap).await {
-                            tracing::debug!(%relay, %error, "the test message was not taken");
-                        }
+                        let sent = timeout(PATIENCE, relays.send(&relay, &wrap)).await;
+                        tracing::debug!(%relay, ?sent, "a test message");
                     });
                 }
                 Err(error) => tracing::error!(%error, "no test message can be written"),

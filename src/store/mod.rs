@@ -5,6 +5,7 @@
 //! second format on the disk. One daemon at a time works on a data folder ([`lock`]); readers such as `status`
 //! may stand beside it, as LMDB allows.
 
+mod database;
 pub mod lock;
 pub mod records;
 
@@ -16,6 +17,8 @@ use std::{
 use nostr::prelude::{Event, Filter};
 use nostr_database::NostrDatabase;
 use nostr_lmdb::NostrLmdb;
+
+use self::database::Database;
 
 /// Why the store cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +55,7 @@ pub enum StoreError {
 /// The event database of one data folder.
 #[derive(Clone, Debug)]
 pub struct Store {
-    database: Arc<NostrLmdb>,
+    database: Arc<Database>,
 }
 
 impl Store {
@@ -64,23 +67,22 @@ impl Store {
     pub async fn open(data_dir: &Path) -> Result<Self, StoreError> {
         let path = data_dir.join("events");
         std::fs::create_dir_all(&path).map_err(|source| StoreError::Folder { path: path.clone(), source })?;
-        Ok(Self { database: Arc::new(NostrLmdb::open(path).await?) })
+        Ok(Self { database: Arc::new(Database(NostrLmdb::open(path).await?)) })
     }
 
     /// The database as relays take it, to save what they bring.
     #[must_use]
     pub fn database(&self) -> Arc<dyn NostrDatabase> {
-        Arc::<NostrLmdb>::clone(&self.database)
+        Arc::<Database>::clone(&self.database)
     }
 
-    /// Saves an event that was verified already.
+    /// Saves an event that was verified already. Whether it is new, and nothing newer stands in its place.
     ///
     /// # Errors
     ///
     /// [`StoreError::Database`].
-    pub async fn save(&self, event: &Event) -> Result<(), StoreError> {
-        self.database.save_event(event).await?;
-        Ok(())
+    pub async fn save(&self, event: &Event) -> Result<bool, StoreError> {
+        Ok(self.database.save_event(event).await?.is_success())
     }
 
     /// All stored events that match `filter`, newest first.

@@ -1,0 +1,100 @@
+//! nostr-lmdb, kept from the one kind of event that breaks it.
+//!
+//! A deletion request (kind 5) for a coordinate with a very long identifier becomes a key that LMDB does not take, and
+//! nostr-lmdb then drops everything else that was to be saved in the same moment. Anyone can send one.
+
+use std::{collections::BTreeSet, future::Future, pin::Pin};
+
+use nostr::prelude::{Event, EventId, Filter, Kind, Timestamp};
+use nostr_database::{
+    DatabaseEventStatus, Features, NostrDatabase, RejectedReason, SaveEventStatus, error::Error,
+};
+use nostr_lmdb::NostrLmdb;
+
+/// The longest identifier in a coordinate that is to be deleted, in bytes: LMDB's keys have 511, and kind and author
+/// take 35 of them.
+const IDENTIFIER_MAX: usize = 400;
+
+#[derive(Debug)]
+pub(super) struct Database(pub(super) NostrLmdb);
+
+type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+fn breaks_it(event: &Event) -> bool {
+    event.kind == Kind::EventDeletion
+        && event.tags.coordinates().any(|coordinate| coordinate.identifier.len() > IDENTIFIER_MAX)
+}
+
+impl NostrDatabase for Database {
+    fn backend(&self) -> &'static str {
+        self.0.backend()
+    }
+
+    fn features(&self) -> Features {
+        self.0.features()
+    }
+
+    fn save_event<'a>(&'a self, event: &'a Event) -> Answer<'a, SaveEventStatus> {
+        if breaks_it(event) {
+            tracing::debug!(event = %event.id, "a deletion request that cannot be kept");
+            return Box::pin(async { Ok(SaveEventStatus::Rejected(RejectedReason::Other)) });
+        }
+        self.0.save_event(event)
+    }
+
+    fn check_id<'a>(&'a self, event_id: &'a EventId) -> Answer<'a, DatabaseEventStatus> {
+        self.0.check_id(event_id)
+    }
+
+    fn event_by_id<'a>(&'a self, event_id: &'a EventId) -> Answer<'a, Option<Event>> {
+        self.0.event_by_id(event_id)
+    }
+
+    fn count(&self, filter: Filter) -> Answer<'_, usize> {
+        self.0.count(filter)
+    }
+
+    fn query(&self, filter: Filter) -> Answer<'_, BTreeSet<Event>> {
+        self.0.query(filter)
+    }
+
+    fn negentropy_items(&self, filter: Filter) -> Answer<'_, Vec<(EventId, Timestamp)>> {
+        self.0.negentropy_items(filter)
+    }
+
+    fn delete(&self, filter: Filter) -> Answer<'_, ()> {
+        self.0.delete(filter)
+    }
+
+    fn wipe(&self) -> Answer<'_, ()> {
+        self.0.wipe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use nostr::prelude::{EventBuilder, FinalizeEvent, Keys, Tag};
+
+    use super::{super::Store, *};
+
+    #[tokio::test]
+    async fn a_deletion_with_a_long_identifier_takes_nothing_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let keys = Keys::generate();
+        let long = format!("30617:{}:{}", keys.public_key().to_hex(), "x".repeat(480));
+        let bad = EventBuilder::new(Kind::EventDeletion, "").tag(Tag::custom("a", [long]));
+        let bad = bad.finalize(&keys).unwrap();
+        let good: Vec<Event> = (0..50)
+            .map(|number| EventBuilder::new(Kind::TextNote, number.to_string()).finalize(&keys).unwrap())
+            .collect();
+        // Queued behind each other, they are saved in batches.
+        let saves = good.iter().flat_map(|event| [store.save(event), store.save(&bad)]);
+        for saved in futures::future::join_all(saves).await {
+            saved.unwrap();
+        }
+        assert_eq!(store.query(Filter::new().kind(Kind::TextNote)).await.unwrap().len(), good.len());
+    }
+}
