@@ -137,7 +137,7 @@ impl Own {
             self.settle_lists(now).await?;
             self.known.send_replace(Known::Read);
         } else {
-            if chance == Chance::Later {
+            if chance == Chance::Later && *self.known.borrow() == Known::NotYet {
                 self.known.send_replace(Known::Unreadable);
             }
             tracing::warn!(
