@@ -2,7 +2,7 @@
 //! plain event, strangers' messages to what it takes to check them, an idle minute to a minute of one core.
 //!
 //! `cargo run --locked --example talk` builds the bot, runs it with a relay on this machine, and prints one table after
-//! three minutes. Linux only.
+//! two minutes. The README's figures are of the release profile (`--release`). Linux only.
 
 use std::{
     env,
