@@ -194,6 +194,7 @@ impl Own {
             waited.map_err(|_| OrderError::Unread)?.map_err(|_| OrderError::Unread)?;
         }
         let _writing = self.writing.lock().await;
+        let mut signed = Vec::new();
         for _ in 0..TRIES {
             let word = self.word().await?;
             let mut settings = word.settled.settings.clone();
@@ -201,9 +202,11 @@ impl Own {
             let told = Told { paused: settings.paused, ..word.settled.told.clone() };
             let drafts = word.drafts(&settings, &told, &self.keys, Timestamp::now())?;
             let wanted = drafts.len();
-            let signed = self.sign(drafts).await?;
+            let taken = self.sign(drafts).await?;
             // Another client may have published a newer list in between.
-            if signed.len() == wanted {
+            let all = taken.len() == wanted;
+            signed.extend(taken);
+            if all {
                 return Ok((settings, signed));
             }
         }
