@@ -92,12 +92,6 @@ impl Own {
         filters
     }
 
-    /// Where the bot's own events belong, its settings aside.
-    fn everywhere(&self) -> BTreeSet<RelayUrl> {
-        let bot = &self.config.bot;
-        bot.relays.iter().chain(&bot.index_relays).cloned().collect()
-    }
-
     /// Brings what relays have of the bot's own events into the store, says who the bot is and what it does where that
     /// is not said, and sends everything to where it is missing. A notice follows; what the bot is to do then is
     /// [`Self::word`].
@@ -108,10 +102,7 @@ impl Own {
         let unreadable = *self.known.borrow() == Known::Unreadable;
         let mut chance = if unreadable { Chance::Later } else { Chance::First };
         loop {
-            let settled = self.settle(chance).await;
-            // Nobody listens any more when the program stops.
-            let _ = notices.send(Notice::Settled).await;
-            match settled {
+            match self.settle(chance, &notices).await {
                 Ok(false) if *self.known.borrow() != Known::Read => {}
                 Ok(_) => return,
                 Err(error) => {
@@ -124,16 +115,15 @@ impl Own {
         }
     }
 
-    /// Whether that is all for now.
-    async fn settle(&self, chance: Chance) -> Result<bool, CycleError> {
-        let served = self.look().await;
-        let relays = &self.config.bot.relays;
-        let readable = relays.iter().filter(|relay| served.contains_key(*relay)).count();
+    /// Whether that is all for now. What the bot is to do does not wait for the index relays.
+    async fn settle(&self, chance: Chance, notices: &mpsc::Sender<Notice>) -> Result<bool, CycleError> {
+        let bot = &self.config.bot;
+        let mut served = self.look(bot.relays.iter().collect()).await;
+        let (readable, relays) = (served.len(), bot.relays.iter().collect::<BTreeSet<_>>().len());
         let blank = self.is_blank().await?;
-        let enough = if blank && chance == Chance::First { relays.len() } else { relays.len().min(1) };
-        if readable >= enough {
-            let now = Timestamp::now();
-            self.introduce(now).await?;
+        let enough = readable >= if blank && chance == Chance::First { relays } else { relays.min(1) };
+        let now = Timestamp::now();
+        if enough {
             self.settle_lists(now).await?;
             self.known.send_replace(Known::Read);
         } else {
@@ -142,12 +132,21 @@ impl Own {
             }
             tracing::warn!(
                 readable,
-                relays = relays.len(),
+                relays,
                 "not all of the bot's relays could be read; its profile and lists are published later"
             );
         }
+        // Nobody listens any more when the program stops.
+        let _ = notices.send(Notice::Listed).await;
+        served.extend(
+            self.look(bot.index_relays.iter().filter(|relay| !bot.relays.contains(relay)).collect()).await,
+        );
+        if enough {
+            self.introduce(now).await?;
+        }
         self.spread(&served).await?;
-        Ok(readable >= enough)
+        let _ = notices.send(Notice::Introduced).await;
+        Ok(enough)
     }
 
     /// Whether something the bot always says is not stored: its profile, a list, or what no list holds.
@@ -220,7 +219,8 @@ impl Own {
         join_all(sends).await.contains(&true)
     }
 
-    async fn look(&self) -> Served {
+    /// Reads the bot's own events from `relays`.
+    async fn look(&self, relays: BTreeSet<&RelayUrl>) -> Served {
         let mut filters = self.filters();
         let allowed = &self.config.environment.allowed;
         if !allowed.is_empty() {
@@ -229,11 +229,11 @@ impl Own {
             filters.push(Filter::new().kinds(contacts).authors(allowed.iter().copied()));
         }
         let filters = &filters;
-        let looks = self.everywhere().into_iter().map(|relay| async move {
-            let read = read_own(&self.relays, &relay, filters.clone(), &self.store);
+        let looks = relays.into_iter().map(|relay| async move {
+            let read = read_own(&self.relays, relay, filters.clone(), &self.store);
             let problem = match timeout(PATIENCE, read).await {
                 Ok(Ok(events)) => {
-                    return Some((relay, events.into_iter().map(|event| event.id).collect()));
+                    return Some((relay.clone(), events.into_iter().map(|event| event.id).collect()));
                 }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("no answer within {} s", PATIENCE.as_secs()),
