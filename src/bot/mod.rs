@@ -35,7 +35,7 @@ use self::{
     doors::{Loop, doors},
     inbox::{Arrival, Inbox, interest},
     orders::OrderError,
-    own::{Known, Own},
+    own::{Looked, Own},
     post::{Post, Sent},
     self_test::SelfTest,
 };
@@ -132,13 +132,13 @@ impl Bot {
             keys: keys.clone(),
             store: store.clone(),
             relays,
-            known: watch::channel(Known::NotYet).0,
+            looked: watch::channel(Looked::NotYet).0,
             writing: Arc::default(),
         };
         let records = Records::new(store.clone(), keys.clone());
         let new_here = own.is_blank().await?;
         if !new_here {
-            own.known.send_replace(Known::Read);
+            own.looked.send_replace(Looked::Done);
         }
         let mut tasks = JoinSet::new();
         let (noticing, mut notices) = mpsc::channel(QUEUE);
@@ -318,7 +318,7 @@ impl Bot {
 
     /// Does what the bot's newest lists say.
     async fn obey_own_word(&mut self) -> Result<(), CycleError> {
-        if *self.own.known.borrow() == Known::NotYet && self.own.is_blank().await? {
+        if *self.own.looked.borrow() == Looked::NotYet && self.own.is_blank().await? {
             return Ok(());
         }
         let settings = self.own.word().await?.settled.settings;

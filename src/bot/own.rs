@@ -56,13 +56,13 @@ enum Chance {
 
 /// What is known of the bot's own lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
+pub(super) enum Looked {
     /// Nothing yet: relays are being asked.
     NotYet,
     /// No relay could be asked. The configuration is followed meanwhile, and nothing signed.
-    Unreadable,
+    InVain,
     /// What there is.
-    Read,
+    Done,
 }
 
 /// What reads and publishes the bot's own events.
@@ -73,7 +73,7 @@ pub(super) struct Own {
     pub(super) store: Store,
     pub(super) relays: Arc<Relays>,
     /// Whether the bot's lists, if it has any, have been read; nothing is done before, and nothing said.
-    pub(super) known: watch::Sender<Known>,
+    pub(super) looked: watch::Sender<Looked>,
     /// Held from reading what the lists say to having signed what they are to say.
     pub(super) writing: Arc<Mutex<()>>,
 }
@@ -99,11 +99,11 @@ impl Own {
     /// A relay that cannot be read may have what must not be replaced by a first profile or first lists, so on a blank
     /// machine it gets a second chance.
     pub(super) async fn look_after(self, notices: mpsc::Sender<Notice>) {
-        let unreadable = *self.known.borrow() == Known::Unreadable;
-        let mut chance = if unreadable { Chance::Later } else { Chance::First };
+        let in_vain = *self.looked.borrow() == Looked::InVain;
+        let mut chance = if in_vain { Chance::Later } else { Chance::First };
         loop {
             match self.settle(chance, &notices).await {
-                Ok(false) if *self.known.borrow() != Known::Read => {}
+                Ok(false) if *self.looked.borrow() != Looked::Done => {}
                 Ok(_) => return,
                 Err(error) => {
                     tracing::error!(%error, "the bot's own events were not looked after");
@@ -125,10 +125,10 @@ impl Own {
         let now = Timestamp::now();
         if enough {
             self.settle_lists(now).await?;
-            self.known.send_replace(Known::Read);
+            self.looked.send_replace(Looked::Done);
         } else {
-            if chance == Chance::Later && *self.known.borrow() == Known::NotYet {
-                self.known.send_replace(Known::Unreadable);
+            if chance == Chance::Later && *self.looked.borrow() == Looked::NotYet {
+                self.looked.send_replace(Looked::InVain);
             }
             tracing::warn!(
                 readable,
@@ -188,8 +188,8 @@ impl Own {
         change: impl Fn(&mut Settings),
     ) -> Result<(Settings, Vec<Event>), OrderError> {
         if self.is_blank().await? {
-            let mut known = self.known.subscribe();
-            let waited = timeout(KNOWN, known.wait_for(|known| *known == Known::Read)).await;
+            let mut looked = self.looked.subscribe();
+            let waited = timeout(KNOWN, looked.wait_for(|looked| *looked == Looked::Done)).await;
             waited.map_err(|_| OrderError::Unread)?.map_err(|_| OrderError::Unread)?;
         }
         let _writing = self.writing.lock().await;
