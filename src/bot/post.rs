@@ -104,7 +104,7 @@ impl Post {
         if let Some(relay) = &letter.only_on {
             return match timeout(PATIENCE, self.relays.send(relay, &letter.event)).await {
                 // It will not take a copy later either, and others may have.
-                Ok(Ok(Answer::Refused(reason))) => {
+                Ok(Ok(Answer::Refused(reason))) if !reason.starts_with("auth-required:") => {
                     tracing::debug!(%relay, reason, "no copy of an answer there");
                     Ok(())
                 }
