@@ -169,11 +169,11 @@ impl Inbox {
             let hand_on_at = self.hand_on_at;
             tokio::select! {
                 biased;
-                Some(heard) = live.recv() => self.hear(heard).await,
                 () = sleep_until(hand_on_at.unwrap_or_else(Instant::now)), if hand_on_at.is_some() => {
                     self.hand_on().await;
                 }
                 _ = mention.tick() => self.mention(),
+                Some(heard) = live.recv() => self.hear(heard).await,
                 heard = stored.recv() => match heard {
                     Some(heard) => self.hear(heard).await,
                     None => return,
@@ -281,7 +281,7 @@ impl Inbox {
             Opened::Own(rumor) => self.own(relay, &rumor).await,
             Opened::Question(question) => {
                 // What was asked since then nobody else can have answered.
-                let new = question.asked_at >= self.started_at;
+                let new = question.asked_at > self.started_at && question.asked_at <= Timestamp::now();
                 let arrival = Arrival::Question { question, event, relay };
                 if self.hand_on_at.is_none() || new {
                     self.send(arrival).await;

@@ -35,7 +35,7 @@ use self::{
     doors::{Loop, doors},
     inbox::{Arrival, Inbox, interest},
     orders::OrderError,
-    own::{Known, Own},
+    own::{Looked, Own},
     post::{Post, Sent},
     self_test::SelfTest,
 };
@@ -73,8 +73,10 @@ const QUEUE: usize = 1_024;
 
 /// What a task of the bot's own found out.
 enum Notice {
-    /// The bot's own events were looked after.
-    Settled,
+    /// What relays have of the bot's lists has been read.
+    Listed,
+    /// Its own events are where they belong.
+    Introduced,
     /// What this command changed was not published anywhere.
     Unpublished(String),
 }
@@ -130,18 +132,19 @@ impl Bot {
             keys: keys.clone(),
             store: store.clone(),
             relays,
-            known: watch::channel(Known::NotYet).0,
+            looked: watch::channel(Looked::NotYet).0,
             writing: Arc::default(),
         };
         let records = Records::new(store.clone(), keys.clone());
         let new_here = own.is_blank().await?;
         if !new_here {
-            own.known.send_replace(Known::Read);
+            own.looked.send_replace(Looked::Done);
         }
         let mut tasks = JoinSet::new();
         let (noticing, mut notices) = mpsc::channel(QUEUE);
         let looking_after = tasks.spawn(own.clone().look_after(noticing.clone()));
-        if timeout(START, notices.recv()).await.is_err() {
+        let introduced = async { while !matches!(notices.recv().await, Some(Notice::Introduced) | None) {} };
+        if timeout(START, introduced).await.is_err() {
             tracing::warn!(
                 "the bot's relays are slow; what they have of its profile and lists counts as soon as it is read"
             );
@@ -315,7 +318,7 @@ impl Bot {
 
     /// Does what the bot's newest lists say.
     async fn obey_own_word(&mut self) -> Result<(), CycleError> {
-        if *self.own.known.borrow() == Known::NotYet && self.own.is_blank().await? {
+        if *self.own.looked.borrow() == Looked::NotYet && self.own.is_blank().await? {
             return Ok(());
         }
         let settings = self.own.word().await?.settled.settings;
@@ -352,7 +355,7 @@ impl Bot {
 
     async fn notice(&mut self, notice: Notice) -> Result<(), CycleError> {
         match notice {
-            Notice::Settled => self.obey_own_word().await,
+            Notice::Listed | Notice::Introduced => self.obey_own_word().await,
             Notice::Unpublished(command) => {
                 let reason = "none of my relays took the changed list; I try again after each check";
                 self.alerts.note_failed(command, reason.to_owned());

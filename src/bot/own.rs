@@ -56,13 +56,13 @@ enum Chance {
 
 /// What is known of the bot's own lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
+pub(super) enum Looked {
     /// Nothing yet: relays are being asked.
     NotYet,
     /// No relay could be asked. The configuration is followed meanwhile, and nothing signed.
-    Unreadable,
+    InVain,
     /// What there is.
-    Read,
+    Done,
 }
 
 /// What reads and publishes the bot's own events.
@@ -73,7 +73,7 @@ pub(super) struct Own {
     pub(super) store: Store,
     pub(super) relays: Arc<Relays>,
     /// Whether the bot's lists, if it has any, have been read; nothing is done before, and nothing said.
-    pub(super) known: watch::Sender<Known>,
+    pub(super) looked: watch::Sender<Looked>,
     /// Held from reading what the lists say to having signed what they are to say.
     pub(super) writing: Arc<Mutex<()>>,
 }
@@ -92,12 +92,6 @@ impl Own {
         filters
     }
 
-    /// Where the bot's own events belong, its settings aside.
-    fn everywhere(&self) -> BTreeSet<RelayUrl> {
-        let bot = &self.config.bot;
-        bot.relays.iter().chain(&bot.index_relays).cloned().collect()
-    }
-
     /// Brings what relays have of the bot's own events into the store, says who the bot is and what it does where that
     /// is not said, and sends everything to where it is missing. A notice follows; what the bot is to do then is
     /// [`Self::word`].
@@ -105,14 +99,11 @@ impl Own {
     /// A relay that cannot be read may have what must not be replaced by a first profile or first lists, so on a blank
     /// machine it gets a second chance.
     pub(super) async fn look_after(self, notices: mpsc::Sender<Notice>) {
-        let unreadable = *self.known.borrow() == Known::Unreadable;
-        let mut chance = if unreadable { Chance::Later } else { Chance::First };
+        let in_vain = *self.looked.borrow() == Looked::InVain;
+        let mut chance = if in_vain { Chance::Later } else { Chance::First };
         loop {
-            let settled = self.settle(chance).await;
-            // Nobody listens any more when the program stops.
-            let _ = notices.send(Notice::Settled).await;
-            match settled {
-                Ok(false) if *self.known.borrow() != Known::Read => {}
+            match self.settle(chance, &notices).await {
+                Ok(false) if *self.looked.borrow() != Looked::Done => {}
                 Ok(_) => return,
                 Err(error) => {
                     tracing::error!(%error, "the bot's own events were not looked after");
@@ -124,30 +115,38 @@ impl Own {
         }
     }
 
-    /// Whether that is all for now.
-    async fn settle(&self, chance: Chance) -> Result<bool, CycleError> {
-        let served = self.look().await;
-        let relays = &self.config.bot.relays;
-        let readable = relays.iter().filter(|relay| served.contains_key(*relay)).count();
+    /// Whether that is all for now. What the bot is to do does not wait for the index relays.
+    async fn settle(&self, chance: Chance, notices: &mpsc::Sender<Notice>) -> Result<bool, CycleError> {
+        let bot = &self.config.bot;
+        let mut served = self.look(bot.relays.iter().collect()).await;
+        let (readable, relays) = (served.len(), bot.relays.iter().collect::<BTreeSet<_>>().len());
         let blank = self.is_blank().await?;
-        let enough = if blank && chance == Chance::First { relays.len() } else { relays.len().min(1) };
-        if readable >= enough {
-            let now = Timestamp::now();
-            self.introduce(now).await?;
+        let enough = readable >= if blank && chance == Chance::First { relays } else { relays.min(1) };
+        let now = Timestamp::now();
+        if enough {
             self.settle_lists(now).await?;
-            self.known.send_replace(Known::Read);
+            self.looked.send_replace(Looked::Done);
         } else {
-            if chance == Chance::Later {
-                self.known.send_replace(Known::Unreadable);
+            if chance == Chance::Later && *self.looked.borrow() == Looked::NotYet {
+                self.looked.send_replace(Looked::InVain);
             }
             tracing::warn!(
                 readable,
-                relays = relays.len(),
+                relays,
                 "not all of the bot's relays could be read; its profile and lists are published later"
             );
         }
+        // Nobody listens any more when the program stops.
+        let _ = notices.send(Notice::Listed).await;
+        served.extend(
+            self.look(bot.index_relays.iter().filter(|relay| !bot.relays.contains(relay)).collect()).await,
+        );
+        if enough {
+            self.introduce(now).await?;
+        }
         self.spread(&served).await?;
-        Ok(readable >= enough)
+        let _ = notices.send(Notice::Introduced).await;
+        Ok(enough)
     }
 
     /// Whether something the bot always says is not stored: its profile, a list, or what no list holds.
@@ -189,11 +188,12 @@ impl Own {
         change: impl Fn(&mut Settings),
     ) -> Result<(Settings, Vec<Event>), OrderError> {
         if self.is_blank().await? {
-            let mut known = self.known.subscribe();
-            let waited = timeout(KNOWN, known.wait_for(|known| *known == Known::Read)).await;
+            let mut looked = self.looked.subscribe();
+            let waited = timeout(KNOWN, looked.wait_for(|looked| *looked == Looked::Done)).await;
             waited.map_err(|_| OrderError::Unread)?.map_err(|_| OrderError::Unread)?;
         }
         let _writing = self.writing.lock().await;
+        let mut signed = Vec::new();
         for _ in 0..TRIES {
             let word = self.word().await?;
             let mut settings = word.settled.settings.clone();
@@ -201,9 +201,11 @@ impl Own {
             let told = Told { paused: settings.paused, ..word.settled.told.clone() };
             let drafts = word.drafts(&settings, &told, &self.keys, Timestamp::now())?;
             let wanted = drafts.len();
-            let signed = self.sign(drafts).await?;
+            let taken = self.sign(drafts).await?;
             // Another client may have published a newer list in between.
-            if signed.len() == wanted {
+            let all = taken.len() == wanted;
+            signed.extend(taken);
+            if all {
                 return Ok((settings, signed));
             }
         }
@@ -217,7 +219,8 @@ impl Own {
         join_all(sends).await.contains(&true)
     }
 
-    async fn look(&self) -> Served {
+    /// Reads the bot's own events from `relays`.
+    async fn look(&self, relays: BTreeSet<&RelayUrl>) -> Served {
         let mut filters = self.filters();
         let allowed = &self.config.environment.allowed;
         if !allowed.is_empty() {
@@ -226,11 +229,11 @@ impl Own {
             filters.push(Filter::new().kinds(contacts).authors(allowed.iter().copied()));
         }
         let filters = &filters;
-        let looks = self.everywhere().into_iter().map(|relay| async move {
-            let read = read_own(&self.relays, &relay, filters.clone(), &self.store);
+        let looks = relays.into_iter().map(|relay| async move {
+            let read = read_own(&self.relays, relay, filters.clone(), &self.store);
             let problem = match timeout(PATIENCE, read).await {
                 Ok(Ok(events)) => {
-                    return Some((relay, events.into_iter().map(|event| event.id).collect()));
+                    return Some((relay.clone(), events.into_iter().map(|event| event.id).collect()));
                 }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("no answer within {} s", PATIENCE.as_secs()),

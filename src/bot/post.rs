@@ -10,12 +10,12 @@ use nostr::{
 };
 use tokio::{
     sync::{Semaphore, mpsc},
-    time::{sleep, timeout},
+    time::{error::Elapsed, sleep, timeout},
 };
 
 use crate::{
     plan::{converge::Answer, journal::Letter},
-    relay::Relays,
+    relay::{RelayError, Relays},
     store::Store,
 };
 
@@ -102,7 +102,14 @@ impl Post {
         again: bool,
     ) -> Result<(), String> {
         if let Some(relay) = &letter.only_on {
-            return self.send(letter, std::slice::from_ref(relay)).await;
+            return match timeout(PATIENCE, self.relays.send(relay, &letter.event)).await {
+                // It will not take a copy later either, and others may have.
+                Ok(Ok(Answer::Refused(reason))) if !reason.starts_with("auth-required:") => {
+                    tracing::debug!(%relay, reason, "no copy of an answer there");
+                    Ok(())
+                }
+                sent => outcome(relay, sent),
+            };
         }
         if letter.event.kind == Kind::EncryptedDirectMessage {
             let here = asked_on.cloned().into_iter().collect::<Vec<_>>();
@@ -127,12 +134,7 @@ impl Post {
     /// Sends to all of `relays`; it is enough when one takes it.
     async fn send(&self, letter: &Letter, relays: &[RelayUrl]) -> Result<(), String> {
         let tries = relays.iter().map(|relay| {
-            timeout(PATIENCE, self.relays.send(relay, &letter.event)).map(move |result| match result {
-                Ok(Ok(Answer::Taken | Answer::Purgatory)) => Ok(()),
-                Ok(Ok(Answer::Refused(reason))) => Err(format!("{relay}: {reason}")),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err(format!("{relay}: no answer within {} s", PATIENCE.as_secs())),
-            })
+            timeout(PATIENCE, self.relays.send(relay, &letter.event)).map(move |sent| outcome(relay, sent))
         });
         let tried = join_all(tries).await;
         if tried.iter().any(Result::is_ok) {
@@ -199,5 +201,15 @@ impl Post {
             .ok()?
             .into_iter()
             .next()
+    }
+}
+
+/// Whether `relay` took it, or why not.
+fn outcome(relay: &RelayUrl, sent: Result<Result<Answer, RelayError>, Elapsed>) -> Result<(), String> {
+    match sent {
+        Ok(Ok(Answer::Taken | Answer::Purgatory)) => Ok(()),
+        Ok(Ok(Answer::Refused(reason))) => Err(format!("{relay}: {reason}")),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("{relay}: no answer within {} s", PATIENCE.as_secs())),
     }
 }

@@ -47,7 +47,9 @@ impl Bot {
     pub(super) fn begin_self_test(&mut self) {
         self.self_test = SelfTest { waiting: BTreeMap::new(), until: Some(Instant::now() + PATIENCE) };
         for relay in self.own.config.bot.inbox_relays.clone() {
-            match direct::to_self(&self.own.keys, "Does this inbox work?", Timestamp::now()) {
+            // Each message names its relay, so that no two are the same.
+            let text = format!("Does {relay} deliver?");
+            match direct::to_self(&self.own.keys, &text, Timestamp::now()) {
                 Ok((id, wrap)) => {
                     self.self_test.waiting.insert(relay.clone(), id);
                     let relays = Arc::clone(&self.own.relays);

@@ -16,6 +16,8 @@ use nostr_sdk::{
     relay::{RelayNotification, ReqExitPolicy, SubscribeAutoCloseOptions, SyncOptions, SyncSummary},
 };
 
+use tokio::time::{Instant, timeout_at};
+
 use super::{RelayError, link::Link};
 
 /// Ids in one filter: well below every relay's message limit (66 bytes each).
@@ -129,8 +131,10 @@ impl Link {
             .await
             .map_err(|error| self.incomplete(with_causes(&error)))?;
         let mut events = Vec::new();
+        // Other answers on the same connection do not count.
+        let mut silent_at = Instant::now() + self.limits.stall_timeout;
         let result = loop {
-            let notice = match tokio::time::timeout(self.limits.stall_timeout, notices.next()).await {
+            let notice = match timeout_at(silent_at, notices.next()).await {
                 Ok(Some(notice)) => notice,
                 Ok(None) => break Err(self.incomplete("the connection ended")),
                 Err(_) => {
@@ -141,6 +145,7 @@ impl Link {
             match notice {
                 RelayNotification::Message { message } => match *message {
                     RelayMessage::Event { subscription_id, event } if *subscription_id == id => {
+                        silent_at = Instant::now() + self.limits.stall_timeout;
                         events.push(event.into_owned());
                         if events.len() > self.limits.max_events {
                             break Err(self.incomplete(TOO_MANY));
@@ -150,7 +155,9 @@ impl Link {
                     RelayMessage::Closed { subscription_id, message } if *subscription_id == id => {
                         match MachineReadablePrefix::parse(&message) {
                             // nostr-sdk authenticates and asks again.
-                            Some(MachineReadablePrefix::AuthRequired) => {}
+                            Some(MachineReadablePrefix::AuthRequired) => {
+                                silent_at = Instant::now() + self.limits.stall_timeout;
+                            }
                             _ => {
                                 break Err(RelayError::Closed {
                                     relay: self.relay.url().to_string(),

@@ -52,7 +52,8 @@ impl Repository {
     /// When the folder cannot be made or holds something else.
     pub fn open_or_create(path: &Path) -> Result<Self, GitError> {
         let repository = Self { path: path.to_owned() };
-        if !path.join("objects").is_dir() {
+        // Its HEAD is made last: without one the process was killed while it was being made.
+        if !path.join("HEAD").is_file() {
             let mut options = git2::RepositoryInitOptions::new();
             options.bare(true).mkpath(true).external_template(false).initial_head("refs/heads/main");
             git2::Repository::init_opts(path, &options).map_err(repository.git("making a repository"))?;
@@ -68,7 +69,7 @@ impl Repository {
     ///
     /// When there is one and it cannot be opened.
     pub fn open(path: &Path) -> Result<Option<Self>, GitError> {
-        if !path.join("objects").is_dir() {
+        if !path.join("HEAD").is_file() {
             return Ok(None);
         }
         let repository = Self { path: path.to_owned() };
