@@ -6,7 +6,10 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -215,18 +218,14 @@ impl Mirror {
         for (key, value) in &self.settings {
             put(&mut config, key, value.clone());
         }
-        fs::write(self.config_file(), config.to_string()).unwrap();
+        replace(&self.config_file(), &config.to_string());
         let env = format!(
             "MIRROR_NSEC={}\nMIRROR_NPUBS={}\nMIRROR_ALLOWED_NPUBS={}\n",
             self.keys.secret_key().to_bech32().unwrap(),
             self.watched.join(","),
             self.allowed.join(",")
         );
-        // Keys are for nobody else's eyes.
-        let mut options = OpenOptions::new();
-        let mut file =
-            options.write(true).create(true).truncate(true).mode(0o600).open(self.env_file()).unwrap();
-        file.write_all(env.as_bytes()).unwrap();
+        replace(&self.env_file(), &env);
     }
 
     /// The binary with `args` and this bot's configuration, not started yet.
@@ -308,6 +307,17 @@ impl Mirror {
             .unwrap_or_else(|| panic!("{coordinate} is not in the status: {status:#}"))
             .clone()
     }
+}
+
+/// Puts `text` in place of a file at once, so that a daemon that reads it meanwhile finds the one or the other.
+fn replace(path: &Path, text: &str) {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let new = path.with_added_extension(NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
+    // Keys are for nobody else's eyes.
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(&new).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    fs::rename(new, path).unwrap();
 }
 
 fn put(table: &mut toml::Table, key: &str, value: toml::Value) {
