@@ -2,23 +2,21 @@
 
 use std::time::Duration;
 
-use grasp_mirror_testkit::{Chat, Fault, Mirror, Person, Protocol, Proxy, TestRelay, free_port, look};
+use grasp_mirror_testkit::{Chat, Fault, Mirror, Person, Protocol, TestRelay, free_port, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
 #[tokio::test]
 async fn one_good_relay_is_enough() {
     let (good, other) = tokio::join!(TestRelay::start(), TestRelay::start());
-    let behind = || Proxy::before(other.url().trim_start_matches("ws://").parse().unwrap());
-    let (hangs, raves) = tokio::join!(behind(), behind());
+    let (hangs, raves) = tokio::join!(other.proxied(), other.proxied());
     hangs.fault(Fault::Hang);
     raves.fault(Fault::Garbage);
-    let mut relays = vec![format!("ws://127.0.0.1:{}", free_port()), good.url().to_owned()];
-    relays.extend([&hangs, &raves].map(|proxy| format!("ws://{}", proxy.address())));
     let mirror = Mirror::new(BINARY)
-        .set("bot.relays", relays.clone())
-        .set("bot.inbox_relays", relays.clone())
-        .set("bot.index_relays", relays)
+        .uses(format!("ws://127.0.0.1:{}", free_port()))
+        .uses(&good)
+        .uses(&hangs)
+        .uses(&raves)
         .set("bot.cycle_interval_secs", 1)
         .set("limits.connect_timeout_secs", 2)
         .set("limits.events_per_minute", 1000);
@@ -40,13 +38,8 @@ async fn one_good_relay_is_enough() {
 #[tokio::test]
 async fn a_relay_that_falls_silent_delays_nobody() {
     let (good, other) = tokio::join!(TestRelay::start(), TestRelay::start());
-    let proxy = Proxy::before(other.url().trim_start_matches("ws://").parse().unwrap()).await;
-    let relays = vec![good.url().to_owned(), format!("ws://{}", proxy.address())];
-    let mirror = Mirror::new(BINARY)
-        .set("bot.relays", relays.clone())
-        .set("bot.inbox_relays", relays.clone())
-        .set("bot.index_relays", relays)
-        .set("bot.cycle_interval_secs", 1);
+    let proxy = other.proxied().await;
+    let mirror = Mirror::new(BINARY).uses(&good).uses(&proxy).set("bot.cycle_interval_secs", 1);
     let (mirror, ada) = mirror.commanded_at(&good).await;
     let daemon = mirror.daemon().await;
     ada.catch_up().await;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use grasp_mirror_testkit::{Mirror, Person, Protocol, TestRelay, look};
+use grasp_mirror_testkit::{Fault, Mirror, Person, Protocol, TestRelay, look};
 use nostr::{
     event::{Event, EventBuilder, FinalizeEvent, Kind, Tag},
     filter::Filter,
@@ -78,5 +78,43 @@ async fn a_list_that_cannot_be_read_is_not_replaced() {
     look::wait_until(SOON, "both are on the list", async || holds(&mirror, &relay, &both).await).await;
     let answer = ada.answer_to(Protocol::Nip17, "list").await;
     assert!(answer.contains("Authors (2)"), "{answer}");
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_on_an_empty_disk_does_not_replace_them_either() {
+    let (lists, inbox) = tokio::join!(TestRelay::start(), TestRelay::start());
+    let proxy = lists.proxied().await;
+    let mirror = Mirror::new(BINARY).uses(&proxy).inbox(&inbox).set("limits.connect_timeout_secs", 2);
+    let mirror = mirror.set("limits.stall_timeout_secs", 2);
+    let (mirror, ada) = mirror.commanded_at(&inbox).await;
+    let people = [Person::new(), Person::new(), Person::new()];
+    let [one, two, late] = &people;
+    let daemon = mirror.daemon().await;
+    for who in [one, two] {
+        ada.answer_to(Protocol::Nip17, &format!("watch {}", who.npub())).await;
+    }
+    look::wait_until(SOON, "the list is there", async || holds(&mirror, &lists, &[one, two]).await).await;
+    daemon.stop().await;
+
+    let mirror = mirror.on_a_new_machine();
+    proxy.fault(Fault::Hang);
+    proxy.drop_connections();
+    let daemon = mirror.daemon().await;
+    let question = ada.ask(Protocol::Nip17, &format!("watch {}", late.npub())).await;
+    // It waits for its lists for a while, and then says that it cannot.
+    look::wait_until(Duration::from_secs(60), "it has answered", async || {
+        !ada.answers_now(&question).await.is_empty()
+    })
+    .await;
+    proxy.heal();
+    proxy.drop_connections();
+    // Said again, it is done, and what was there stays.
+    look::wait_until(Duration::from_secs(60), "all of them are on the list", async || {
+        assert!(list(&mirror, &lists).await.is_some_and(|list| list.tags.public_keys().count() >= 2));
+        ada.answer_to(Protocol::Nip17, &format!("watch {}", late.npub())).await;
+        holds(&mirror, &lists, &[one, two, late]).await
+    })
+    .await;
     daemon.stop().await;
 }

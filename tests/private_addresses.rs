@@ -1,7 +1,7 @@
 //! An address that only an event names must be a public one: the bot does not knock inside the operator's
 //! network for strangers, neither for git data nor for events, nor for anyone to deliver an answer.
 
-use grasp_mirror_testkit::{Chat, Mirror, Owner, Protocol, Proxy, Server, TestRelay, look};
+use grasp_mirror_testkit::{Chat, Mirror, Owner, Protocol, Server, TestRelay, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -41,10 +41,9 @@ async fn only_configured_addresses_may_be_private() {
 #[tokio::test]
 async fn no_answer_is_delivered_to_a_private_address() {
     let (relay, inside) = tokio::join!(TestRelay::start(), TestRelay::start());
-    let address = inside.url().trim_start_matches("ws://").parse().unwrap();
-    let knocks = Proxy::before(address).await;
+    let knocks = inside.proxied().await;
     let mirror = Mirror::new(BINARY).uses(&relay).set("network.allow_private_addresses", false);
-    let mallory = Chat::new(&mirror).asks_at(&relay).hears_at(format!("ws://{}", knocks.address()));
+    let mallory = Chat::new(&mirror).asks_at(&relay).hears_at(&knocks);
     mallory.introduce(&relay).await;
     let ada = Chat::at(&mirror, &relay).await;
     let mut daemon = mirror.obeys(&mallory).obeys(&ada).daemon().await;

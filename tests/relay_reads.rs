@@ -9,7 +9,7 @@ use grasp_mirror::{
     store::Store,
     transfer::guard::Guard,
 };
-use grasp_mirror_testkit::{Fault, Owner, Proxy, Server, TestRelay};
+use grasp_mirror_testkit::{Address, Fault, Owner, Server, TestRelay, look};
 use nostr::prelude::{Event, EventBuilder, Filter, FinalizeEvent, Keys, Kind, RelayUrl, Tag, Timestamp};
 use nostr_database::NostrDatabase;
 use nostr_lmdb::NostrLmdb;
@@ -39,14 +39,23 @@ fn note(author: &Keys, n: u64) -> Event {
 async fn relays() -> (Relays, Store, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).await.unwrap();
-    let limits = Limits {
+    let guard = Arc::new(Guard::new(true, []));
+    (Relays::new(store.database(), guard, Keys::generate(), limits(None)), store, dir)
+}
+
+fn limits(rest: Option<Duration>) -> Limits {
+    Limits {
         connect_timeout: Duration::from_secs(3),
         stall_timeout: Duration::from_secs(3),
         events_per_minute: NonZeroU32::new(55).unwrap(),
         max_events: 10_000,
-        rest: None,
-    };
-    (Relays::new(store.database(), Arc::new(Guard::new(true, [])), Keys::generate(), limits), store, dir)
+        rest,
+    }
+}
+
+/// Relays as the daemon talks to people through them, for weeks.
+fn relays_for_long(rest: Duration) -> Relays {
+    Relays::that_keep_nothing(Arc::new(Guard::new(true, [])), Keys::generate(), limits(Some(rest)))
 }
 
 fn url(text: &str) -> RelayUrl {
@@ -104,9 +113,8 @@ async fn with_negentropy_it_takes_everything_from_a_grasp_server() {
 async fn an_answer_that_breaks_off_is_never_nothing_there() {
     let author = Keys::generate();
     let (relay, _dir) = full_relay(LocalRelay::builder().max_negentropy_items(0), &author).await;
-    let address = relay.url().trim_start_matches("ws://").parse().unwrap();
-    let proxy = Proxy::before(address).await;
-    let through = url(&format!("ws://{}", proxy.address()));
+    let proxy = relay.proxied().await;
+    let through = url(&proxy.ws());
     let everything = vec![Filter::new().author(author.public_key())];
     let broken = |result: Result<Vec<Event>, RelayError>| {
         matches!(result, Err(RelayError::Incomplete { .. } | RelayError::Unreachable { .. }))
@@ -149,4 +157,39 @@ async fn a_relay_that_asks_who_we_are_is_told() {
     let (relays, _store, _dir) = relays().await;
     let read = relays.read(&url(relay.url()), vec![Filter::new().author(author.public_key())]).await;
     assert_eq!(read.unwrap().len(), EVENTS as usize);
+}
+
+/// Somebody may stop waiting for a connection; the next one who wants it does not find it hanging for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_given_up_half_way_can_be_made_again() {
+    let relay = TestRelay::start().await;
+    let proxy = relay.proxied().await;
+    proxy.fault(Fault::Hang);
+    let (relays, through) = (relays_for_long(Duration::ZERO), url(&proxy.ws()));
+    let notes = || vec![Filter::new().kind(Kind::TextNote)];
+    let impatient = tokio::time::timeout(Duration::from_millis(300), relays.read(&through, notes()));
+    assert!(impatient.await.is_err());
+    proxy.heal();
+    proxy.drop_connections();
+    look::wait_until(Duration::from_secs(30), "it is read", async || {
+        relays.read(&through, notes()).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_may_hang_up_as_often_as_it_likes() {
+    let relay = TestRelay::start().await;
+    let proxy = relay.proxied().await;
+    let (relays, through) = (relays_for_long(Duration::from_secs(15)), url(&proxy.ws()));
+    for _ in 0..8 {
+        let before = proxy.seen().connections;
+        // The end of the last connection may not have been noticed yet.
+        look::wait_until(Duration::from_secs(10), "it is read anew", async || {
+            relays.read(&through, vec![Filter::new().kind(Kind::TextNote)]).await.is_ok()
+                && proxy.seen().connections > before
+        })
+        .await;
+        proxy.drop_connections();
+    }
 }

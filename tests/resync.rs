@@ -1,6 +1,6 @@
 //! `resync` believes nothing it remembers: it reads the servers again, and what is missing there comes back.
 
-use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look};
+use grasp_mirror_testkit::{Mirror, Owner, Protocol, Scene, Server, TestRelay, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -40,4 +40,18 @@ async fn what_a_server_lost_comes_back() {
         assert!(end.contains(told), "{question}: {end}");
     }
     daemon.stop().await;
+}
+
+#[tokio::test]
+async fn one_that_waited_for_the_bot_is_done_once() {
+    let scene = Scene::set().await;
+    let mirror = scene.mirror(BINARY).watches(&scene.owner);
+    let (mirror, ada) = mirror.commanded_at(&scene.relay).await;
+    mirror.daemon().await.stop().await;
+    let waited = ada.ask(Protocol::Nip17, "resync").await;
+    let daemon = mirror.daemon().await;
+    ada.answers(&waited, 2).await;
+    ada.resync("resync").await;
+    let log = daemon.stop().await;
+    assert_eq!(log.matches("cycle done").count(), 3, "one at the start, two that were asked for:\n{log}");
 }

@@ -3,10 +3,14 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use grasp_mirror_testkit::{Mirror, Owner, Person, Protocol, Server, TestRelay, look};
-use nostr::{event::EventId, filter::Filter};
+use grasp_mirror_testkit::{Chat, Fault, Mirror, Owner, Person, Protocol, Server, TestRelay, look};
+use nostr::{
+    event::{EventId, Kind},
+    filter::Filter,
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn on_an_empty_disk_it_carries_on_where_it_was() {
@@ -70,6 +74,40 @@ async fn on_an_empty_disk_it_carries_on_where_it_was() {
         look::serves(&b, &state).await
     })
     .await;
+    daemon.stop().await;
+}
+
+/// Whichever inbox relay is left: each has a copy of every answer, in the end also one that was away.
+#[tokio::test]
+async fn any_inbox_relay_knows_what_was_answered() {
+    let start = TestRelay::start;
+    let (home, a, b) = tokio::join!(start(), start(), start());
+    let (through_a, through_b) = tokio::join!(a.proxied(), b.proxied());
+    let mirror = Mirror::new(BINARY).uses(&home).inbox(&through_a).inbox(&through_b);
+    let ada = Chat::new(&mirror).asks_at(&a).asks_at(&b).hears_at(&home);
+    ada.introduce(&home).await;
+    let mirror = mirror.obeys(&ada);
+    let wraps = async || b.served(Filter::new().kind(Kind::GiftWrap).pubkey(mirror.bot_pubkey())).await.len();
+    let daemon = mirror.daemon().await;
+    ada.catch_up().await;
+    look::wait_until(SOON, "B has the test, the question, and the copy of its answer", async || {
+        wraps().await == 3
+    })
+    .await;
+    through_b.fault(Fault::Refuse);
+    through_b.drop_connections();
+    let asked = ada.ask(Protocol::Nip17, "help list").await;
+    ada.answers(&asked, 1).await;
+    through_b.heal();
+    look::wait_until(Duration::from_secs(60), "B has the next two", async || wraps().await == 5).await;
+    daemon.stop().await;
+
+    let mirror = mirror.on_a_new_machine();
+    through_a.fault(Fault::Refuse);
+    through_a.drop_connections();
+    let daemon = mirror.daemon().await;
+    ada.catch_up().await;
+    ada.answers(&asked, 1).await;
     daemon.stop().await;
 }
 

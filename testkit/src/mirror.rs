@@ -17,7 +17,7 @@ use nostr::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Address, Chat, Daemon, Person, Run, Server, TestRelay, tools};
+use crate::{Address, Chat, Daemon, Person, Run, Server, tools};
 
 /// The bot: its key, its configuration, its data folder.
 #[derive(Debug)]
@@ -78,14 +78,14 @@ impl Mirror {
 
     /// Adds an ordinary relay: for everything (its own events, the index, and its inbox when there is no other).
     #[must_use]
-    pub fn uses(mut self, relay: &TestRelay) -> Self {
+    pub fn uses(mut self, relay: impl Address) -> Self {
         self.relays.push(relay.ws());
         self
     }
 
     /// Adds a relay that is only an inbox; the others are none then.
     #[must_use]
-    pub fn inbox(mut self, relay: &TestRelay) -> Self {
+    pub fn inbox(mut self, relay: impl Address) -> Self {
         self.inboxes.push(relay.ws());
         self
     }

@@ -15,7 +15,10 @@ use tokio::{
     time::sleep,
 };
 
-use crate::sniff::{Found, Sniffer};
+use crate::{
+    Address,
+    sniff::{Found, Sniffer},
+};
 
 /// What a server behind a [`Proxy`] does wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,6 +168,12 @@ impl Proxy {
     /// Drops every live connection.
     pub fn drop_connections(&self) {
         self.shared.drops.send_modify(|generation| *generation += 1);
+    }
+}
+
+impl Address for Proxy {
+    fn ws(&self) -> String {
+        format!("ws://{}", self.address)
     }
 }
 

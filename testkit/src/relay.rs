@@ -4,7 +4,7 @@ use nostr::{event::Event, filter::Filter, key::Keys};
 use nostr_sdk::local_relay::{LocalRelay, LocalRelayBuilder, LocalRelayBuilderNip42, RateLimit};
 use tokio::net::TcpStream;
 
-use crate::{Address, Answer, free_port, wire};
+use crate::{Address, Answer, Proxy, free_port, wire};
 
 /// An ordinary Nostr relay in this process; gone when dropped.
 #[derive(Debug)]
@@ -46,6 +46,15 @@ impl TestRelay {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// A [`Proxy`] before it.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot listen.
+    pub async fn proxied(&self) -> Proxy {
+        Proxy::before(self.url.trim_start_matches("ws://").parse().unwrap()).await
     }
 
     /// Sends `event` as a client would.
