@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::{look, process};
 
 /// From its start until it listens.
-const READY_WITHIN: Duration = Duration::from_secs(30);
+const READY_WITHIN: Duration = Duration::from_secs(60);
 /// From `SIGTERM` to its end: what the daemon promises.
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
 /// Until all that was thrown at it is looked at.
