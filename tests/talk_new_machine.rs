@@ -105,8 +105,10 @@ async fn any_inbox_relay_knows_what_was_answered() {
     let mirror = mirror.on_a_new_machine();
     through_a.fault(Fault::Refuse);
     through_a.drop_connections();
+    // Both wait until the bot has read what it can.
+    let waiting = ada.ask(Protocol::Nip17, "version").await;
     let daemon = mirror.daemon().await;
-    ada.catch_up().await;
+    ada.answers(&waiting, 1).await;
     ada.answers(&asked, 1).await;
     daemon.stop().await;
 }

@@ -82,7 +82,8 @@ pub fn reply(overview: &Overview, now: u64) -> String {
     } else if overview.repos == 0 {
         out.push("Nothing to mirror yet. Send: watch <npub>".to_owned());
     } else {
-        let good = overview.in_sync == overview.mirrors && overview.troubled.is_empty();
+        let whole = overview.mirrors > 0 && overview.in_sync == overview.mirrors;
+        let good = whole && overview.troubled.is_empty();
         out.push(format!("{} {}.", if good { "✓" } else { "!" }, headline(overview)));
     }
     if !overview.troubled.is_empty() {

@@ -49,9 +49,6 @@ const GATHERED_MAX: usize = 1_000;
 /// For how long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The same on a machine that knows of no answers yet, also with relays that cannot be read at first.
-const PATIENCE_NEW_HERE: Duration = Duration::from_secs(20);
-
 /// How often strangers' messages are mentioned in the log, at most.
 const MENTION: Duration = Duration::from_secs(600);
 
@@ -127,7 +124,7 @@ pub(super) struct Inbox {
 
 impl Inbox {
     /// An inbox that waits for `relays` to show what they have. When the machine is new, the bot's answers of earlier
-    /// times are in `needed` only, and those get more time.
+    /// times are in `needed` only, and those are waited for even when they cannot be read at first.
     pub(super) fn new(
         keys: &Keys,
         store: &Store,
@@ -136,7 +133,6 @@ impl Inbox {
         relays: impl IntoIterator<Item = RelayUrl>,
         needed: BTreeSet<RelayUrl>,
     ) -> Self {
-        let patience = if needed.is_empty() { PATIENCE } else { PATIENCE_NEW_HERE };
         Self {
             keys: keys.clone(),
             store: store.clone(),
@@ -148,7 +144,7 @@ impl Inbox {
             reading: relays.into_iter().collect(),
             gathered: Vec::new(),
             needed,
-            hand_on_at: Some(Instant::now() + patience),
+            hand_on_at: Some(Instant::now() + PATIENCE),
             started_at: Timestamp::now(),
             ready: false,
             strangers: 0,

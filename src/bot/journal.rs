@@ -211,7 +211,8 @@ impl Bot {
                 let copies = self.own.config.bot.inbox_relays.iter();
                 let copy =
                     |relay: &RelayUrl| letter(closed.to_self.clone(), keys.public_key(), Some(relay.clone()));
-                std::iter::once(letter(closed.to_them, to, None)).chain(copies.map(copy)).collect()
+                // The copies first: with the answer given and the disk lost they are what is left.
+                copies.map(copy).chain([letter(closed.to_them, to, None)]).collect()
             }
             Err(error) => {
                 tracing::error!(%error, "an answer could not be encrypted");

@@ -32,11 +32,14 @@ use crate::{
 /// Who the bot is: profile, relays, inbox.
 const IDENTITY: [Kind; 3] = [Kind::Metadata, Kind::RelayList, Kind::InboxRelays];
 
-/// How long one relay may take to show or take the bot's own few events.
+/// How long one relay may take to take one of them.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// When relays that could not be read at first are read again, on a blank machine.
-const SECOND_CHANCE: Duration = Duration::from_secs(6);
+const SECOND_CHANCE: Duration = Duration::from_secs(5);
+
+/// How long one relay may take to show the bot's own few events.
+const LOOK: Duration = Duration::from_secs(6);
 
 /// And then, while none of them can be.
 const FURTHER_CHANCES: Duration = Duration::from_secs(20);
@@ -231,12 +234,12 @@ impl Own {
         let filters = &filters;
         let looks = relays.into_iter().map(|relay| async move {
             let read = read_own(&self.relays, relay, filters.clone(), &self.store);
-            let problem = match timeout(PATIENCE, read).await {
+            let problem = match timeout(LOOK, read).await {
                 Ok(Ok(events)) => {
                     return Some((relay.clone(), events.into_iter().map(|event| event.id).collect()));
                 }
                 Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("no answer within {} s", PATIENCE.as_secs()),
+                Err(_) => format!("no answer within {} s", LOOK.as_secs()),
             };
             tracing::warn!(%relay, problem, "the bot's own events were not read there");
             None

@@ -41,20 +41,35 @@ pub(super) struct Pages {
     wary: bool,
     /// Whether one second is looked at by itself.
     second: bool,
+    /// The next step back, in seconds.
+    step: u64,
     ended: bool,
 }
 
 /// Events of one second asked for.
 const SECOND: usize = 5_000;
 
-/// How far back the search goes on behind an empty page, in seconds, where strangers may have filled it.
-const STEP_SECS: u64 = 12 * 3_600;
+/// How far back the search goes on behind an empty page, in seconds, where strangers may have filled it; doubled each
+/// time until something shows.
+const STEP_SECS: u64 = 60;
+
+/// The longest step.
+const STEP_MAX_SECS: u64 = 12 * 3_600;
 
 impl Pages {
     /// At most `size` events a page.
     pub(super) fn new(filter: Filter, size: usize) -> Self {
         let until = filter.until;
-        Self { filter, size, seen: HashSet::new(), until, wary: false, second: false, ended: false }
+        Self {
+            filter,
+            size,
+            seen: HashSet::new(),
+            until,
+            wary: false,
+            second: false,
+            step: STEP_SECS,
+            ended: false,
+        }
     }
 
     /// For what anyone can write: nostr-sdk drops what is too long or expired before it can be counted, so a page of
@@ -91,6 +106,7 @@ impl Pages {
                 oldest => self.until = oldest,
             }
             if !fresh.is_empty() {
+                self.step = STEP_SECS;
                 return Ok(Some(fresh));
             }
         }
@@ -102,7 +118,8 @@ impl Pages {
         let since = self.filter.since.filter(|since| self.wary && since.as_secs() < until);
         self.second = false;
         self.ended = since.is_none();
-        self.until = Some(Timestamp::from_secs(until.saturating_sub(STEP_SECS)));
+        self.until = Some(Timestamp::from_secs(until.saturating_sub(self.step)));
+        self.step = self.step.saturating_mul(2).min(STEP_MAX_SECS);
     }
 }
 
