@@ -175,7 +175,7 @@ impl Bot {
             servers.chain(&bot.relays).chain(&bot.index_relays).cloned().collect();
         let filter = Filter::new().kinds([Kind::GitRepoAnnouncement, Kind::Metadata]).author(owner);
         let looks = relays.iter().map(|relay| {
-            let read = cycle::read_own(&self.own.relays, relay, vec![filter.clone()], &self.own.store);
+            let read = cycle::read_into(&self.own.store, &self.own.relays, relay, vec![filter.clone()]);
             timeout(FIRST_LOOK, read)
         });
         join_all(looks).await;

@@ -18,7 +18,7 @@ use super::{Notice, orders::OrderError};
 
 use crate::{
     config::Config,
-    cycle::{CycleError, OwnWord, own_filters, own_word, read_own},
+    cycle::{CycleError, OwnWord, own_filters, own_word, read_into},
     model::draft::Draft,
     plan::{
         converge::Answer,
@@ -233,7 +233,7 @@ impl Own {
         }
         let filters = &filters;
         let looks = relays.into_iter().map(|relay| async move {
-            let read = read_own(&self.relays, relay, filters.clone(), &self.store);
+            let read = read_into(&self.store, &self.relays, relay, filters.clone());
             let problem = match timeout(LOOK, read).await {
                 Ok(Ok(events)) => {
                     return Some((relay.clone(), events.into_iter().map(|event| event.id).collect()));

@@ -26,7 +26,7 @@ use nostr::prelude::{Kind, Tag, Timestamp};
 pub use self::{
     memory::{known, last_report, remembered},
     servers::Server,
-    settings::{OwnWord, own_filters, own_word, read_own},
+    settings::{OwnWord, own_filters, own_word, read_into},
     survey::{Subject, Survey},
     world::{World, guard, own_addresses},
 };

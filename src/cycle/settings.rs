@@ -52,16 +52,16 @@ pub async fn own_word(config: &Config, keys: &Keys, store: &Store) -> Result<Own
     Ok(OwnWord { lists, told_event, settled })
 }
 
-/// Brings the bot's own lists from `relay` into the store; returns them.
+/// Brings what `filters` match at `relay` into `store`, also when `relays` keep nothing; returns it.
 ///
 /// # Errors
 ///
 /// [`RelayError`]; whatever arrived before is saved all the same.
-pub async fn read_own(
+pub async fn read_into(
+    store: &Store,
     relays: &Relays,
     relay: &RelayUrl,
     filters: Vec<Filter>,
-    store: &Store,
 ) -> Result<Vec<Event>, RelayError> {
     let events = relays.read(relay, filters).await?;
     for event in &events {
@@ -146,7 +146,7 @@ impl World {
             .for_each_concurrent(AT_ONCE, |relay| {
                 let (world, filters) = (&*self, filters.clone());
                 async move {
-                    if let Err(error) = read_own(&world.relays, relay, filters, &world.store).await {
+                    if let Err(error) = read_into(&world.store, &world.relays, relay, filters).await {
                         tracing::warn!(%relay, %error, "the bot's own lists were not read there");
                     }
                 }
