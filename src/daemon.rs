@@ -128,7 +128,6 @@ pub async fn run(
         _ = interrupt.recv() => return Ok(()),
     };
     let mut bot = tokio::spawn(bot.run());
-    let next_at = Instant::now();
     let mut daemon = Daemon {
         config,
         keys: keys.clone(),
@@ -136,11 +135,12 @@ pub async fn run(
         doors,
         running: None,
         due: Some(Trigger::Start),
-        next_at,
+        next_at: Instant::now(),
         queue: VecDeque::new(),
     };
-    let mut watchdog = interval(sd_notify::watchdog_enabled().map_or(WATCHDOG_MAX, |period| period / 2));
-    let watched = sd_notify::watchdog_enabled().is_some();
+    let watchdog = sd_notify::watchdog_enabled();
+    let watched = watchdog.is_some();
+    let mut watchdog = interval(watchdog.map_or(WATCHDOG_MAX, |period| period / 2));
     daemon.begin_if_due().await;
     notify(&[NotifyState::Ready]);
     tracing::info!(bot = npub(&keys.public_key()), "ready");
@@ -308,15 +308,20 @@ impl Daemon {
     /// What is to be mirrored has changed.
     async fn follow_settings(&mut self) {
         let Some(settings) = self.doors.settings.borrow_and_update().clone() else { return };
-        match &mut self.running {
-            _ if settings.paused => {
-                self.drop_cycle().await;
-            }
+        match &self.running {
+            _ if settings.paused => self.drop_cycle().await,
             Some(running) if takes_away(&running.settings, &settings) => self.drop_cycle().await,
-            Some(running) if settings != running.settings => {
+            Some(running) if settings == running.settings => {}
+            _ => self.begin_anew(),
+        }
+    }
+
+    /// A cycle that knows what has changed, soon: a running one gets some time to come to its end.
+    fn begin_anew(&mut self) {
+        match &mut self.running {
+            Some(running) => {
                 running.drop_at.get_or_insert(Instant::now() + FINISH);
             }
-            Some(_) => {}
             None => self.due = Some(Trigger::Command),
         }
     }
@@ -350,12 +355,7 @@ impl Daemon {
         }
         self.config = config.clone();
         self.tell(Tidings::Config(Box::new(config))).await;
-        match &mut self.running {
-            Some(running) => {
-                running.drop_at.get_or_insert(Instant::now() + FINISH);
-            }
-            None => self.due = Some(Trigger::Command),
-        }
+        self.begin_anew();
     }
 }
 

@@ -31,6 +31,9 @@ use crate::{
 /// Wraps are dated up to two days back (NIP-59).
 const WRAP_TWEAK_SECS: u64 = 2 * 24 * 3_600;
 
+/// Relay lists of people: for private messages (NIP-17), and for the rest (NIP-65).
+const CONTACTS: [Kind; 2] = [Kind::InboxRelays, Kind::RelayList];
+
 /// Clocks differ.
 const MARGIN_SECS: u64 = 3_600;
 
@@ -84,6 +87,14 @@ pub(super) enum Arrival {
     Ready,
 }
 
+/// Where those who may command the bot read what is said to them.
+pub(super) fn contacts<'key>(allowed: impl IntoIterator<Item = &'key PublicKey>) -> Option<Filter> {
+    let mut allowed = allowed.into_iter().copied().peekable();
+    // A filter without authors would match everybody's.
+    allowed.peek()?;
+    Some(Filter::new().kinds(CONTACTS).authors(allowed))
+}
+
 /// What is listened for: messages to the bot, its own settings, and where those who may command it are found.
 pub(super) fn interest(bot: PublicKey, allowed: &BTreeSet<PublicKey>, now: Timestamp) -> Interest {
     let back = |secs: u64| Timestamp::from_secs(now.as_secs().saturating_sub(secs));
@@ -94,10 +105,7 @@ pub(super) fn interest(bot: PublicKey, allowed: &BTreeSet<PublicKey>, now: Times
         Filter::new().kind(Kind::EncryptedDirectMessage).pubkey(bot).since(back(oldest)),
     ];
     let mut others = own_filters(bot);
-    if !allowed.is_empty() {
-        let kinds = [Kind::InboxRelays, Kind::RelayList];
-        others.push(Filter::new().kinds(kinds).authors(allowed.iter().copied()));
-    }
+    others.extend(contacts(allowed));
     Interest { parts: vec![messages, others] }
 }
 
@@ -239,8 +247,7 @@ impl Inbox {
     async fn keep(&mut self, event: &Event) {
         let own = event.pubkey == self.keys.public_key()
             && (LISTS.contains(&event.kind) || event.kind == Kind::ApplicationSpecificData);
-        let contact = matches!(event.kind, Kind::InboxRelays | Kind::RelayList)
-            && self.allowed.borrow().contains(&event.pubkey);
+        let contact = CONTACTS.contains(&event.kind) && self.allowed.borrow().contains(&event.pubkey);
         if !own && !contact {
             return;
         }

@@ -10,7 +10,7 @@ use super::{Bot, Request, orders::Done, post::Sent};
 use crate::{
     cycle::CycleError,
     plan::journal::{ATTEMPTS, Admission, Entry, Letter, Stage, admit},
-    relay::direct::{self, Opened, Protocol, Question},
+    relay::direct::{self, Opened, Question},
     store::{StoreError, records::Records},
 };
 
@@ -43,10 +43,8 @@ impl Bot {
             }
             match (entry.stage, self.question(&entry)) {
                 (Stage::Answered, _) => {}
-                (Stage::Received, Some(question)) => self.work_off(&question).await?,
-                (Stage::Running, Some(question)) => self.begin_again(&question).await?,
-                // Whoever asked may not command the bot any more.
-                (_, None) => self.close_entry(entry.id, [], Stage::Answered).await?,
+                (_, Some(question)) => self.work_off(&question).await?,
+                (_, None) => self.give_up(entry.id).await?,
             }
         }
         Ok(())
@@ -85,9 +83,8 @@ impl Bot {
             tracing::warn!(%from, "too much in a minute that is no command; some of it is not answered");
             return self.note_answered(id, question.asked_at).await;
         }
-        let entry = Entry::received(id, question.asked_at, event, relay);
-        self.records.write(&record(id), &entry).await?;
-        self.entries.insert(id, entry);
+        // It is written down when it is begun.
+        self.entries.insert(id, Entry::received(id, question.asked_at, event, relay));
         self.work_off(&question).await
     }
 
@@ -104,8 +101,10 @@ impl Bot {
         Ok(())
     }
 
+    /// Carries out a command, or goes on with one. The start of a resync is told once.
     async fn work_off(&mut self, question: &Question) -> Result<(), CycleError> {
-        let done: Done = if self.attempt(question.id).await? > ATTEMPTS {
+        let Some(entry) = self.update(question.id, Entry::begin).await? else { return Ok(()) };
+        let done: Done = if entry.attempts > ATTEMPTS {
             STOPPED.to_owned().into()
         } else {
             match timeout(COMMAND, Box::pin(self.carry_out(&question.text))).await {
@@ -113,42 +112,32 @@ impl Bot {
                 Err(_) => "! That took too long, and I gave up. Send it again later.".to_owned().into(),
             }
         };
-        let stage = if done.resync.is_some() { Stage::Running } else { Stage::Answered };
-        self.answer(question, &done.text, stage).await?;
-        if let Some(repositories) = done.resync {
-            self.request(Request::Resync { question: question.id, repositories });
+        let Some(repositories) = done.resync else {
+            return self.answer(question, &done.text, Stage::Answered).await;
+        };
+        if entry.stage != Stage::Running {
+            self.answer(question, &done.text, Stage::Running).await?;
         }
+        self.request(Request::Resync { question: question.id, repositories });
         Ok(())
     }
 
-    /// Writes down that a command is begun; returns how often it was.
-    async fn attempt(&mut self, id: EventId) -> Result<u32, CycleError> {
-        let Some(entry) = self.entries.get_mut(&id) else { return Ok(0) };
-        entry.attempts = entry.attempts.saturating_add(1);
+    /// Changes what is remembered of a question, on the disk, too; returns it.
+    async fn update(
+        &mut self,
+        id: EventId,
+        change: impl FnOnce(&mut Entry),
+    ) -> Result<Option<Entry>, CycleError> {
+        let Some(entry) = self.entries.get_mut(&id) else { return Ok(None) };
+        change(entry);
         let entry = entry.clone();
         self.records.write(&record(id), &entry).await?;
-        Ok(entry.attempts)
+        Ok(Some(entry))
     }
 
     fn request(&self, request: Request) {
         if let Err(error) = self.daemon.requests.try_send(request) {
             tracing::error!(%error, "too much is asked for at once");
-        }
-    }
-
-    /// A resync that was under way when the program stopped: its start was told already.
-    async fn begin_again(&mut self, question: &Question) -> Result<(), CycleError> {
-        if self.attempt(question.id).await? > ATTEMPTS {
-            return self.answer(question, STOPPED, Stage::Answered).await;
-        }
-        let done = Box::pin(self.carry_out(&question.text)).await;
-        match done.resync {
-            Some(repositories) => {
-                self.request(Request::Resync { question: question.id, repositories });
-                Ok(())
-            }
-            // It fits nothing any more, or the bot is paused: that is the second answer.
-            None => self.answer(question, &done.text, Stage::Answered).await,
         }
     }
 
@@ -161,8 +150,7 @@ impl Bot {
             return Ok(());
         };
         let Some(question) = self.question(entry) else {
-            // Whoever asked may not command the bot any more.
-            return self.close_entry(question, [], Stage::Answered).await;
+            return self.give_up(question).await;
         };
         let scope = match parse(&question.text) {
             Ok(Command::Resync(scope)) => scope,
@@ -171,40 +159,26 @@ impl Bot {
         self.answer(&question, &resync::reply(&scope, outcome), Stage::Answered).await
     }
 
+    /// Whoever asked may not command the bot any more.
+    async fn give_up(&mut self, question: EventId) -> Result<(), CycleError> {
+        self.update(question, |entry| entry.answer([], Stage::Answered)).await.map(|_| ())
+    }
+
     /// Signs the answer, writes it down, and sends it.
     async fn answer(&mut self, question: &Question, text: &str, stage: Stage) -> Result<(), CycleError> {
-        let letters = self.letters(question.from, Some(question.id), question.protocol, text);
-        self.close_entry(question.id, letters.clone(), stage).await?;
-        let asked_on = self.entries.get(&question.id).and_then(|entry| entry.relay.clone());
+        let letters = self.letters(question, text);
+        let entry = self.update(question.id, |entry| entry.answer(letters.clone(), stage)).await?;
+        let asked_on = entry.and_then(|entry| entry.relay);
         for letter in letters {
             self.deliver(Some(question.id), asked_on.clone(), letter);
         }
         Ok(())
     }
 
-    async fn close_entry(
-        &mut self,
-        id: EventId,
-        letters: impl IntoIterator<Item = Letter>,
-        stage: Stage,
-    ) -> Result<(), CycleError> {
-        let Some(entry) = self.entries.get_mut(&id) else { return Ok(()) };
-        entry.answer(letters, stage);
-        let entry = entry.clone();
-        self.records.write(&record(id), &entry).await?;
-        Ok(())
-    }
-
-    /// A message to `to` and its copies for the bot.
-    pub(super) fn letters(
-        &self,
-        to: nostr::prelude::PublicKey,
-        question: Option<EventId>,
-        protocol: Protocol,
-        text: &str,
-    ) -> Vec<Letter> {
-        let (keys, now) = (&self.own.keys, Timestamp::now());
-        match direct::close(keys, to, question, protocol, text, now) {
+    /// The answer to `question` and its copies for the bot.
+    fn letters(&self, question: &Question, text: &str) -> Vec<Letter> {
+        let (keys, now, to) = (&self.own.keys, Timestamp::now(), question.from);
+        match direct::close(keys, to, Some(question.id), question.protocol, text, now) {
             Ok(closed) => {
                 let letter = |event, to, only_on| Letter { event, to, written_at: now.as_secs(), only_on };
                 // Any of its inbox relays may be the only one there is when the bot has to read this again.
@@ -224,11 +198,7 @@ impl Bot {
     /// Takes a letter off that was delivered, or given up.
     pub(super) async fn strike_off(&mut self, sent: &Sent) -> Result<(), CycleError> {
         let Some(id) = sent.question else { return self.digest_sent(&sent.letter).await };
-        let Some(entry) = self.entries.get_mut(&id) else { return Ok(()) };
-        entry.sent(&sent.letter);
-        let entry = entry.clone();
-        self.records.write(&record(id), &entry).await?;
-        Ok(())
+        self.update(id, |entry| entry.sent(&sent.letter)).await.map(|_| ())
     }
 
     /// Drops what nobody can ask for again.

@@ -285,11 +285,10 @@ impl Bot {
         let interval = self.own.config.bot.cycle_interval;
         let draft = line::status_line(&done.report, interval, Timestamp::now());
         let Some(draft) = draft.unless_said(before.as_ref()) else { return Ok(()) };
-        let event = draft.sign(&self.own.keys)?;
-        self.own.store.save(&event).await?;
+        let signed = self.own.sign([draft]).await?;
         let own = self.own.clone();
         self.tasks.spawn(async move {
-            own.publish(&[event]).await;
+            own.publish(&signed).await;
         });
         Ok(())
     }

@@ -14,8 +14,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Notice, orders::OrderError};
-
+use super::{Notice, inbox::contacts, orders::OrderError};
 use crate::{
     config::Config,
     cycle::{CycleError, OwnWord, own_filters, own_word, read_into},
@@ -32,14 +31,14 @@ use crate::{
 /// Who the bot is: profile, relays, inbox.
 const IDENTITY: [Kind; 3] = [Kind::Metadata, Kind::RelayList, Kind::InboxRelays];
 
+/// How long one relay may take to show the bot's own few events.
+const LOOK: Duration = Duration::from_secs(6);
+
 /// How long one relay may take to take one of them.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// When relays that could not be read at first are read again, on a blank machine.
 const SECOND_CHANCE: Duration = Duration::from_secs(5);
-
-/// How long one relay may take to show the bot's own few events.
-const LOOK: Duration = Duration::from_secs(6);
 
 /// And then, while none of them can be.
 const FURTHER_CHANCES: Duration = Duration::from_secs(20);
@@ -225,12 +224,8 @@ impl Own {
     /// Reads the bot's own events from `relays`.
     async fn look(&self, relays: BTreeSet<&RelayUrl>) -> Served {
         let mut filters = self.filters();
-        let allowed = &self.config.environment.allowed;
-        if !allowed.is_empty() {
-            // So that the first answer does not have to wait for it.
-            let contacts = [Kind::InboxRelays, Kind::RelayList];
-            filters.push(Filter::new().kinds(contacts).authors(allowed.iter().copied()));
-        }
+        // So that the first answer does not have to wait for it.
+        filters.extend(contacts(&self.config.environment.allowed));
         let filters = &filters;
         let looks = relays.into_iter().map(|relay| async move {
             let read = read_into(&self.store, &self.relays, relay, filters.clone());
@@ -264,7 +259,10 @@ impl Own {
     }
 
     /// Signs and stores; returns what the store took.
-    async fn sign(&self, drafts: impl IntoIterator<Item = Draft>) -> Result<Vec<Event>, CycleError> {
+    pub(super) async fn sign(
+        &self,
+        drafts: impl IntoIterator<Item = Draft>,
+    ) -> Result<Vec<Event>, CycleError> {
         let mut signed = Vec::new();
         for draft in drafts {
             let event = draft.sign(&self.keys)?;

@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    cycle::read_into,
     plan::{converge::Answer, journal::Letter},
     relay::{RelayError, Relays},
     store::Store,
@@ -180,15 +181,7 @@ impl Post {
             return stored;
         }
         let ask = asked_on.into_iter().chain(&self.look_up).map(|relay| {
-            let filter = filter.clone();
-            async move {
-                let lists = timeout(ASK_AROUND, self.relays.read(relay, vec![filter])).await;
-                for list in lists.into_iter().flatten().flatten() {
-                    if let Err(error) = self.store.save(&list).await {
-                        tracing::warn!(%error, "a relay list cannot be kept");
-                    }
-                }
-            }
+            timeout(ASK_AROUND, read_into(&self.store, &self.relays, relay, vec![filter.clone()]))
         });
         join_all(ask).await;
         self.stored(filter).await

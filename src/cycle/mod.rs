@@ -17,8 +17,6 @@ mod threads;
 mod verify;
 mod world;
 
-use std::time::{Duration, Instant};
-
 use futures::{StreamExt, stream};
 use indicatif::ProgressBar;
 use nostr::prelude::{Kind, Tag, Timestamp};
@@ -75,8 +73,6 @@ pub struct CycleDone {
     pub report: Report,
     /// Every repository, also those that the report had no room for; sorted by coordinate.
     pub outcomes: Vec<RepositoryOutcome>,
-    /// How long it took.
-    pub elapsed: Duration,
 }
 
 /// Why a cycle as a whole failed: the local machine is at fault, never one repository or server.
@@ -116,7 +112,7 @@ impl World {
         next_at: Option<Timestamp>,
         progress: &ProgressBar,
     ) -> Result<CycleDone, CycleError> {
-        let (started, clock) = (Timestamp::now(), Instant::now());
+        let started = Timestamp::now();
         progress.set_message("looking at servers and relays");
         let survey = self.survey(started).await?;
         for event in &survey.signed {
@@ -158,7 +154,7 @@ impl World {
         report.silent_inboxes = self.silent.iter().cloned().collect();
         progress.set_message("publishing the report");
         self.publish(&report).await?;
-        Ok(CycleDone { report, outcomes, elapsed: clock.elapsed() })
+        Ok(CycleDone { report, outcomes })
     }
 
     /// What a cycle would do first for each mirror. Sends nothing to anyone.

@@ -22,6 +22,8 @@ pub struct OwnWord {
     pub lists: Lists,
     /// The newest event that holds [`Told`].
     told_event: Option<Event>,
+    /// What it holds, as far as it can be read.
+    told: Option<Told>,
     /// What follows.
     pub settled: Settled,
 }
@@ -49,7 +51,7 @@ pub async fn own_word(config: &Config, keys: &Keys, store: &Store) -> Result<Own
     let told = told_event.as_ref().and_then(|event| read_told(event, keys));
     let lists = Lists::newest(events);
     let settled = lists.settle(told.as_ref(), &seeds(config));
-    Ok(OwnWord { lists, told_event, settled })
+    Ok(OwnWord { lists, told_event, told, settled })
 }
 
 /// Brings what `filters` match at `relay` into `store`, also when `relays` keep nothing; returns it.
@@ -87,7 +89,7 @@ impl OwnWord {
     ) -> Result<Vec<Draft>, CycleError> {
         let mut drafts = self.lists.drafts(settings, now);
         // Encrypted anew it would look new each time, so what it says is compared.
-        if self.told_event.as_ref().and_then(|event| read_told(event, keys)).as_ref() != Some(told) {
+        if self.told.as_ref() != Some(told) {
             let content = serde_json::to_string(told)?;
             let content = keys
                 .nip44_encrypt(&keys.public_key(), &content)

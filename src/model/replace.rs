@@ -3,6 +3,12 @@
 
 use nostr::prelude::{Event, Timestamp};
 
+/// Whether `event` replaces `other`.
+#[must_use]
+pub fn wins(event: &Event, other: &Event) -> bool {
+    (event.created_at, other.id) > (other.created_at, event.id)
+}
+
 /// When an event that replaces `before` is to be dated so that it wins: `at`, or a second after it.
 #[must_use]
 pub fn dated_after(before: Option<&Event>, at: Timestamp) -> Timestamp {

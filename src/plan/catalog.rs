@@ -8,6 +8,7 @@ use super::authority::{self, Authority, Family};
 use crate::model::{
     announcement::Announcement,
     coordinate::{Coordinate, folder_name},
+    replace::wins,
     server::ServerUrl,
     state::State,
 };
@@ -356,11 +357,6 @@ fn repository(
         None => None,
     };
     Repository { coordinate, announcements, authority: authority.ok().cloned(), state, obstacle, folder }
-}
-
-/// Whether `event` replaces `other` (NIP-01: newest first, ties to the lower id).
-fn wins(event: &Event, other: &Event) -> bool {
-    (event.created_at, other.id) > (other.created_at, event.id)
 }
 
 #[cfg(test)]

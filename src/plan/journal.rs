@@ -126,6 +126,11 @@ impl Entry {
         }
     }
 
+    /// Counts one more try to carry it out.
+    pub fn begin(&mut self) {
+        self.attempts = self.attempts.saturating_add(1);
+    }
+
     /// Takes the answer: with it written down, nothing else will ever be answered at this stage.
     pub fn answer(&mut self, letters: impl IntoIterator<Item = Letter>, stage: Stage) {
         self.letters.extend(letters);
@@ -203,7 +208,7 @@ mod tests {
         fn work_off(&mut self, id: EventId, signed: &mut u64) -> Result<(), Killed> {
             let Some(mut entry) = self.disk.get(&id).cloned() else { return Ok(()) };
             if entry.stage != Stage::Answered {
-                entry.attempts += 1;
+                entry.begin();
                 self.write(&entry)?;
                 *signed += 1;
                 let event = event(self.bot, 4, START + *signed, &[]);

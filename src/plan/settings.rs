@@ -5,17 +5,13 @@
 //! The operator's configuration seeds a list that does not exist yet, and adds what was written there since; it
 //! never takes anything away. Whoever has the bot's key may sign a newer list with any client.
 
-use std::{collections::BTreeSet, fmt::Display};
+use std::{collections::BTreeSet, fmt::Display, str::FromStr};
 
 use nostr::prelude::{Event, Kind, PublicKey, Tag, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::catalog::Watched;
-use crate::model::{
-    coordinate::{Coordinate, npub},
-    draft::Draft,
-    server::ServerUrl,
-};
+use crate::model::{coordinate::npub, draft::Draft, replace::wins, server::ServerUrl};
 
 /// Git authors: whose repositories are mirrored (NIP-51, `p` tags).
 pub const AUTHORS: Kind = Kind::Custom(10017);
@@ -94,9 +90,7 @@ impl Lists {
         let mut lists = Self::default();
         for event in events {
             if let Some(slot) = lists.slot(event.kind)
-                && slot
-                    .as_ref()
-                    .is_none_or(|known| (event.created_at, known.id) > (known.created_at, event.id))
+                && slot.as_ref().is_none_or(|known| wins(&event, known))
             {
                 *slot = Some(event);
             }
@@ -123,14 +117,17 @@ impl Lists {
         let mut notes = Vec::new();
         let mut note = |what: Option<String>| notes.extend(what);
         let name = "MIRROR_NPUBS";
-        let (listed, written) = (self.authors.as_ref().map(authors), &seeds.authors);
+        let listed = self.authors.as_ref().map(|list| entries(list, "p", author));
+        let written = &seeds.authors;
         let authors = joined(listed, written, written, before.map(|b| &b.authors), name, npub, &mut note);
         let first = if seeds.servers.is_empty() { &seeds.default_servers } else { &seeds.servers };
-        let (listed, written) = (self.servers.as_ref().map(servers), &seeds.servers);
+        let listed = self.servers.as_ref().map(|list| entries(list, "g", parsed));
+        let written = &seeds.servers;
         let before = before.map(|b| &b.servers);
         let name = "[servers] known";
         let servers = joined(listed, first, written, before, name, ServerUrl::to_string, &mut note);
-        let repositories = self.repositories.as_ref().map(repositories).unwrap_or_default();
+        let repositories =
+            self.repositories.as_ref().map(|list| entries(list, "a", parsed)).unwrap_or_default();
         let paused = told.is_some_and(|told| told.paused);
         Settled {
             settings: Settings { watched: Watched { authors, repositories }, servers, paused },
@@ -146,8 +143,8 @@ impl Lists {
         let Watched { authors, repositories } = &settings.watched;
         let drafts = [
             draft(AUTHORS, self.authors.as_ref(), "p", authors, PublicKey::to_hex, author, now),
-            draft(REPOSITORIES, self.repositories.as_ref(), "a", repositories, show, |v| v.parse().ok(), now),
-            draft(SERVERS, self.servers.as_ref(), "g", &settings.servers, show, |v| v.parse().ok(), now),
+            draft(REPOSITORIES, self.repositories.as_ref(), "a", repositories, show, parsed, now),
+            draft(SERVERS, self.servers.as_ref(), "g", &settings.servers, show, parsed, now),
         ];
         drafts.into_iter().flatten().collect()
     }
@@ -161,21 +158,14 @@ fn author(value: &str) -> Option<PublicKey> {
     PublicKey::from_hex(value).ok().filter(|key| key.xonly().is_ok())
 }
 
-fn authors(list: &Event) -> BTreeSet<PublicKey> {
-    values_of(list, "p").iter().filter_map(|value| author(value)).collect()
+fn parsed<T: FromStr>(value: &str) -> Option<T> {
+    value.parse().ok()
 }
 
-fn repositories(list: &Event) -> BTreeSet<Coordinate> {
-    values_of(list, "a").iter().filter_map(|value| value.parse().ok()).collect()
-}
-
-fn servers(list: &Event) -> BTreeSet<ServerUrl> {
-    values_of(list, "g").iter().filter_map(|value| value.parse().ok()).collect()
-}
-
-/// The second element of each tag called `name`; what follows is a hint.
-fn values_of<'event>(list: &'event Event, name: &str) -> Vec<&'event str> {
-    list.tags.iter().filter(|tag| tag.kind() == name).filter_map(Tag::content).collect()
+/// What the tags called `tag` name in their second element, as far as it is understood; what follows is a hint.
+fn entries<T: Ord>(list: &Event, tag: &str, read: impl Fn(&str) -> Option<T>) -> BTreeSet<T> {
+    let named = list.tags.iter().filter(|entry| entry.kind() == tag).filter_map(Tag::content);
+    named.filter_map(read).collect()
 }
 
 /// What holds: the list, with what the operator wrote since; or, without a list, what makes a `first` one.
@@ -248,6 +238,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{super::testing::event, *};
+    use crate::model::coordinate::Coordinate;
 
     const NOW: Timestamp = Timestamp::from_secs(1_790_000_000);
 

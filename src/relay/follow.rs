@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::StreamExt;
-use grasp_mirror_commands::{clean, with_causes};
+use grasp_mirror_commands::with_causes;
 use nostr::prelude::{Event, EventId, Filter, MachineReadablePrefix, RelayMessage, RelayUrl, SubscriptionId};
 use nostr_sdk::relay::{Relay, RelayNotification};
 use tokio::{
@@ -137,7 +137,7 @@ enum Round {
 
 impl Link {
     /// Listens on one connection until it is lost; says why.
-    async fn follow(self: &Arc<Self>, relay: &RelayUrl, interest: Interest, ears: &Ears) -> RelayError {
+    async fn follow(&self, relay: &RelayUrl, interest: Interest, ears: &Ears) -> RelayError {
         loop {
             if let Err(error) = self.connect_again().await {
                 return error;
@@ -196,8 +196,14 @@ impl Link {
                 }
                 () = ears.stored.closed() => return Round::Over(self.gone()),
             };
+            let Some(notice) = notice else {
+                return Round::Over(self.incomplete("the connection ended"));
+            };
+            if let Some(error) = self.ended_by(&notice) {
+                return Round::Over(error);
+            }
             match notice {
-                Some(RelayNotification::Message { message }) => match *message {
+                RelayNotification::Message { message } => match *message {
                     RelayMessage::Event { subscription_id, event } if ids.contains(&subscription_id) => {
                         let event =
                             Heard::Event { relay: relay.clone(), event: Box::new(event.into_owned()) };
@@ -210,27 +216,19 @@ impl Link {
                             && MachineReadablePrefix::parse(&message)
                                 != Some(MachineReadablePrefix::AuthRequired) =>
                     {
-                        let reason = clean(&message, 300);
+                        let error = self.closed(&message);
                         open = open.saturating_sub(1);
                         if open == 0 {
-                            return Round::Over(RelayError::Closed { relay: relay.to_string(), reason });
+                            return Round::Over(error);
                         }
-                        tracing::warn!(%relay, reason, "the relay does not show everything that is asked for");
+                        tracing::warn!(%relay, %error, "not everything that is asked for is shown");
                         again_at.get_or_insert_with(|| Instant::now() + PAUSE_MAX);
                     }
                     _ => {}
                 },
                 // It may have answered as to a stranger before.
-                Some(RelayNotification::Authenticated) => return Round::Again,
-                Some(RelayNotification::AuthenticationFailed) => {
-                    let reason = "it wants authentication and refused ours".to_owned();
-                    return Round::Over(RelayError::Closed { relay: relay.to_string(), reason });
-                }
-                Some(RelayNotification::RelayStatus { status }) if !status.is_connected() => {
-                    return Round::Over(self.incomplete("the connection was lost"));
-                }
-                Some(_) => {}
-                None => return Round::Over(self.incomplete("the connection ended")),
+                RelayNotification::Authenticated => return Round::Again,
+                _ => {}
             }
         }
     }

@@ -10,7 +10,7 @@ use nostr::prelude::{Nip05Address, Nip05Profile, PublicKey};
 use reqwest::{Client, redirect};
 use url::Url;
 
-use super::Addresses;
+use super::{Addresses, transport::USER_AGENT};
 
 /// How long the whole look-up may take: a person waits for the answer.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -79,7 +79,7 @@ async fn document(addresses: &dyn Addresses, url: &Url) -> Result<String, Nip05E
         .redirect(redirect::Policy::none())
         .resolve_to_addrs(host, &checked)
         .no_proxy()
-        .user_agent(concat!("grasp-mirror/", env!("CARGO_PKG_VERSION")))
+        .user_agent(USER_AGENT)
         .build()
         .map_err(failed)?;
     let mut response = client.get(url.clone()).send().await.map_err(failed)?;

@@ -128,6 +128,24 @@ impl Link {
         RelayError::Incomplete { relay: self.relay.url().to_string(), reason: reason.into() }
     }
 
+    /// What the relay said when it ended a request.
+    pub(super) fn closed(&self, reason: &str) -> RelayError {
+        RelayError::Closed { relay: self.relay.url().to_string(), reason: clean(reason, 300) }
+    }
+
+    /// Why nothing more is to be expected on this connection, if `notice` says so.
+    pub(super) fn ended_by(&self, notice: &RelayNotification) -> Option<RelayError> {
+        match notice {
+            RelayNotification::AuthenticationFailed => {
+                Some(self.closed("it wants authentication and refused ours"))
+            }
+            RelayNotification::RelayStatus { status } if !status.is_connected() => {
+                Some(self.incomplete("the connection was lost"))
+            }
+            _ => None,
+        }
+    }
+
     /// One request, to its `EOSE`.
     ///
     /// nostr-sdk's own fetch ends a stream in the same way on `EOSE` and on a lost connection, so the end is
@@ -150,54 +168,40 @@ impl Link {
         let mut events = Vec::new();
         // Other answers on the same connection do not count.
         let mut silent_at = Instant::now() + self.limits.stall_timeout;
-        let result = loop {
+        loop {
             let notice = match timeout_at(silent_at, notices.next()).await {
                 Ok(Some(notice)) => notice,
-                Ok(None) => break Err(self.incomplete("the connection ended")),
+                Ok(None) => return Err(self.incomplete("the connection ended")),
                 Err(_) => {
                     let silence = self.limits.stall_timeout.as_secs();
-                    break Err(self.incomplete(format!("silent for {silence} s")));
+                    return Err(self.incomplete(format!("silent for {silence} s")));
                 }
             };
-            match notice {
-                RelayNotification::Message { message } => match *message {
-                    RelayMessage::Event { subscription_id, event } if *subscription_id == id => {
-                        silent_at = Instant::now() + self.limits.stall_timeout;
-                        events.push(event.into_owned());
-                        if events.len() > self.limits.max_events {
-                            break Err(self.incomplete(TOO_MANY));
-                        }
+            if let Some(error) = self.ended_by(&notice) {
+                return Err(error);
+            }
+            let RelayNotification::Message { message } = notice else { continue };
+            match *message {
+                RelayMessage::Event { subscription_id, event } if *subscription_id == id => {
+                    silent_at = Instant::now() + self.limits.stall_timeout;
+                    events.push(event.into_owned());
+                    if events.len() > self.limits.max_events {
+                        return Err(self.incomplete(TOO_MANY));
                     }
-                    RelayMessage::EndOfStoredEvents(of) if *of == id => break Ok(()),
-                    RelayMessage::Closed { subscription_id, message } if *subscription_id == id => {
-                        match MachineReadablePrefix::parse(&message) {
-                            // nostr-sdk authenticates and asks again.
-                            Some(MachineReadablePrefix::AuthRequired) => {
-                                silent_at = Instant::now() + self.limits.stall_timeout;
-                            }
-                            _ => {
-                                break Err(RelayError::Closed {
-                                    relay: self.relay.url().to_string(),
-                                    reason: clean(&message, 300),
-                                });
-                            }
-                        }
-                    }
-                    _ => {}
-                },
-                RelayNotification::AuthenticationFailed => {
-                    break Err(RelayError::Closed {
-                        relay: self.relay.url().to_string(),
-                        reason: "it wants authentication and refused ours".to_owned(),
-                    });
                 }
-                RelayNotification::RelayStatus { status } if !status.is_connected() => {
-                    break Err(self.incomplete("the connection was lost"));
+                RelayMessage::EndOfStoredEvents(of) if *of == id => return Ok(events),
+                RelayMessage::Closed { subscription_id, message } if *subscription_id == id => {
+                    match MachineReadablePrefix::parse(&message) {
+                        // nostr-sdk authenticates and asks again.
+                        Some(MachineReadablePrefix::AuthRequired) => {
+                            silent_at = Instant::now() + self.limits.stall_timeout;
+                        }
+                        _ => return Err(self.closed(&message)),
+                    }
                 }
                 _ => {}
             }
-        };
-        result.map(|()| events)
+        }
     }
 
     /// Every event that matches one of `filters`, page by page until a page brings nothing new.

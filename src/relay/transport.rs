@@ -33,7 +33,7 @@ use url::Url;
 const MAX_MESSAGE: usize = 6 << 20;
 
 /// What this program calls itself to relays.
-const USER_AGENT: &str = concat!("grasp-mirror/", env!("CARGO_PKG_VERSION"));
+pub(super) const USER_AGENT: &str = concat!("grasp-mirror/", env!("CARGO_PKG_VERSION"));
 
 /// Finds out where to connect, and whether it is allowed.
 pub trait Addresses: fmt::Debug + Send + Sync {

@@ -3,7 +3,7 @@
 //! A record is a kind 30078 event signed by the bot, `d` = `grasp-mirror/local/<name>` (a long name's hash),
 //! content JSON, that is never published. It lives in the same database as every other event.
 
-use nostr::prelude::{EventBuilder, Filter, FinalizeEvent, Keys, Kind, Tag, Timestamp};
+use nostr::prelude::{Event, EventBuilder, Filter, FinalizeEvent, Keys, Kind, Tag, Timestamp};
 use nostr_database::NostrDatabase;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
@@ -46,11 +46,7 @@ impl Records {
     /// [`StoreError::Database`].
     pub async fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
         let found = self.store.query(self.filter(&identifier(name))).await?;
-        Ok(found.first().and_then(|event| {
-            serde_json::from_str(&event.content)
-                .inspect_err(|error| tracing::warn!(name, %error, "a record is unreadable and starts anew"))
-                .ok()
-        }))
+        Ok(found.first().and_then(parsed))
     }
 
     /// Writes the record called `name`, unless it already says the same.
@@ -74,9 +70,7 @@ impl Records {
         let status = self.store.database.save_event(&event).await?;
         if status.is_success() { Ok(()) } else { Err(failed(format!("the database said {status:?}"))) }
     }
-}
 
-impl Records {
     /// All records whose name begins with `prefix` and that can be read. Short names only.
     ///
     /// # Errors
@@ -89,13 +83,7 @@ impl Records {
         let named = events.iter().filter(|event| {
             event.tags.identifier().is_some_and(|identifier| identifier.starts_with(&begins))
         });
-        Ok(named
-            .filter_map(|event| {
-                serde_json::from_str(&event.content)
-                    .inspect_err(|error| tracing::warn!(event = %event.id, %error, "a record is unreadable and left out"))
-                    .ok()
-            })
-            .collect())
+        Ok(named.filter_map(parsed).collect())
     }
 
     /// Removes the record called `name`.
@@ -107,6 +95,15 @@ impl Records {
         self.store.database.delete(self.filter(&identifier(name))).await?;
         Ok(())
     }
+}
+
+fn parsed<T: DeserializeOwned>(record: &Event) -> Option<T> {
+    serde_json::from_str(&record.content)
+        .inspect_err(|error| {
+            let name = record.tags.identifier();
+            tracing::warn!(name, %error, "a record is unreadable and starts anew");
+        })
+        .ok()
 }
 
 /// The `d` of the record called `name`; names hold repositories' identifiers, which may be of any length.
