@@ -27,6 +27,9 @@ pub struct RepositoryRecord {
     /// When its maintainers last rewrote its history, as seen here, Unix seconds. What was there before is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewritten_at: Option<u64>,
+    /// The state whose git data was seen whole in the local copy, with the local refs moved to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<EventId>,
 }
 
 /// Git data that was fetched up to the limit and thrown away.
