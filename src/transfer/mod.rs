@@ -10,11 +10,12 @@ pub mod mirror;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     time::Duration,
 };
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use self::guard::Guard;
 use crate::{git::wire::GitHttp, model::server::ServerUrl, relay::Relays};
@@ -65,6 +66,70 @@ where
 {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => resume_unwind(error.into_panic()),
+    }
+}
+
+/// Runs blocking work that nobody waits for on a thread of its own, called `name` (at most 15 bytes are shown),
+/// that gives way to everything else on the machine.
+///
+/// Not one of the runtime's threads: a priority once lowered stays so, and a runtime that ends would wait for
+/// the work. When the caller goes, the work goes on until it is done or the process ends.
+pub(crate) async fn low_priority<T, E, W>(name: &str, work: W) -> Result<T, E>
+where
+    W: FnOnce() -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    let (hand_over, handed) = mpsc::channel::<W>();
+    let (finish, finished) = oneshot::channel();
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        lower_priority();
+        if let Ok(work) = handed.recv() {
+            // Nobody may be waiting any more.
+            let _ = finish.send(catch_unwind(AssertUnwindSafe(work)));
+        }
+    });
+    if let Err(error) = thread {
+        tracing::debug!(name, %error, "no thread of its own");
+        return blocking(work).await;
+    }
+    match hand_over.send(work) {
+        Ok(()) => match finished.await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(error) => resume_unwind(Box::new(error)),
+        },
+        Err(mpsc::SendError(work)) => blocking(work).await,
+    }
+}
+
+/// Only where a priority is a thread's: elsewhere this would slow down the whole process.
+fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, 10) {
+        tracing::debug!(%error, "the priority was not lowered");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_of_low_priority_leaves_the_others_theirs() {
+        let done = low_priority("attic", || {
+            let name = std::thread::current().name().map(str::to_owned);
+            Ok::<_, ()>((name, rustix::process::getpriority_process(None).unwrap()))
+        });
+        let (name, there) = done.await.unwrap();
+        assert_eq!(name.as_deref(), Some("attic"));
+        let here = rustix::process::getpriority_process(None).unwrap();
+        if cfg!(target_os = "linux") {
+            assert_eq!(there, 10.max(here));
+        }
+        assert_eq!(low_priority("attic", || Err::<(), _>("no")).await, Err("no"));
     }
 }
