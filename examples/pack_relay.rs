@@ -12,7 +12,7 @@ use anyhow::Context;
 use grasp_mirror::{
     git::{
         Repository,
-        wire::{GitHttp, Limits, commands_to, http_client},
+        wire::{GitHttp, Limits, Room, commands_to, http_client},
     },
     model::refs::Refs,
 };
@@ -50,7 +50,7 @@ async fn relay(repository: &Repository, from: Url, to: &[String]) -> anyhow::Res
     let refs: Refs =
         listed.refs.into_iter().filter_map(|(name, id)| Some((name.parse().ok()?, id))).collect();
     let wants: Vec<_> = refs.values().copied().collect();
-    let pack = http.fetch_pack(&from, &wants, &[], &repository.incoming_dir()).await?;
+    let pack = http.fetch_pack(&from, &wants, &[], Room::up_to(1 << 40), &repository.incoming_dir()).await?;
     report(&format!("fetched {} bytes", pack.bytes))?;
     let taken = repository.ingest(&pack.path)?;
     report(&format!("ingested {} objects", taken.objects))?;

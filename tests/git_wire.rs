@@ -7,7 +7,7 @@ use std::time::Duration;
 use grasp_mirror::{
     git::{
         Pack, Repository,
-        wire::{GitHttp, Limits, PushError, RefUpdate, commands_to, http_client},
+        wire::{GitHttp, Limits, PushError, RefUpdate, Room, commands_to, http_client},
     },
     model::refs::{ObjectId, Refs},
 };
@@ -25,7 +25,10 @@ async fn fetch(http: &GitHttp, from: &Url, repository: &Repository) -> Refs {
     let haves: Vec<_> = repository.refs().unwrap().into_values().collect();
     let wants = repository.missing(refs.values().copied()).unwrap();
     if !wants.is_empty() {
-        let pack = http.fetch_pack(from, &wants, &haves, &repository.incoming_dir()).await.unwrap();
+        let pack = http
+            .fetch_pack(from, &wants, &haves, Room::up_to(1 << 30), &repository.incoming_dir())
+            .await
+            .unwrap();
         repository.ingest(&pack.path).unwrap();
     }
     repository.set_refs(&refs, None, 1).unwrap();

@@ -1,6 +1,9 @@
 //! One repository's part of a cycle: bring its git data here, then walk each of its mirrors.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use futures::future::join_all;
 use grasp_mirror_commands::{clean, count};
@@ -14,7 +17,7 @@ use super::{
 };
 use crate::{
     git::{GitError, Repository},
-    model::{server::ServerUrl, status::MirrorStatus},
+    model::{address::shown_text, server::ServerUrl, state::State, status::MirrorStatus},
     plan::{
         catalog::Obstacle,
         converge::{Outcome, Seen, Wanted},
@@ -25,6 +28,7 @@ use crate::{
         blocking,
         fetch::{FetchError, Tips},
         mirror::{Done, Job},
+        supply::{Supply, SupplyError},
     },
 };
 
@@ -113,26 +117,35 @@ impl World {
             self.compare_refs(subject).await;
             self.renew_state(subject, now).await?;
         }
-        let git = self.local_copy(subject, now).await;
+        let git = self.git_data(subject, now).await;
         let waits = |url: &ServerUrl| {
             let again = subject.record.mirrors.get(url).and_then(|record| record.retry_at);
             trigger == Trigger::Timer && again.is_some_and(|at| at > now.as_secs())
         };
+        let (turn, down): (BTreeSet<ServerUrl>, BTreeSet<ServerUrl>) = subject
+            .wanted
+            .keys()
+            .filter(|url| !waits(url))
+            .cloned()
+            .partition(|url| subject.seen.contains_key(url));
         let mut endings: BTreeMap<ServerUrl, MirrorEnd> = BTreeMap::new();
-        let mut walks = Vec::new();
-        for (url, wanted) in subject.wanted.iter().filter(|(url, _)| !waits(url)) {
-            let Some(seen) = subject.seen.get(url).cloned() else {
-                let down = servers.get(url).and_then(|server| server.down.clone());
-                let ending = Ending::Unreachable(down.unwrap_or_else(|| "the server is down".to_owned()));
-                endings.insert(url.clone(), (ending, Seen::default(), None));
-                continue;
-            };
-            let events = Arc::clone(&subject.events);
-            let wanted = Wanted { conversation: Vec::new(), ..wanted.clone() };
-            walks.push(self.transfer.converge(Job { wanted, seen, events, git: git.clone() }));
+        for url in down {
+            let reason = servers.get(&url).and_then(|server| server.down.clone());
+            let ending = Ending::Unreachable(reason.unwrap_or_else(|| "the server is down".to_owned()));
+            endings.insert(url, (ending, Seen::default(), None));
         }
+        let mut walked = self.walk_refs(subject, &git, &turn).await;
+        let settled = self.settle(subject, git, now).await;
+        if settled.is_other_data {
+            let (good, again): (Vec<Done>, Vec<Done>) =
+                walked.into_iter().partition(|done| done.ending == Ending::Settled(Outcome::InSync));
+            let again = again.into_iter().map(|done| done.wanted.server).collect();
+            walked = good;
+            walked.extend(self.walk_refs(subject, &settled.git, &again).await);
+        }
+        let git = settled.git;
         let mut lacking: Vec<Done> = Vec::new();
-        for done in join_all(walks).await {
+        for done in walked {
             let url = done.wanted.server.clone();
             let asked = subject.seen.get(&url).is_some_and(|seen| seen.lacks.is_none());
             if asked && done.ending == Ending::Settled(Outcome::InSync) {
@@ -143,7 +156,8 @@ impl World {
             endings.insert(url, (done.ending, done.seen, held.filter(|_| !asked)));
         }
         if !lacking.is_empty() {
-            let talk = self.prepare_conversation(subject, git.as_ref().ok(), now).await?;
+            let local = git.as_ref().ok().map(|supply| supply.repository().clone());
+            let talk = self.prepare_conversation(subject, local.as_ref(), now).await?;
             let walks = lacking.into_iter().map(|done| {
                 let wanted = Wanted {
                     conversation: talk.conversation.clone(),
@@ -165,6 +179,7 @@ impl World {
                 endings.insert(done.wanted.server, (done.ending, done.seen, complete.then_some(held)));
             }
         }
+        subject.notes.extend(subject.record.distrusted_now(now));
         if !subject.record.lost.is_empty() {
             let lost = count(subject.record.lost.len(), "pull request is", "pull requests are");
             subject.notes.push(format!("{lost} not mirrored: nobody has the commits"));
@@ -172,15 +187,29 @@ impl World {
         Ok(endings)
     }
 
-    /// The local copy with everything the state names, its refs moved to it; or how a mirror that needs it ends.
-    async fn local_copy(&self, subject: &mut Subject, now: Timestamp) -> Result<Repository, Ending> {
+    /// Branches and tags on `servers`.
+    async fn walk_refs(
+        &self,
+        subject: &Subject,
+        git: &Result<Supply, Ending>,
+        servers: &BTreeSet<ServerUrl>,
+    ) -> Vec<Done> {
+        let walks = servers.iter().filter_map(|url| {
+            let wanted = Wanted { conversation: Vec::new(), ..subject.wanted.get(url)?.clone() };
+            let (seen, events) = (subject.seen.get(url)?.clone(), Arc::clone(&subject.events));
+            Some(self.transfer.converge(Job { wanted, seen, events, git: git.clone() }))
+        });
+        join_all(walks).await
+    }
+
+    /// Everything the state names, here or as a pack that was just fetched; or how a mirror that needs it ends.
+    async fn git_data(&self, subject: &mut Subject, now: Timestamp) -> Result<Supply, Ending> {
         let Some(state) = subject.repository.state.clone() else {
             return Err(Ending::Failed("nobody has signed a state".to_owned()));
         };
         let folder = self.folder(&subject.repository.coordinate, &subject.repository.folder);
         let opened = blocking(move || Repository::open_or_create(&folder)).await;
         let repository = opened.map_err(|error| Ending::Failed(error.to_string()))?;
-        let tips: Tips = state.refs.iter().map(|(name, id)| (name.to_string(), *id)).collect();
         let limit = self.config.limits.max_repo_bytes;
         if let Some(known) = &subject.record.too_large
             && known.still_holds(state.event.id, limit, now)
@@ -188,29 +217,82 @@ impl World {
             return Err(Ending::Blocked(known.reason.clone()));
         }
         subject.record.too_large = None;
-        if let Err(error) = self.transfer.bring(&repository, &tips, &self.sources(subject)).await {
-            let reason = error.to_string();
-            if subject.seen.iter().all(|(server, seen)| {
-                subject.wanted.get(server).is_some_and(|wanted| wanted.is_proved_by(seen))
-            }) {
-                subject.notes.push(clean(&format!("no complete local copy: {reason}"), REASON_MAX));
-            }
-            if matches!(error, FetchError::NotServed { too_large: true, .. }) {
-                let (state, seen_at) = (state.event.id, now.as_secs());
-                let known = TooLarge { state, limit, seen_at, reason: clean(&reason, REASON_MAX) };
-                subject.record.too_large = Some(known);
-                return Err(Ending::Blocked(reason));
-            }
-            return Err(Ending::Failed(reason));
+        let fetched = self.transfer.fetch(&repository, &tips(&state), &self.sources(subject)).await;
+        fetched.map_err(|error| self.not_brought(subject, &state, &error, now))
+    }
+
+    /// How a mirror ends that needs git data which could not be brought here.
+    fn not_brought(
+        &self,
+        subject: &mut Subject,
+        state: &State,
+        error: &FetchError,
+        now: Timestamp,
+    ) -> Ending {
+        let reason = error.to_string();
+        if subject
+            .seen
+            .iter()
+            .all(|(server, seen)| subject.wanted.get(server).is_some_and(|wanted| wanted.is_proved_by(seen)))
+        {
+            subject.notes.push(clean(&format!("no complete local copy: {reason}"), REASON_MAX));
         }
-        let held = repository.clone();
+        if matches!(error, FetchError::NotServed { too_large: true, .. }) {
+            let (limit, seen_at) = (self.config.limits.max_repo_bytes, now.as_secs());
+            let known =
+                TooLarge { state: state.event.id, limit, seen_at, reason: clean(&reason, REASON_MAX) };
+            subject.record.too_large = Some(known);
+            return Ending::Blocked(reason);
+        }
+        Ending::Failed(reason)
+    }
+
+    /// Takes what was fetched into the local copy and moves its refs. A pack that fails the check is thrown away,
+    /// its source is marked, and the others are asked.
+    async fn settle(&self, subject: &mut Subject, git: Result<Supply, Ending>, now: Timestamp) -> Settled {
+        let (supply, state) = match (git, subject.repository.state.clone()) {
+            (Ok(supply), Some(state)) => (supply, state),
+            (git, _) => return Settled { git, is_other_data: false },
+        };
+        let mut supply = supply;
+        let mut is_other_data = false;
+        if let Err(error) = supply.take_in().await {
+            let reason = error.to_string();
+            tracing::warn!(repository = %subject.repository.coordinate, reason, "the local copy is not whole");
+            let SupplyError::Spoiled { source_url, .. } = error else {
+                return Settled { git: Err(Ending::Failed(reason)), is_other_data };
+            };
+            subject.record.distrust(&source_url, &clean(&reason, REASON_MAX), now);
+            let mut sources = self.sources(subject);
+            sources.retain(|source| shown_text(source) != source_url);
+            let repository = supply.repository().clone();
+            if let Err(error) = self.transfer.bring(&repository, &tips(&state), &sources).await {
+                let git = Err(self.not_brought(subject, &state, &error, now));
+                return Settled { git, is_other_data };
+            }
+            supply = Supply::of(repository);
+            is_other_data = true;
+        }
+        let git = self.move_refs(subject, &state, &supply, now).await.map(|()| supply);
+        Settled { git, is_other_data }
+    }
+
+    /// Makes the local refs those of `state`, all of which is here.
+    async fn move_refs(
+        &self,
+        subject: &mut Subject,
+        state: &State,
+        supply: &Supply,
+        now: Timestamp,
+    ) -> Result<(), Ending> {
+        let (held, refs, head) = (supply.repository().clone(), state.refs.clone(), state.head.clone());
         let moved = blocking(move || {
-            held.check_tips(&state.refs)?;
-            let changes = held.set_refs(&state.refs, state.head.as_ref(), now.as_secs())?;
-            Ok::<_, GitError>((changes, held.uses_lfs(&state.refs).unwrap_or(false)))
+            let changes = held.set_refs(&refs, head.as_ref(), now.as_secs())?;
+            Ok::<_, GitError>((changes, held.uses_lfs(&refs).unwrap_or(false)))
         })
         .await;
         let (changes, uses_lfs) = moved.map_err(|error| Ending::Failed(error.to_string()))?;
+        subject.record.local = Some(state.event.id);
         if changes.rewritten > 0 {
             tracing::info!(repository = %subject.repository.coordinate, refs = changes.rewritten, "its history was rewritten; the old one is kept");
             subject.record.rewritten_at = Some(now.as_secs());
@@ -222,10 +304,11 @@ impl World {
         if uses_lfs {
             subject.notes.push("LFS objects not mirrored".to_owned());
         }
-        Ok(repository)
+        Ok(())
     }
 
-    /// Where its git data may be: the announced clone URLs, then the mirrors themselves.
+    /// Where its git data may be: the announced clone URLs, then the mirrors themselves; those that sent something
+    /// else than they were asked for come last.
     pub(super) fn sources(&self, subject: &Subject) -> Vec<String> {
         let mut sources = subject.repository.clone_urls();
         for (server, seen) in &subject.seen {
@@ -239,6 +322,20 @@ impl World {
                 }
             }
         }
+        sources.sort_by_key(|source| subject.record.distrusted.contains_key(&shown_text(source)));
         sources
     }
+}
+
+/// What became of the local copy.
+struct Settled {
+    /// The git data, whole and here; or how a mirror that needs it ends.
+    git: Result<Supply, Ending>,
+    /// Whether it is not what the servers were sent first.
+    is_other_data: bool,
+}
+
+/// What has to be here for `state`.
+fn tips(state: &State) -> Tips {
+    state.refs.iter().map(|(name, id)| (name.to_string(), *id)).collect()
 }

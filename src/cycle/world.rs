@@ -80,7 +80,6 @@ impl World {
             wire::Limits {
                 stall: limits.stall_timeout,
                 total: limits.total_timeout,
-                max_pack_bytes: limits.max_repo_bytes,
                 max_refs: limits.max_refs,
                 max_advertisement_bytes: limits.max_response_bytes,
             },
@@ -103,6 +102,7 @@ impl World {
             guard.clone(),
             transfer::Limits {
                 per_server: limits.per_server,
+                max_repo_bytes: limits.max_repo_bytes,
                 disk_floor_bytes: limits.disk_floor_bytes,
                 total_timeout: limits.total_timeout,
             },

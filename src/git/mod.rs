@@ -4,7 +4,7 @@ mod error;
 pub mod pack;
 pub mod repo;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod wire;
 
 pub use self::{

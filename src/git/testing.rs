@@ -13,13 +13,13 @@ use tempfile::TempDir;
 use crate::model::refs::{ObjectId, Refs};
 
 /// A repository with a work tree that git itself writes to.
-pub(super) struct Source {
+pub(crate) struct Source {
     pub(super) dir: TempDir,
     seed: u64,
 }
 
 /// Runs git and returns what it prints; panics with its complaint when it fails.
-pub(super) fn git(dir: &Path, args: &[&str], stdin: &[u8]) -> Vec<u8> {
+pub(crate) fn git(dir: &Path, args: &[&str], stdin: &[u8]) -> Vec<u8> {
     let mut child = Command::new("git")
         .arg("-C")
         .arg(dir)
@@ -46,24 +46,24 @@ pub(super) fn git(dir: &Path, args: &[&str], stdin: &[u8]) -> Vec<u8> {
     out.stdout
 }
 
-pub(super) fn text(dir: &Path, args: &[&str]) -> String {
+pub(crate) fn text(dir: &Path, args: &[&str]) -> String {
     String::from_utf8(git(dir, args, b"")).unwrap().trim().to_owned()
 }
 
-pub(super) fn bare() -> TempDir {
+pub(crate) fn bare() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     git(dir.path(), &["init", "-q", "--bare"], b"");
     dir
 }
 
 impl Source {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         git(dir.path(), &["init", "-q", "-b", "main"], b"");
         Self { dir, seed: seed.wrapping_mul(2_654_435_769).wrapping_add(12_345) }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
@@ -74,16 +74,16 @@ impl Source {
         self.seed % below
     }
 
-    pub(super) fn git(&self, args: &[&str]) -> String {
+    pub(crate) fn git(&self, args: &[&str]) -> String {
         text(self.path(), args)
     }
 
-    pub(super) fn id(&self, rev: &str) -> ObjectId {
+    pub(crate) fn id(&self, rev: &str) -> ObjectId {
         self.git(&["rev-parse", rev]).parse().unwrap()
     }
 
     /// A commit that changes some of a few files, adds one, moves one now and then.
-    pub(super) fn commit(&mut self) -> ObjectId {
+    pub(crate) fn commit(&mut self) -> ObjectId {
         for _ in 0..=self.random(3) {
             let (dir, file) = (self.random(3), self.random(4));
             let file = self.path().join(format!("dir{dir}/sub/file{file}"));
@@ -106,7 +106,7 @@ impl Source {
     }
 
     /// Several commits, now and then a side branch merged back, an annotated tag.
-    pub(super) fn grow(&mut self, commits: u64) {
+    pub(crate) fn grow(&mut self, commits: u64) {
         for number in 0..commits {
             self.commit();
             if self.random(5) == 0 {
@@ -123,12 +123,12 @@ impl Source {
         }
     }
 
-    pub(super) fn refs(&self) -> Refs {
+    pub(crate) fn refs(&self) -> Refs {
         refs_of(self.path())
     }
 
     /// A pack of what `wants` need beyond `haves`, as a server would send it.
-    pub(super) fn pack(&self, wants: &[ObjectId], haves: &[ObjectId], args: &[&str], to: &Path) -> PathBuf {
+    pub(crate) fn pack(&self, wants: &[ObjectId], haves: &[ObjectId], args: &[&str], to: &Path) -> PathBuf {
         let mut revs: String = wants.iter().map(|id| format!("{id}\n")).collect();
         revs.extend(haves.iter().map(|id| format!("^{id}\n")));
         let mut all = vec!["pack-objects", "--revs", "--stdout", "-q"];
@@ -141,7 +141,7 @@ impl Source {
     }
 }
 
-pub(super) fn refs_of(dir: &Path) -> Refs {
+pub(crate) fn refs_of(dir: &Path) -> Refs {
     text(dir, &["for-each-ref", "--format=%(refname) %(objectname)", "refs/heads", "refs/tags"])
         .lines()
         .map(|line| line.split_once(' ').unwrap())
@@ -149,12 +149,12 @@ pub(super) fn refs_of(dir: &Path) -> Refs {
         .collect()
 }
 
-pub(super) fn tips(refs: &Refs) -> Vec<ObjectId> {
+pub(crate) fn tips(refs: &Refs) -> Vec<ObjectId> {
     refs.values().copied().collect()
 }
 
 /// Sets `refs` in the bare repository `dir` and has git check everything they reach.
-pub(super) fn check(dir: &Path, refs: &Refs) {
+pub(crate) fn check(dir: &Path, refs: &Refs) {
     for (name, id) in refs {
         git(dir, &["update-ref", name.as_str(), &id.to_string()], b"");
     }

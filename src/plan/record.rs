@@ -30,6 +30,18 @@ pub struct RepositoryRecord {
     /// The state whose git data was seen whole in the local copy, with the local refs moved to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<EventId>,
+    /// Sources that sent something else than they were asked for, by their address.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub distrusted: BTreeMap<String, Distrust>,
+}
+
+/// Why a source is asked only when no other has what is missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Distrust {
+    /// Until when, Unix seconds.
+    pub until: u64,
+    /// What it did.
+    pub reason: String,
 }
 
 /// Git data that was fetched up to the limit and thrown away.
@@ -72,6 +84,21 @@ impl RepositoryRecord {
             mirror.conversation = None;
             mirror.retry_at = None;
         }
+    }
+
+    /// For how long a source that sent something else than it was asked for is asked last.
+    const DISTRUST_SECS: u64 = 7 * 24 * 3_600;
+
+    /// Marks a source that sent something else than it was asked for.
+    pub fn distrust(&mut self, source: &str, reason: &str, now: Timestamp) {
+        let until = now.as_secs().saturating_add(Self::DISTRUST_SECS);
+        self.distrusted.insert(source.to_owned(), Distrust { until, reason: reason.to_owned() });
+    }
+
+    /// What the marked sources did, for people; marks that are old are taken off.
+    pub fn distrusted_now(&mut self, now: Timestamp) -> Vec<String> {
+        self.distrusted.retain(|_, distrust| distrust.until > now.as_secs());
+        self.distrusted.values().map(|distrust| distrust.reason.clone()).collect()
     }
 
     /// The pull requests that are not looked for now.

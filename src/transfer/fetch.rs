@@ -2,22 +2,26 @@
 //!
 //! Sources are tried one after the other, and each is asked only for what is still missing, so several can
 //! supply one repository together. Nothing a source says about its refs is believed: what arrives is checked
-//! by the local repository, which takes a pack whole or not at all.
+//! by the local repository, which takes a pack whole or not at all. Where one source offers all that is missing,
+//! its pack may go to the servers before that check: they make their own.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     path::PathBuf,
-    sync::PoisonError,
+    sync::{Arc, PoisonError},
 };
 
 use tokio::time::{Instant, timeout};
 use url::Url;
 
-use super::{Transfer, blocking};
+use super::{
+    Transfer, blocking,
+    supply::{Fetched, Supply, SupplyError},
+};
 use crate::{
     git::{
         GitError, Repository,
-        wire::{RemoteRefs, WireError},
+        wire::{RemoteRefs, Room, WireError},
     },
     model::{
         address::{shown, shown_text},
@@ -40,35 +44,57 @@ pub enum FetchError {
         too_large: bool,
     },
     /// The disk is nearly full.
-    #[error(
-        "only {free_bytes} bytes are free on the disk of {folder}, less than limits.disk_floor_bytes; nothing is fetched"
-    )]
+    #[error("the disk of {folder} is full: {reason}; free some space, or lower limits.disk_floor_bytes")]
     DiskFull {
         /// The local copy's folder.
         folder: PathBuf,
-        /// What is left.
-        free_bytes: u64,
+        /// What there is, and what there would have to be.
+        reason: String,
     },
     /// The local copy is in trouble.
     #[error(transparent)]
-    Local(#[from] GitError),
+    Local(Arc<GitError>),
+}
+
+impl From<GitError> for FetchError {
+    fn from(error: GitError) -> Self {
+        Self::Local(Arc::new(error))
+    }
+}
+
+impl FetchError {
+    fn spoiled(source: &str, error: &GitError) -> Self {
+        let sources = vec![format!("{source} sent a pack that is thrown away: {error}")];
+        Self::NotServed { sources, too_large: false }
+    }
 }
 
 /// Why one source did not help.
+#[derive(Default)]
 struct Unhelpful {
     reason: String,
     too_large: bool,
+    no_room: bool,
 }
 
 impl From<String> for Unhelpful {
     fn from(reason: String) -> Self {
-        Self { reason, too_large: false }
+        Self { reason, ..Self::default() }
+    }
+}
+
+impl From<WireError> for Unhelpful {
+    fn from(error: WireError) -> Self {
+        Self {
+            too_large: matches!(error, WireError::TooLarge { .. }),
+            no_room: matches!(error, WireError::NoRoom { .. }),
+            reason: error.to_string(),
+        }
     }
 }
 
 impl Transfer {
-    /// Makes sure that `repository` holds every one of `tips` with all they refer to. Returns whether
-    /// anything had to be fetched.
+    /// Makes sure that `repository` holds every one of `tips` with all they refer to.
     ///
     /// # Errors
     ///
@@ -78,12 +104,42 @@ impl Transfer {
         repository: &Repository,
         tips: &Tips,
         sources: &[String],
-    ) -> Result<bool, FetchError> {
+    ) -> Result<(), FetchError> {
+        let mut sources = sources.to_vec();
+        loop {
+            let supply = self.fetch(repository, tips, &sources).await?;
+            match supply.take_in().await {
+                Ok(()) => return Ok(()),
+                Err(SupplyError::Local(error)) => return Err(FetchError::Local(error)),
+                Err(SupplyError::Spoiled { source_url, error }) => {
+                    let before = sources.len();
+                    sources.retain(|source| shown_text(source) != source_url);
+                    if sources.is_empty() || sources.len() == before {
+                        return Err(FetchError::spoiled(&source_url, &error));
+                    }
+                    tracing::warn!(source = source_url, %error, "a source sent a pack that is thrown away");
+                }
+            }
+        }
+    }
+
+    /// What is needed to push `tips`: where one source has all that is missing, its pack as it came, not looked at
+    /// yet; else everything is brought into `repository`.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::NotServed`] says for each source why it did not help.
+    pub async fn fetch(
+        &self,
+        repository: &Repository,
+        tips: &Tips,
+        sources: &[String],
+    ) -> Result<Supply, FetchError> {
         let mut missing = self.missing(repository, tips).await?;
         if missing.is_empty() {
-            return Ok(false);
+            return Ok(Supply::of(repository.clone()));
         }
-        self.check_disk(repository)?;
+        let room = self.room(repository)?;
         let mut reasons = Vec::new();
         let mut too_large = false;
         let deadline = Instant::now() + self.limits.total_timeout;
@@ -91,18 +147,24 @@ impl Transfer {
             // Half of the time that is left: one that drips byte by byte must not use up the next one's.
             let left = deadline.saturating_duration_since(Instant::now());
             let share = if index + 1 == sources.len() { left } else { left / 2 };
-            let tried = timeout(share, self.bring_from(repository, tips, &missing, source)).await;
+            let tried = timeout(share, self.fetch_from(repository, tips, &missing, source, room)).await;
             let tried = tried.unwrap_or_else(|_| {
                 Err(format!("{} was not done within {} s", shown_text(source), share.as_secs()).into())
             });
+            if let Ok(Some(fetched)) = tried {
+                return Ok(Supply::with(repository.clone(), fetched));
+            }
             missing = self.missing(repository, tips).await?;
             let reason = match (tried, missing.first_key_value()) {
-                (_, None) => return Ok(true),
+                (_, None) => return Ok(Supply::of(repository.clone())),
+                (Err(Unhelpful { no_room: true, reason, .. }), _) => {
+                    return Err(FetchError::DiskFull { folder: repository.path().to_owned(), reason });
+                }
                 (Err(unhelpful), _) => {
                     too_large |= unhelpful.too_large;
                     unhelpful.reason
                 }
-                (Ok(()), Some((name, id))) => format!("{} has not {id} ({name})", shown_text(source)),
+                (Ok(_), Some((name, id))) => format!("{} has not {id} ({name})", shown_text(source)),
             };
             tracing::debug!(reason, "a source did not help");
             reasons.push(reason);
@@ -114,14 +176,20 @@ impl Transfer {
         Err(FetchError::NotServed { sources: reasons, too_large })
     }
 
-    fn check_disk(&self, repository: &Repository) -> Result<(), FetchError> {
+    /// How much may be fetched: what is allowed, and what the disk has above the floor.
+    fn room(&self, repository: &Repository) -> Result<Room, FetchError> {
+        let allowed = Room::up_to(self.limits.max_repo_bytes);
         // A disk that cannot be asked is not taken for a full one.
-        let Ok(disk) = rustix::fs::statvfs(repository.path()) else { return Ok(()) };
-        let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if free_bytes < self.limits.disk_floor_bytes {
-            return Err(FetchError::DiskFull { folder: repository.path().to_owned(), free_bytes });
+        let Ok(disk) = rustix::fs::statvfs(repository.path()) else { return Ok(allowed) };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        match free.checked_sub(self.limits.disk_floor_bytes) {
+            Some(above) if above >= allowed.bytes => Ok(allowed),
+            Some(above) if above > 0 => Ok(Room { bytes: above, is_disk: true }),
+            _ => {
+                let reason = format!("only {free} bytes are free, less than limits.disk_floor_bytes");
+                Err(FetchError::DiskFull { folder: repository.path().to_owned(), reason })
+            }
         }
-        Ok(())
     }
 
     async fn missing(&self, repository: &Repository, tips: &Tips) -> Result<Tips, GitError> {
@@ -133,13 +201,16 @@ impl Transfer {
         .await
     }
 
-    async fn bring_from(
+    /// Fetches what `source` has of `missing`: as a pack that is not looked at yet where that is all of it, else
+    /// into `repository`.
+    async fn fetch_from(
         &self,
         repository: &Repository,
         tips: &Tips,
         missing: &Tips,
         source: &str,
-    ) -> Result<(), Unhelpful> {
+        room: Room,
+    ) -> Result<Option<Fetched>, Unhelpful> {
         let url: Url = source.parse().map_err(|_| format!("{} is not a URL", shown_text(source)))?;
         let source = shown(&url);
         if !matches!(url.scheme(), "http" | "https") {
@@ -151,26 +222,23 @@ impl Transfer {
         // What a source does not advertise it may still have, but one unknown object spoils a whole request.
         let (shown, hidden): (Vec<ObjectId>, Vec<ObjectId>) =
             wanted.into_iter().partition(|id| advertised.contains(id));
+        let is_all = hidden.is_empty();
         for wants in [shown, hidden] {
             let (wants, haves) =
                 self.wants_and_haves(repository, tips, wants).await.map_err(|error| error.to_string())?;
             if wants.is_empty() {
                 continue;
             }
-            let into = repository.incoming_dir();
-            let fetched = self.git.fetch_pack(&url, &wants, &haves, &into).await;
-            let pack = fetched.map_err(|error| Unhelpful {
-                too_large: matches!(error, WireError::TooLarge { .. }),
-                reason: error.to_string(),
-            })?;
-            let held = repository.clone();
-            let bytes = pack.bytes;
-            let ingested = blocking(move || held.ingest_fetched(&pack.path, &wants))
-                .await
-                .map_err(|error| format!("{source} sent a pack that is thrown away: {error}"))?;
-            tracing::info!(source, pack_bytes = bytes, objects = ingested.objects, "fetched");
+            let pack = self.git.fetch_pack(&url, &wants, &haves, room, &repository.incoming_dir()).await?;
+            tracing::info!(source, pack_bytes = pack.bytes, "fetched");
+            let fetched = Fetched { pack, wants, source: source.clone() };
+            if is_all {
+                return Ok(Some(fetched));
+            }
+            let taken = Supply::with(repository.clone(), fetched).take_in().await;
+            taken.map_err(|error| error.to_string())?;
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The refs at `url`. A host that does not answer costs its timeout once in a run, however many repositories
@@ -188,22 +256,23 @@ impl Transfer {
         listed.map_err(|error| error.to_string())
     }
 
-    /// Those of `wants` that an earlier request has not brought along, and what a source is told is here.
+    /// Those of `wants` that an earlier request has not brought along, and what a source is told is here: the local
+    /// refs, which are those of the last state. Servers that were in sync with it have all of them, and so can use
+    /// what is fetched as it comes. Without local refs: what is here already of `tips`.
     async fn wants_and_haves(
         &self,
         repository: &Repository,
         tips: &Tips,
-        mut wants: Vec<ObjectId>,
+        wants: Vec<ObjectId>,
     ) -> Result<(Vec<ObjectId>, Vec<ObjectId>), GitError> {
         let (held, tips) = (repository.clone(), tips.clone());
         blocking(move || {
-            let absent: HashSet<ObjectId> = held.missing(tips.values().copied())?.into_iter().collect();
-            wants.retain(|id| absent.contains(id));
-            // Only the first few hundred are sent: what the signed state shares with us says most.
-            let shared = tips.into_values().filter(|id| !absent.contains(id));
-            let mut seen = HashSet::new();
-            let haves = shared.chain(held.refs()?.into_values()).filter(|id| seen.insert(*id)).collect();
-            Ok((wants, haves))
+            let mut haves: Vec<ObjectId> = held.refs()?.into_values().collect();
+            if haves.is_empty() {
+                let absent: HashSet<ObjectId> = held.missing(tips.values().copied())?.into_iter().collect();
+                haves = tips.into_values().filter(|id| !absent.contains(id)).collect();
+            }
+            Ok((held.missing(wants)?, haves))
         })
         .await
     }
@@ -244,7 +313,12 @@ mod tests {
             http_client(second, None).unwrap(),
             wire::Limits { stall, ..wire::Limits::default() },
         );
-        let limits = transfer::Limits { per_server: 1, disk_floor_bytes: 0, total_timeout: second };
+        let limits = transfer::Limits {
+            per_server: 1,
+            max_repo_bytes: 1 << 20,
+            disk_floor_bytes: 0,
+            total_timeout: second,
+        };
         let transfer = Transfer::new(Arc::new(relays), git, guard, limits);
 
         // Takes connections and says nothing.

@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use nostr::prelude::{Event, EventId, Timestamp};
 use url::Url;
 
-use super::{Transfer, blocking};
+use super::{
+    Transfer,
+    supply::{Supply, SupplyError},
+};
 use crate::{
-    git::{
-        Pack, Repository,
-        wire::{Advertisement, RefUpdate, WireError, commands_to},
-    },
+    git::wire::{Advertisement, RefUpdate, WireError, commands_to},
     model::refs::ObjectId,
     plan::{
         converge::{Answer, LOOKS, Outcome, Seen, Step, Wanted, next_step},
@@ -39,8 +39,8 @@ pub struct Job {
     pub seen: Seen,
     /// The events `wanted` names.
     pub events: Arc<BTreeMap<EventId, Event>>,
-    /// The local copy, or how a mirror that needs it ends without it.
-    pub git: Result<Repository, Ending>,
+    /// The git data, or how a mirror that needs it ends without it.
+    pub git: Result<Supply, Ending>,
 }
 
 /// How a mirror's run ended, and what was seen on the way.
@@ -62,8 +62,8 @@ enum Stopped {
     Failed(String),
     /// The server said no to a push, or to a part of it.
     Refused(String),
-    /// There is no local copy to push from.
-    NoCopy(Ending),
+    /// There is no git data to push.
+    NoData(Ending),
 }
 
 impl From<WireError> for Stopped {
@@ -73,6 +73,12 @@ impl From<WireError> for Stopped {
             WireError::Unreachable { .. } => Self::Unreachable(error.to_string()),
             _ => Self::Failed(error.to_string()),
         }
+    }
+}
+
+impl From<SupplyError> for Stopped {
+    fn from(error: SupplyError) -> Self {
+        Self::Failed(error.to_string())
     }
 }
 
@@ -135,7 +141,7 @@ impl Run<'_> {
                 Ok(()) => {}
                 Err(Stopped::Unreachable(reason)) => return Ending::Unreachable(reason),
                 Err(Stopped::Failed(reason) | Stopped::Refused(reason)) => return Ending::Failed(reason),
-                Err(Stopped::NoCopy(ending)) => return ending,
+                Err(Stopped::NoData(ending)) => return ending,
             }
         }
         Ending::Settled(Outcome::Pending("more to do than fits in one run".to_owned()))
@@ -193,25 +199,25 @@ impl Run<'_> {
         self.job.wanted.server.clone_url(&path.owner, &path.identifier)
     }
 
-    fn local(&self) -> Result<Repository, Stopped> {
-        self.job.git.clone().map_err(Stopped::NoCopy)
+    fn supply(&self) -> Result<Supply, Stopped> {
+        self.job.git.clone().map_err(Stopped::NoData)
     }
 
     /// Makes the server's heads and tags exactly the state's.
     async fn push(&mut self) -> Result<(), Stopped> {
-        let local = self.local()?;
+        let supply = self.supply()?;
         let places = self.transfer.push_places(&self.job.wanted.server);
         let _place = places.acquire().await.map_err(|_| Stopped::Failed("shutting down".to_owned()))?;
         let url = self.url();
         let advertised = self.transfer.git.receive_pack_refs(&url).await?;
         let commands = commands_to(&advertised.refs, &self.job.wanted.refs);
         if !commands.is_empty() {
-            match self.push_pack(&local, &advertised, &commands).await {
+            match self.push_pack(&supply, &advertised, &commands).await {
                 Ok(()) => {}
                 // Git lets no push delete the branch that HEAD names. The rest of the push is there now, so the
                 // server can apply the state by itself, HEAD first; it only has to look again.
                 Err(Stopped::Refused(reason)) if reason.contains("deletion of the current branch") => {
-                    self.have_state_applied(&local, &url).await?;
+                    self.have_state_applied(&supply, &url).await?;
                     self.refusal = Some(reason);
                 }
                 // It authorizes a push by states that wait for their git data, and this one has been released.
@@ -234,7 +240,7 @@ impl Run<'_> {
 
     /// Makes the server look again at the states it keeps back: any push that succeeds does, and one to
     /// `refs/nostr/<event id>` needs no state that matches. The ref is taken away again.
-    async fn have_state_applied(&self, local: &Repository, url: &Url) -> Result<(), Stopped> {
+    async fn have_state_applied(&self, supply: &Supply, url: &Url) -> Result<(), Stopped> {
         let (Some(state), Some(tip)) = (self.job.wanted.state, self.job.wanted.refs.values().next()) else {
             return Ok(());
         };
@@ -245,7 +251,7 @@ impl Run<'_> {
             // A run that was stopped in between has left the ref behind.
             let old = advertised.refs.get(&name).copied().unwrap_or(null);
             if old != new {
-                self.push_pack(local, &advertised, &[RefUpdate { name: name.clone(), old, new }]).await?;
+                self.push_pack(supply, &advertised, &[RefUpdate { name: name.clone(), old, new }]).await?;
             }
         }
         Ok(())
@@ -254,7 +260,7 @@ impl Run<'_> {
     /// Sends `commands` with what the server lacks, or, where it turns out to lack more, with everything.
     async fn push_pack(
         &self,
-        local: &Repository,
+        supply: &Supply,
         server: &Advertisement,
         commands: &[RefUpdate],
     ) -> Result<(), Stopped> {
@@ -262,23 +268,27 @@ impl Run<'_> {
         let url = &server.url;
         let wants: Vec<ObjectId> =
             commands.iter().map(|command| command.new).filter(|id| !id.is_null()).collect();
-        let partial = !haves.is_empty();
-        let pack = pack_for(local, &wants, haves).await?;
-        let pushed = match self.transfer.git.push(server, commands, &pack).await {
-            Err(WireError::Refused { reason, .. }) if partial && reason.contains("unpack") => {
+        let pack = supply.pack_for(&wants, &haves).await?;
+        let mut pushed = self.transfer.git.push(server, commands, &pack).await;
+        if let Err(WireError::Refused { reason, .. }) = &pushed
+            && reason.contains("unpack")
+        {
+            // Whatever is wrong with a pack that came from elsewhere shows here.
+            supply.take_in().await?;
+            let whole = supply.pack_for(&wants, &[]).await?;
+            if whole.path() != pack.path() {
                 tracing::info!(%url, reason, "the server lacks more than its refs tell; sending everything");
-                let pack = pack_for(local, &wants, Vec::new()).await?;
-                self.transfer.git.push(server, commands, &pack).await?
+                pushed = self.transfer.git.push(server, commands, &whole).await;
             }
-            pushed => pushed?,
-        };
+        }
+        let pushed = pushed?;
         tracing::info!(%url, refs = commands.len(), sent_bytes = pushed.bytes_sent, "pushed");
         Ok(())
     }
 
     /// Pushes each pull request's commit on its own: one that is refused must not keep the others away.
     async fn push_requests(&mut self, requests: &[PullRequest]) -> Result<(), Stopped> {
-        let local = self.local()?;
+        let supply = self.supply()?;
         let places = self.transfer.push_places(&self.job.wanted.server);
         let _place = places.acquire().await.map_err(|_| Stopped::Failed("shutting down".to_owned()))?;
         let url = self.url();
@@ -295,7 +305,7 @@ impl Run<'_> {
                 old: old.unwrap_or_else(|| ObjectId::null(request.tip.kind())),
                 new: request.tip,
             };
-            match self.push_pack(&local, &advertised, &[command]).await {
+            match self.push_pack(&supply, &advertised, &[command]).await {
                 Ok(()) => {
                     advertised.refs.insert(name, request.tip);
                 }
@@ -308,9 +318,4 @@ impl Run<'_> {
         self.job.seen.lacks = None;
         Ok(())
     }
-}
-
-async fn pack_for(local: &Repository, wants: &[ObjectId], haves: Vec<ObjectId>) -> Result<Pack, Stopped> {
-    let (local, wants) = (local.clone(), wants.to_vec());
-    blocking(move || local.pack_for(&wants, &haves)).await.map_err(|error| Stopped::Failed(error.to_string()))
 }

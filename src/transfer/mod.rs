@@ -7,6 +7,7 @@
 pub mod fetch;
 pub mod guard;
 pub mod mirror;
+pub mod supply;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,6 +26,8 @@ use crate::{git::wire::GitHttp, model::server::ServerUrl, relay::Relays};
 pub struct Limits {
     /// Pushes to one server at a time.
     pub per_server: usize,
+    /// The largest pack fetched, in bytes.
+    pub max_repo_bytes: u64,
     /// Free disk space, in bytes, below which nothing is fetched.
     pub disk_floor_bytes: u64,
     /// How long one mirror, or all sources of one repository together, may take in one run.

@@ -9,6 +9,7 @@ use std::{collections::HashSet, fs::File, io::Write, path::Path};
 use flate2::{Compression, Decompress, write::ZlibEncoder};
 use gix_hash::ObjectId;
 use gix_pack::data::entry::Header;
+use tempfile::TempPath;
 
 use super::{
     Budget, HASH_LEN, HEADER_LEN, HashingWriter, MAX_OBJECTS, PackError,
@@ -39,6 +40,8 @@ pub(in crate::git) struct Indexed {
     pub(in crate::git) index: Vec<u8>,
     /// How many objects it holds.
     pub(in crate::git) objects: u32,
+    /// The pack with the bases it lacked, when it was thin; it lies beside it.
+    pub(in crate::git) completed: Option<TempPath>,
 }
 
 impl Indexed {
@@ -62,14 +65,14 @@ pub(in crate::git) trait Known {
 ///
 /// Every entry is inflated and hashed, deltas are applied, the trailer is compared, and every object
 /// that any object refers to must be in the pack or in `known`: a repository that takes only packs
-/// that pass stays closed under reachability. A thin pack is completed from `known`, in place of the
-/// file at `path`.
+/// that pass stays closed under reachability. A thin pack is completed from `known`, in a file of its own:
+/// the one at `path` may be on its way to servers, which have the bases.
 ///
 /// Memory: about 60 bytes an object, and the objects of one delta chain up to a budget.
 ///
 /// # Errors
 ///
-/// [`PackError`]; the file is left as it was.
+/// [`PackError`]. The file at `path` is left as it was in any case.
 pub(in crate::git) fn index_pack(path: &Path, known: &dyn Known) -> Result<Indexed, PackError> {
     match index_once(path, known, Budget::new(path.metadata()?.len()))? {
         Outcome::Whole(indexed) => Ok(indexed),
@@ -78,9 +81,9 @@ pub(in crate::git) fn index_pack(path: &Path, known: &dyn Known) -> Result<Index
             if found.is_empty() {
                 return Err(PackError::NoBase { count: unresolved });
             }
-            complete(path, &found)?;
-            match index_once(path, known, Budget::new(path.metadata()?.len()))? {
-                Outcome::Whole(indexed) => Ok(indexed),
+            let whole = complete(path, &found)?;
+            match index_once(&whole, known, Budget::new(whole.metadata()?.len()))? {
+                Outcome::Whole(indexed) => Ok(Indexed { completed: Some(whole), ..indexed }),
                 Outcome::Thin { unresolved, .. } => Err(PackError::NoBase { count: unresolved }),
             }
         }
@@ -128,7 +131,7 @@ fn index_once(path: &Path, known: &dyn Known, mut budget: Budget) -> Result<Outc
     }
     drop(links);
     let objects = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-    Ok(Outcome::Whole(Indexed { name, index: idx::encode(&entries, &name)?, objects }))
+    Ok(Outcome::Whole(Indexed { name, index: idx::encode(&entries, &name)?, objects, completed: None }))
 }
 
 struct Scanned {
@@ -221,11 +224,10 @@ pub(super) fn id_of(id: ObjectId) -> [u8; 20] {
     id.as_slice().try_into().unwrap_or(UNKNOWN)
 }
 
-/// Replaces the thin pack at `path` by one with `bases` appended.
+/// The thin pack at `path` with `bases` appended, as a new file beside it.
 ///
-/// Existing entries keep their place, so relative offsets stay right. A new file, not a change in
-/// place: somebody may be streaming the old one.
-fn complete(path: &Path, bases: &[(u8, Vec<u8>)]) -> Result<(), PackError> {
+/// Existing entries keep their place, so relative offsets stay right.
+fn complete(path: &Path, bases: &[(u8, Vec<u8>)]) -> Result<TempPath, PackError> {
     let thin = File::open(path)?;
     let body = thin.metadata()?.len() - HEADER_LEN - HASH_LEN;
     let count = PackStream::new(thin.try_clone()?)?.count()?;
@@ -245,8 +247,7 @@ fn complete(path: &Path, bases: &[(u8, Vec<u8>)]) -> Result<(), PackError> {
             Ok(())
         },
     )?;
-    whole.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    Ok(whole.into_temp_path())
 }
 
 /// Writes an object as an entry of its own, compressed.

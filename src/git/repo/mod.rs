@@ -104,9 +104,10 @@ impl Repository {
 
     /// Takes the pack at `pack` in: all of it, or nothing.
     ///
-    /// The pack is indexed where it lies, must be whole (see `PackError::Incomplete`), and only then moves
-    /// into the repository, its index last. It must lie on the repository's file system, best in
-    /// [`Repository::incoming_dir`]. Whether it succeeds or fails, nothing is left at `pack`.
+    /// The pack is indexed where it lies, must be whole (see `PackError::Incomplete`), and only then gets its
+    /// place in the repository, its index last. It must lie on the repository's file system, best in
+    /// [`Repository::incoming_dir`]. The file at `pack` is the caller's to remove: it may be on its way to
+    /// servers.
     ///
     /// # Errors
     ///
@@ -118,23 +119,13 @@ impl Repository {
     /// Takes in, as [`Repository::ingest`] does, a pack that a source sent when asked for `wants`, none of
     /// which were here.
     ///
-    /// A pack without all of them is thrown away: else a source that never sends what it is asked for could
-    /// fill the disk, and through it every server, with whatever it likes.
+    /// A pack without all of them is not taken: else a source that never sends what it is asked for could
+    /// fill the disk with whatever it likes.
     ///
     /// # Errors
     ///
     /// As [`Repository::ingest`], and [`PackError::Unasked`].
     pub fn ingest_fetched(&self, pack: &Path, wants: &[ObjectId]) -> Result<Ingested, GitError> {
-        let taken = self.ingest_inner(pack, wants);
-        if let Err(error) = fs::remove_file(pack)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(pack = %pack.display(), %error, "a pack could not be removed after use");
-        }
-        taken
-    }
-
-    fn ingest_inner(&self, pack: &Path, wants: &[ObjectId]) -> Result<Ingested, GitError> {
         let indexed = {
             let raw = self.raw()?;
             let odb = raw.odb().map_err(self.git("opening the object database"))?;
@@ -144,6 +135,7 @@ impl Repository {
             return Err(self.pack()(PackError::Unasked { id: *id }));
         }
         let doing = "moving a pack into place";
+        let pack = indexed.completed.as_deref().unwrap_or(pack);
         let bytes = pack.metadata().map_err(self.io(doing))?.len();
         if indexed.objects == 0 {
             return Ok(Ingested { objects: 0, pack: None, bytes });
@@ -164,7 +156,7 @@ impl Repository {
         io::Write::write_all(&mut new_index, index_bytes)?;
         new_index.as_file().sync_all()?;
         fs::File::open(pack)?.sync_all()?;
-        fs::rename(pack, stored)?;
+        link(pack, stored)?;
         new_index.persist(index).map_err(|error| error.error)?;
         if let Some(folder) = stored.parent() {
             fs::File::open(folder)?.sync_all()?;
@@ -265,6 +257,23 @@ impl Repository {
     fn missing_tip(&self, name: &str, id: &ObjectId) -> GitError {
         GitError::MissingTip { repository: self.path.clone(), name: name.to_owned(), id: *id }
     }
+}
+
+/// Gives the file at `from` the name `to` as well, in place of what is there.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    let folder = from.parent().unwrap_or(Path::new("."));
+    let second = tempfile::Builder::new().prefix("link-").make_in(folder, |path| fs::hard_link(from, path));
+    let second = match second {
+        Ok(second) => second.into_temp_path(),
+        // A file system without hard links.
+        Err(_) => {
+            let copy = tempfile::Builder::new().prefix("copy-").tempfile_in(folder)?;
+            fs::copy(from, copy.path())?;
+            copy.as_file().sync_all()?;
+            copy.into_temp_path()
+        }
+    };
+    second.persist(to).map_err(|error| error.error)
 }
 
 /// A name no other run of the program has: process ids come again, so the time is in it as well.

@@ -91,6 +91,14 @@ pub enum WireError {
         /// The setting it comes from.
         setting: &'static str,
     },
+    /// A pack that the disk has no room for.
+    #[error("{at} sends more than the {room_bytes} bytes that the disk has above limits.disk_floor_bytes", at = shown(url))]
+    NoRoom {
+        /// The repository there.
+        url: Url,
+        /// What there was room for.
+        room_bytes: u64,
+    },
     /// A file on this machine could not be read or written.
     #[error("{doing} with {at}: {source}", at = shown(url))]
     Local {

@@ -22,6 +22,9 @@ use crate::model::refs::ObjectId;
 /// Most `have` lines sent; what a server does not hear of it sends again.
 const MAX_HAVES: usize = 256;
 
+/// The setting that limits a repository's size.
+const SIZE_SETTING: &str = "limits.max_repo_bytes";
+
 /// A pack as it came from a server: header and checksum are right, the objects are not looked at.
 #[derive(Debug)]
 pub struct FetchedPack {
@@ -29,6 +32,26 @@ pub struct FetchedPack {
     pub path: TempPath,
     /// Its length.
     pub bytes: u64,
+    /// What the server was told is here. The pack holds nothing that these reach, and may hold deltas
+    /// against it: it is for who has all of them.
+    pub haves: Vec<ObjectId>,
+}
+
+/// How large a pack may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// In bytes.
+    pub bytes: u64,
+    /// Whether the disk sets the limit, not the configuration.
+    pub is_disk: bool,
+}
+
+impl Room {
+    /// As large as the configuration allows.
+    #[must_use]
+    pub fn up_to(bytes: u64) -> Self {
+        Self { bytes, is_disk: false }
+    }
 }
 
 impl GitHttp {
@@ -61,9 +84,9 @@ impl GitHttp {
 
     /// Fetches `wants` and what they need beyond `haves` from the repository at `url`, as one pack that
     /// needs nothing but `haves` and what they reach, into a new file in `into_dir`. Of `haves` the first
-    /// 256 are sent.
+    /// 256 are sent. With `haves` the pack may be thin.
     ///
-    /// The bytes go straight to the file; the pack's size is limited while it comes in.
+    /// The bytes go straight to the file; its size is limited to `room` while they come in.
     ///
     /// # Errors
     ///
@@ -73,24 +96,26 @@ impl GitHttp {
         url: &Url,
         wants: &[ObjectId],
         haves: &[ObjectId],
+        room: Room,
         into_dir: &Path,
     ) -> Result<FetchedPack, WireError> {
+        let haves = first_haves(haves);
         let doing = "fetching";
         let activity = Activity::new();
         let work = async {
             let (to, found) = self.discover(url, Service::UploadPack, &activity).await?;
             let (version, body) = match found {
-                Discovered::V2(capabilities) => (Some("version=2"), v2_fetch(&capabilities, wants, haves)),
-                Discovered::V0(listing) => (None, v0_fetch(&listing.capabilities, wants, haves)),
+                Discovered::V2(capabilities) => (Some("version=2"), v2_fetch(&capabilities, wants, &haves)),
+                Discovered::V0(listing) => (None, v0_fetch(&listing.capabilities, wants, &haves)),
             };
             // The sidebands and progress around the pack come on top of the pack's own size.
-            let limit =
-                self.limits.max_pack_bytes.saturating_add(self.limits.max_pack_bytes / 64 + (1 << 20));
-            let limit = (limit, "limits.max_repo_bytes");
+            let limit = room.bytes.saturating_add(room.bytes / 64 + (1 << 20));
+            let limit = (limit, SIZE_SETTING);
             let mut answer = self.ask(&to, version, body, doing, &activity, limit).await?;
-            self.receive(url, doing, &mut answer, into_dir).await
+            self.receive(url, doing, &mut answer, room, into_dir).await
         };
-        activity.watch(&self.limits, url, doing, work).await
+        let (path, bytes) = activity.watch(&self.limits, url, doing, work).await?;
+        Ok(FetchedPack { path, bytes, haves })
     }
 
     async fn ask<'a>(
@@ -111,8 +136,9 @@ impl GitHttp {
         url: &Url,
         doing: &'static str,
         answer: &mut Answer<'_>,
+        room: Room,
         into_dir: &Path,
-    ) -> Result<FetchedPack, WireError> {
+    ) -> Result<(TempPath, u64), WireError> {
         let local = |source| WireError::Local { url: url.clone(), doing: "storing a fetched pack", source };
         let file = tempfile::Builder::new().prefix("fetch-").suffix(".pack").tempfile_in(into_dir);
         let (file, path) = file.map_err(local)?.into_parts();
@@ -123,10 +149,13 @@ impl GitHttp {
             reader.feed(&piece);
             while let Some(pack) = reader.next().map_err(|error| no_pack(url, doing, error))? {
                 check.feed(&pack).map_err(|reason| malformed(url, reason))?;
-                if check.bytes() > self.limits.max_pack_bytes {
-                    let limit = self.limits.max_pack_bytes;
-                    let (unit, setting) = ("bytes", "limits.max_repo_bytes");
-                    return Err(WireError::TooLarge { url: url.clone(), limit, unit, setting });
+                if check.bytes() > room.bytes {
+                    let (url, limit) = (url.clone(), room.bytes);
+                    return Err(if room.is_disk {
+                        WireError::NoRoom { url, room_bytes: limit }
+                    } else {
+                        WireError::TooLarge { url, limit, unit: "bytes", setting: SIZE_SETTING }
+                    });
                 }
                 file.write_all(&pack).await.map_err(local)?;
             }
@@ -137,7 +166,7 @@ impl GitHttp {
         file.flush().await.map_err(local)?;
         let bytes = check.bytes();
         check.finish().map_err(|reason| malformed(url, reason))?;
-        Ok(FetchedPack { path, bytes })
+        Ok((path, bytes))
     }
 }
 
@@ -166,10 +195,14 @@ fn v2_request(command: &str, capabilities: &BTreeSet<String>, arguments: &[&[u8]
     body
 }
 
-/// `done` at once: no negotiation, one request. No thin-pack: the pack is to stand on its own.
+/// `done` at once: no negotiation, one request. Thin where something is here: servers that had the same get the
+/// pack as it comes, and it is completed for the local copy only.
 fn v2_fetch(capabilities: &BTreeSet<String>, wants: &[ObjectId], haves: &[ObjectId]) -> Vec<u8> {
     let lines: Vec<String> = want_lines(wants).chain(have_lines(haves)).collect();
     let mut arguments: Vec<&[u8]> = vec![b"ofs-delta\n", b"no-progress\n"];
+    if !haves.is_empty() {
+        arguments.push(b"thin-pack\n");
+    }
     arguments.extend(lines.iter().map(String::as_bytes));
     arguments.push(b"done\n");
     v2_request("fetch", capabilities, &arguments)
@@ -177,6 +210,9 @@ fn v2_fetch(capabilities: &BTreeSet<String>, wants: &[ObjectId], haves: &[Object
 
 fn v0_fetch(capabilities: &BTreeSet<String>, wants: &[ObjectId], haves: &[ObjectId]) -> Vec<u8> {
     let mut asked: Vec<&str> = vec!["side-band-64k", "ofs-delta", "no-progress"];
+    if !haves.is_empty() {
+        asked.push("thin-pack");
+    }
     asked.retain(|capability| capabilities.contains(*capability));
     if capabilities.iter().any(|capability| capability.starts_with("agent=")) {
         asked.push(AGENT);
@@ -200,7 +236,11 @@ fn want_lines(wants: &[ObjectId]) -> impl Iterator<Item = String> {
 }
 
 /// The first `MAX_HAVES` different ones: what tells a server most should come first.
-fn have_lines(haves: &[ObjectId]) -> impl Iterator<Item = String> {
+fn first_haves(haves: &[ObjectId]) -> Vec<ObjectId> {
     let mut seen = HashSet::new();
-    haves.iter().filter(move |id| seen.insert(**id)).take(MAX_HAVES).map(|id| format!("have {id}\n"))
+    haves.iter().copied().filter(|id| seen.insert(*id)).take(MAX_HAVES).collect()
+}
+
+fn have_lines(haves: &[ObjectId]) -> impl Iterator<Item = String> {
+    haves.iter().map(|id| format!("have {id}\n"))
 }

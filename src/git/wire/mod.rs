@@ -25,7 +25,7 @@ pub use self::{
     client::http_client,
     commands::{RefUpdate, commands_to},
     error::{PushError, WireError},
-    fetch::FetchedPack,
+    fetch::{FetchedPack, Room},
     push::Pushed,
 };
 
@@ -36,8 +36,6 @@ pub struct Limits {
     pub stall: Duration,
     /// Longest duration of one request.
     pub total: Duration,
-    /// Largest pack to fetch, in bytes (config: `limits.max_repo_bytes`).
-    pub max_pack_bytes: u64,
     /// Most refs a server may list (config: `limits.max_refs`).
     pub max_refs: usize,
     /// Largest list of refs, in bytes.
@@ -49,7 +47,6 @@ impl Default for Limits {
         Self {
             stall: Duration::from_secs(60),
             total: Duration::from_secs(3600),
-            max_pack_bytes: 2 << 30,
             max_refs: 20_000,
             max_advertisement_bytes: 16 << 20,
         }

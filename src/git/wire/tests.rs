@@ -141,7 +141,10 @@ fn repository() -> (tempfile::TempDir, Repository) {
 async fn fetch(http: &GitHttp, from: &Url, repository: &Repository, refs: &Refs) {
     let haves = tips(&repository.refs().unwrap());
     let wants = repository.missing(tips(refs)).unwrap();
-    let pack = http.fetch_pack(from, &wants, &haves, &repository.incoming_dir()).await.unwrap();
+    let pack = http
+        .fetch_pack(from, &wants, &haves, Room::up_to(1 << 30), &repository.incoming_dir())
+        .await
+        .unwrap();
     assert_eq!(pack.path.metadata().unwrap().len(), pack.bytes);
     repository.ingest(&pack.path).unwrap();
     repository.set_refs(refs, None, 1).unwrap();
@@ -223,7 +226,10 @@ async fn what_the_server_does_not_have_is_refused_in_its_words() {
     for v2 in [true, false] {
         let from = url(&git_server(source.path().to_owned(), v2).await, ".git");
         let wants = [ObjectId::Sha1([7; 20])];
-        let error = client(limits()).fetch_pack(&from, &wants, &[], into.path()).await.unwrap_err();
+        let error = client(limits())
+            .fetch_pack(&from, &wants, &[], Room::up_to(1 << 30), into.path())
+            .await
+            .unwrap_err();
         assert!(matches!(&error, WireError::Refused { .. }), "{error}");
         assert!(error.to_string().contains("not our ref 0707") && error.to_string().contains(from.as_str()));
         assert_eq!(std::fs::read_dir(into.path()).unwrap().count(), 0);
@@ -290,10 +296,13 @@ async fn limits_hold_while_data_comes_in() {
     let base = git_server(source.path().to_owned(), true).await;
     let from = url(&base, ".git");
     let into = tempfile::tempdir().unwrap();
-    let tight = client(Limits { max_pack_bytes: 1000, ..limits() });
-    let error = tight.fetch_pack(&from, &tips(&source.refs()), &[], into.path()).await.unwrap_err();
+    let (http, wants) = (client(limits()), tips(&source.refs()));
+    let error = http.fetch_pack(&from, &wants, &[], Room::up_to(1000), into.path()).await.unwrap_err();
     assert!(matches!(&error, WireError::TooLarge { limit: 1000, .. }), "{error}");
     assert!(error.to_string().contains("limits.max_repo_bytes"));
+    let disk = Room { bytes: 1000, is_disk: true };
+    let error = http.fetch_pack(&from, &wants, &[], disk, into.path()).await.unwrap_err();
+    assert!(error.to_string().contains("limits.disk_floor_bytes"), "{error}");
     assert_eq!(std::fs::read_dir(into.path()).unwrap().count(), 0);
 
     source.git(&["branch", "another"]);
