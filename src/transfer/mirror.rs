@@ -209,23 +209,40 @@ impl Run<'_> {
         let places = self.transfer.push_places(&self.job.wanted.server);
         let _place = places.acquire().await.map_err(|_| Stopped::Failed("shutting down".to_owned()))?;
         let url = self.url();
-        let advertised = self.transfer.git.receive_pack_refs(&url).await?;
-        let commands = commands_to(&advertised.refs, &self.job.wanted.refs);
-        if !commands.is_empty() {
+        for again in [true, false] {
+            let advertised = self.transfer.git.receive_pack_refs(&url).await?;
+            let commands = commands_to(&advertised.refs, &self.job.wanted.refs);
+            if commands.is_empty() {
+                // An earlier push broke off, or met another one, after it had moved the refs: the server has the git
+                // data and does not know it.
+                if !self.job.seen.refs_differ {
+                    self.have_state_applied(&supply, &url).await?;
+                }
+                break;
+            }
             match self.push_pack(&supply, &advertised, &commands).await {
-                Ok(()) => {}
+                Ok(()) => break,
+                // Somebody else moved a ref meanwhile; some of the others may have been moved.
+                Err(Stopped::Refused(reason)) if again && reason.contains("failed to update ref") => {
+                    tracing::info!(%url, reason, "its refs moved meanwhile; reading them again");
+                }
                 // Git lets no push delete the branch that HEAD names. The rest of the push is there now, so the
                 // server can apply the state by itself, HEAD first; it only has to look again.
                 Err(Stopped::Refused(reason)) if reason.contains("deletion of the current branch") => {
                     self.have_state_applied(&supply, &url).await?;
                     self.refusal = Some(reason);
+                    break;
                 }
                 // It authorizes a push by states that wait for their git data, and this one has been released.
                 Err(Stopped::Refused(_)) if self.job.seen.refs_differ => {
                     self.refusal = Some(LOST_DATA.to_owned());
+                    break;
                 }
                 // What a server refuses now it may do by itself in a moment. A look tells.
-                Err(Stopped::Refused(reason)) => self.refusal = Some(reason),
+                Err(Stopped::Refused(reason)) => {
+                    self.refusal = Some(reason);
+                    break;
+                }
                 Err(stopped) => return Err(stopped),
             }
         }
