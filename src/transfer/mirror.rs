@@ -27,6 +27,13 @@ const MAX_STEPS: usize = 64;
 const LOST_DATA: &str = "the server has lost git data that it had, and takes it back only with a newer state \
                          signed by a maintainer";
 
+/// Git's words for a ref that somebody else moved, or is moving.
+const REF_MOVED: &str = "failed to update ref";
+
+/// What may be behind that when it stays so.
+const STALE_LOCK: &str =
+    " (every time: a push that broke off may have left a lock, which the server's operator can remove)";
+
 /// The wait before the second look at a server that has not served something yet; doubled each time.
 const LOOK_WAIT: Duration = Duration::from_millis(100);
 
@@ -223,7 +230,7 @@ impl Run<'_> {
             match self.push_pack(&supply, &advertised, &commands).await {
                 Ok(()) => break,
                 // Somebody else moved a ref meanwhile; some of the others may have been moved.
-                Err(Stopped::Refused(reason)) if again && reason.contains("failed to update ref") => {
+                Err(Stopped::Refused(reason)) if again && reason.contains(REF_MOVED) => {
                     tracing::info!(%url, reason, "its refs moved meanwhile; reading them again");
                 }
                 // Git lets no push delete the branch that HEAD names. The rest of the push is there now, so the
@@ -239,7 +246,10 @@ impl Run<'_> {
                     break;
                 }
                 // What a server refuses now it may do by itself in a moment. A look tells.
-                Err(Stopped::Refused(reason)) => {
+                Err(Stopped::Refused(mut reason)) => {
+                    if reason.contains(REF_MOVED) {
+                        reason.push_str(STALE_LOCK);
+                    }
                     self.refusal = Some(reason);
                     break;
                 }
