@@ -9,7 +9,7 @@ use super::{Transfer, blocking};
 use crate::{
     git::{
         Pack, Repository,
-        wire::{Advertisement, RefUpdate, WireError, commands_to},
+        wire::{Advertisement, Pushed, RefUpdate, WireError, commands_to},
     },
     model::refs::ObjectId,
     plan::{
@@ -62,6 +62,8 @@ enum Stopped {
     Failed(String),
     /// The server said no to a push, or to a part of it.
     Refused(String),
+    /// The server may have carried out a push, and may not.
+    Unanswered(String),
     /// There is no local copy to push from.
     NoCopy(Ending),
 }
@@ -71,6 +73,7 @@ impl From<WireError> for Stopped {
         match error {
             WireError::Refused { .. } => Self::Refused(error.to_string()),
             WireError::Unreachable { .. } => Self::Unreachable(error.to_string()),
+            WireError::Unanswered { .. } => Self::Unanswered(error.to_string()),
             _ => Self::Failed(error.to_string()),
         }
     }
@@ -134,7 +137,9 @@ impl Run<'_> {
             match result {
                 Ok(()) => {}
                 Err(Stopped::Unreachable(reason)) => return Ending::Unreachable(reason),
-                Err(Stopped::Failed(reason) | Stopped::Refused(reason)) => return Ending::Failed(reason),
+                Err(Stopped::Failed(reason) | Stopped::Refused(reason) | Stopped::Unanswered(reason)) => {
+                    return Ending::Failed(reason);
+                }
                 Err(Stopped::NoCopy(ending)) => return ending,
             }
         }
@@ -200,8 +205,6 @@ impl Run<'_> {
     /// Makes the server's heads and tags exactly the state's.
     async fn push(&mut self) -> Result<(), Stopped> {
         let local = self.local()?;
-        let places = self.transfer.push_places(&self.job.wanted.server);
-        let _place = places.acquire().await.map_err(|_| Stopped::Failed("shutting down".to_owned()))?;
         let url = self.url();
         let advertised = self.transfer.git.receive_pack_refs(&url).await?;
         let commands = commands_to(&advertised.refs, &self.job.wanted.refs);
@@ -218,8 +221,9 @@ impl Run<'_> {
                 Err(Stopped::Refused(_)) if self.job.seen.refs_differ => {
                     self.refusal = Some(LOST_DATA.to_owned());
                 }
-                // What a server refuses now it may do by itself in a moment. A look tells.
-                Err(Stopped::Refused(reason)) => self.refusal = Some(reason),
+                // What a server refuses now it may do by itself in a moment, and what it did not answer it may have
+                // done. A look tells.
+                Err(Stopped::Refused(reason) | Stopped::Unanswered(reason)) => self.refusal = Some(reason),
                 Err(stopped) => return Err(stopped),
             }
         }
@@ -264,11 +268,11 @@ impl Run<'_> {
             commands.iter().map(|command| command.new).filter(|id| !id.is_null()).collect();
         let partial = !haves.is_empty();
         let pack = pack_for(local, &wants, haves).await?;
-        let pushed = match self.transfer.git.push(server, commands, &pack).await {
+        let pushed = match self.push_in_turn(server, commands, &pack).await {
             Err(WireError::Refused { reason, .. }) if partial && reason.contains("unpack") => {
                 tracing::info!(%url, reason, "the server lacks more than its refs tell; sending everything");
                 let pack = pack_for(local, &wants, Vec::new()).await?;
-                self.transfer.git.push(server, commands, &pack).await?
+                self.push_in_turn(server, commands, &pack).await?
             }
             pushed => pushed?,
         };
@@ -276,11 +280,20 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Pushes when there is a place for it at the server.
+    async fn push_in_turn(
+        &self,
+        server: &Advertisement,
+        commands: &[RefUpdate],
+        pack: &Pack,
+    ) -> Result<Pushed, WireError> {
+        let _place = self.transfer.push_place(&self.job.wanted.server, pack.len()).await;
+        self.transfer.git.push(server, commands, pack).await
+    }
+
     /// Pushes each pull request's commit on its own: one that is refused must not keep the others away.
     async fn push_requests(&mut self, requests: &[PullRequest]) -> Result<(), Stopped> {
         let local = self.local()?;
-        let places = self.transfer.push_places(&self.job.wanted.server);
-        let _place = places.acquire().await.map_err(|_| Stopped::Failed("shutting down".to_owned()))?;
         let url = self.url();
         let mut advertised = self.transfer.git.receive_pack_refs(&url).await?;
         for request in requests {
@@ -299,7 +312,7 @@ impl Run<'_> {
                 Ok(()) => {
                     advertised.refs.insert(name, request.tip);
                 }
-                Err(Stopped::Failed(reason) | Stopped::Refused(reason)) => {
+                Err(Stopped::Failed(reason) | Stopped::Refused(reason) | Stopped::Unanswered(reason)) => {
                     tracing::warn!(pull_request = %request.id, %url, reason, "its commit was not taken");
                 }
                 Err(stopped) => return Err(stopped),

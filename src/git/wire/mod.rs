@@ -16,10 +16,12 @@ mod push;
 mod report;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod watch;
 
 use std::time::Duration;
 
+use self::upload::UploadRate;
 pub use self::{
     advertisement::{Advertisement, RemoteRefs},
     client::http_client,
@@ -42,6 +44,8 @@ pub struct Limits {
     pub max_refs: usize,
     /// Largest list of refs, in bytes.
     pub max_advertisement_bytes: u64,
+    /// Bytes that all pushes together send in a second; 0 means no limit (config: `limits.upload_bytes_per_sec`).
+    pub upload_bytes_per_sec: u32,
 }
 
 impl Default for Limits {
@@ -52,6 +56,7 @@ impl Default for Limits {
             max_pack_bytes: 2 << 30,
             max_refs: 20_000,
             max_advertisement_bytes: 16 << 20,
+            upload_bytes_per_sec: 0,
         }
     }
 }
@@ -63,13 +68,14 @@ impl Default for Limits {
 pub struct GitHttp {
     client: reqwest::Client,
     limits: Limits,
+    upload: UploadRate,
 }
 
 impl GitHttp {
     /// A client that sends its requests through `client`, within `limits`.
     #[must_use]
     pub fn new(client: reqwest::Client, limits: Limits) -> Self {
-        Self { client, limits }
+        Self { client, limits, upload: UploadRate::new(limits.upload_bytes_per_sec) }
     }
 }
 
