@@ -5,11 +5,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use futures::future::join_all;
 use grasp_mirror_commands::{clean, count};
 use nostr::prelude::Timestamp;
+use tokio::sync::OnceCell;
 
 use super::{
     CycleError, Trigger,
+    lanes::{Lanes, has_work},
     servers::Server,
     survey::{Subject, fingerprint, record_name},
+    talk::Talk,
     world::World,
 };
 use crate::{
@@ -24,12 +27,20 @@ use crate::{
     transfer::{
         blocking,
         fetch::{FetchError, Tips},
-        mirror::{Done, Job},
+        mirror::Job,
     },
 };
 
 /// How one mirror's walk ended, what was seen, and the conversation the server holds.
 type MirrorEnd = (Ending, Seen, Option<HeldConversation>);
+
+/// The cycle that a repository is walked in.
+pub(super) struct Course<'cycle> {
+    pub(super) servers: &'cycle BTreeMap<ServerUrl, Server>,
+    pub(super) lanes: &'cycle Lanes,
+    pub(super) trigger: Trigger,
+    pub(super) now: Timestamp,
+}
 
 impl World {
     /// Walks all mirrors of one repository and remembers how they ended.
@@ -40,10 +51,9 @@ impl World {
     pub(super) async fn mirror_repository(
         &self,
         mut subject: Subject,
-        servers: &BTreeMap<ServerUrl, Server>,
-        trigger: Trigger,
-        now: Timestamp,
+        course: &Course<'_>,
     ) -> Result<RepositoryOutcome, CycleError> {
+        let now = course.now;
         let endings = match subject.obstacle.take() {
             Some(obstacle) => {
                 let ending = match obstacle {
@@ -54,7 +64,7 @@ impl World {
                 subject.places.keys().map(end).collect()
             }
             None if subject.wanted.is_empty() => BTreeMap::new(),
-            None => self.walk_mirrors(&mut subject, servers, trigger, now).await?,
+            None => Box::pin(self.walk_mirrors(&mut subject, course)).await?,
         };
         let mut mirrors: BTreeMap<ServerUrl, MirrorRecord> = BTreeMap::new();
         let mut repaired = 0;
@@ -105,71 +115,127 @@ impl World {
     async fn walk_mirrors(
         &self,
         subject: &mut Subject,
-        servers: &BTreeMap<ServerUrl, Server>,
-        trigger: Trigger,
-        now: Timestamp,
+        course: &Course<'_>,
     ) -> Result<BTreeMap<ServerUrl, MirrorEnd>, CycleError> {
-        if self.is_afresh(&subject.repository.coordinate) {
-            self.compare_refs(subject).await;
-            self.renew_state(subject, now).await?;
-        }
-        let git = self.local_copy(subject, now).await;
+        let now = course.now;
+        let git = match course.lanes.copy_place().await {
+            Some(_place) => Box::pin(self.prepare(subject, now)).await?,
+            None => Err(Ending::Waiting("waits its turn: other repositories are fetched first".to_owned())),
+        };
         let waits = |url: &ServerUrl| {
             let again = subject.record.mirrors.get(url).and_then(|record| record.retry_at);
-            trigger == Trigger::Timer && again.is_some_and(|at| at > now.as_secs())
+            course.trigger == Trigger::Timer && again.is_some_and(|at| at > now.as_secs())
         };
+        let talk = OnceCell::new();
         let mut endings: BTreeMap<ServerUrl, MirrorEnd> = BTreeMap::new();
         let mut walks = Vec::new();
-        for (url, wanted) in subject.wanted.iter().filter(|(url, _)| !waits(url)) {
-            let Some(seen) = subject.seen.get(url).cloned() else {
-                let down = servers.get(url).and_then(|server| server.down.clone());
+        for url in subject.wanted.keys() {
+            if waits(url) {
+                course.lanes.dropped(url);
+            } else if subject.seen.contains_key(url) {
+                walks.push(self.walk_mirror(subject, url, &git, &talk, course));
+            } else {
+                let down = course.servers.get(url).and_then(|server| server.down.clone());
                 let ending = Ending::Unreachable(down.unwrap_or_else(|| "the server is down".to_owned()));
                 endings.insert(url.clone(), (ending, Seen::default(), None));
-                continue;
-            };
-            let events = Arc::clone(&subject.events);
-            let wanted = Wanted { conversation: Vec::new(), ..wanted.clone() };
-            walks.push(self.transfer.converge(Job { wanted, seen, events, git: git.clone() }));
-        }
-        let mut lacking: Vec<Done> = Vec::new();
-        for done in join_all(walks).await {
-            let url = done.wanted.server.clone();
-            let asked = subject.seen.get(&url).is_some_and(|seen| seen.lacks.is_none());
-            if asked && done.ending == Ending::Settled(Outcome::InSync) {
-                lacking.push(done);
-                continue;
             }
-            let held = subject.record.mirrors.get(&url).and_then(|record| record.conversation.clone());
-            endings.insert(url, (done.ending, done.seen, held.filter(|_| !asked)));
         }
-        if !lacking.is_empty() {
-            let talk = self.prepare_conversation(subject, git.as_ref().ok(), now).await?;
-            let walks = lacking.into_iter().map(|done| {
-                let wanted = Wanted {
-                    conversation: talk.conversation.clone(),
-                    pull_requests: talk.requests.clone(),
-                    ..done.wanted
-                };
-                let seen = Seen { lacks: None, ..done.seen };
-                self.transfer.converge(Job {
-                    wanted,
-                    seen,
-                    events: Arc::clone(&talk.events),
-                    git: git.clone(),
-                })
-            });
-            let fingerprint = fingerprint(&talk.conversation);
-            for done in join_all(walks).await {
-                let complete = done.ending == Ending::Settled(Outcome::InSync) && done.holds_conversation;
-                let held = HeldConversation { fingerprint: fingerprint.clone(), seen_at: now.as_secs() };
-                endings.insert(done.wanted.server, (done.ending, done.seen, complete.then_some(held)));
-            }
+        for walked in join_all(walks).await {
+            let (url, end) = walked?;
+            endings.insert(url, end);
+        }
+        if let Some(talk) = talk.into_inner().flatten() {
+            subject.record.lose(&talk.lost, now);
         }
         if !subject.record.lost.is_empty() {
             let lost = count(subject.record.lost.len(), "pull request is", "pull requests are");
             subject.notes.push(format!("{lost} not mirrored: nobody has the commits"));
         }
         Ok(endings)
+    }
+
+    /// Brings a repository's git data here.
+    async fn prepare(
+        &self,
+        subject: &mut Subject,
+        now: Timestamp,
+    ) -> Result<Result<Repository, Ending>, CycleError> {
+        if self.is_afresh(&subject.repository.coordinate) {
+            self.compare_refs(subject).await;
+            self.renew_state(subject, now).await?;
+        }
+        Ok(self.local_copy(subject, now).await)
+    }
+
+    /// Walks one mirror, each part of the way when its turn has come in the server's lane.
+    async fn walk_mirror(
+        &self,
+        subject: &Subject,
+        url: &ServerUrl,
+        git: &Result<Repository, Ending>,
+        talk: &OnceCell<Option<Talk>>,
+        course: &Course<'_>,
+    ) -> Result<(ServerUrl, MirrorEnd), CycleError> {
+        let (Some(wanted), Some(seen)) = (subject.wanted.get(url), subject.seen.get(url)) else {
+            return Ok((
+                url.clone(),
+                (Ending::Waiting("nothing is known of it".to_owned()), Seen::default(), None),
+            ));
+        };
+        if !has_work(wanted, seen) {
+            let done = self.transfer.converge(branches(subject, wanted, seen, git)).await;
+            course.lanes.dropped(url);
+            return Ok((url.clone(), (done.ending, done.seen, held_before(subject, url))));
+        }
+        let end = self.walk_parts(subject, (wanted, seen), git, talk, course).await?;
+        course.lanes.done(url, end.1.answers.len());
+        Ok((url.clone(), end))
+    }
+
+    async fn walk_parts(
+        &self,
+        subject: &Subject,
+        (wanted, seen): (&Wanted, &Seen),
+        git: &Result<Repository, Ending>,
+        talk: &OnceCell<Option<Talk>>,
+        course: &Course<'_>,
+    ) -> Result<MirrorEnd, CycleError> {
+        let (server, lanes) = (&wanted.server, course.lanes);
+        if let Err(ending @ Ending::Waiting(_)) = git {
+            return Ok((ending.clone(), Seen::default(), None));
+        }
+        let first = || self.transfer.converge(branches(subject, wanted, seen, git));
+        let done = match lanes.take(server, first).await {
+            Ok(done) => done,
+            Err(reason) => return Ok((Ending::Waiting(reason), Seen::default(), None)),
+        };
+        if done.ending != Ending::Settled(Outcome::InSync) {
+            return Ok((done.ending, done.seen, None));
+        }
+        // It is known already that the server holds the conversation.
+        if seen.lacks.is_some() {
+            return Ok((done.ending, done.seen, held_before(subject, server)));
+        }
+        let prepare = || Box::pin(self.prepare_conversation(subject, git.as_ref().ok(), course));
+        let Some(talk) = talk.get_or_try_init(prepare).await? else {
+            let reason = "waits its turn: the pull requests of other repositories are fetched first";
+            return Ok((Ending::Waiting(reason.to_owned()), done.seen, None));
+        };
+        let (sent, again) = (done.seen.clone(), done);
+        let second = || {
+            let conversation = talk.conversation.clone();
+            let wanted = Wanted { conversation, pull_requests: talk.requests.clone(), ..again.wanted };
+            let (events, git) = (Arc::clone(&talk.events), git.clone());
+            self.transfer.converge(Job { wanted, seen: again.seen, events, git })
+        };
+        let done = match lanes.take(server, second).await {
+            Ok(done) => done,
+            Err(reason) => return Ok((Ending::Waiting(reason), sent, None)),
+        };
+        let complete = done.ending == Ending::Settled(Outcome::InSync) && done.holds_conversation;
+        let fingerprint = fingerprint(&talk.conversation);
+        let held = complete.then(|| HeldConversation { fingerprint, seen_at: course.now.as_secs() });
+        Ok((done.ending, done.seen, held))
     }
 
     /// The local copy with everything the state names, its refs moved to it; or how a mirror that needs it ends.
@@ -241,4 +307,18 @@ impl World {
         }
         sources
     }
+}
+
+/// The first part of a mirror's way, without the conversation.
+fn branches(subject: &Subject, wanted: &Wanted, seen: &Seen, git: &Result<Repository, Ending>) -> Job {
+    Job {
+        wanted: Wanted { conversation: Vec::new(), ..wanted.clone() },
+        seen: seen.clone(),
+        events: Arc::clone(&subject.events),
+        git: git.clone(),
+    }
+}
+
+fn held_before(subject: &Subject, server: &ServerUrl) -> Option<HeldConversation> {
+    subject.record.mirrors.get(server).and_then(|record| record.conversation.clone())
 }
