@@ -4,7 +4,7 @@ use std::{
     future::Future,
     sync::{
         OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -33,7 +33,6 @@ pub(super) struct Board<'bar> {
     repos: AtomicUsize,
     /// Known when everything was looked at.
     lanes: OnceLock<Lanes>,
-    written: AtomicBool,
 }
 
 impl<'bar> Board<'bar> {
@@ -44,7 +43,6 @@ impl<'bar> Board<'bar> {
             done: AtomicUsize::new(0),
             repos: AtomicUsize::new(0),
             lanes: OnceLock::new(),
-            written: AtomicBool::new(false),
         }
     }
 
@@ -99,7 +97,6 @@ impl<'bar> Board<'bar> {
             let host = slowest.url.host();
             self.bar.set_message(format!("mirroring ({host}: about {} to go)", span(seconds)));
         }
-        self.written.store(true, Ordering::Relaxed);
         if let Err(error) = records.write(RECORD, &progress).await {
             tracing::warn!(%error, "how far the cycle is was not written down");
         }
@@ -115,9 +112,12 @@ impl<'bar> Board<'bar> {
         }
     }
 
-    /// The cycle is over.
+    /// The cycle is over. Also takes down what one left behind that was killed.
     pub(super) async fn take_down(&self, records: &Records) -> Result<(), StoreError> {
-        if self.written.load(Ordering::Relaxed) { records.remove(RECORD).await } else { Ok(()) }
+        match records.read::<Progress>(RECORD).await? {
+            Some(_) => records.remove(RECORD).await,
+            None => Ok(()),
+        }
     }
 }
 

@@ -7,6 +7,8 @@
 mod advertisement;
 mod client;
 mod commands;
+#[cfg(test)]
+mod connection_tests;
 mod error;
 mod fetch;
 mod fetched;
