@@ -67,20 +67,29 @@ struct Course {
 impl Lanes {
     /// A lane for each server of `survey`. At `until` whoever still waits is turned away.
     pub(super) fn new(survey: &Survey, copies: usize, until: Option<Instant>, relays: Arc<Relays>) -> Self {
-        let mut left: BTreeMap<&ServerUrl, usize> = BTreeMap::new();
+        let mut left: BTreeMap<ServerUrl, usize> =
+            survey.servers.keys().map(|url| (url.clone(), 0)).collect();
         for subject in &survey.subjects {
-            let mirrors =
-                subject.wanted.iter().filter_map(|(url, wanted)| Some((url, wanted, subject.seen.get(url)?)));
-            for (url, _, _) in mirrors.filter(|(_, wanted, seen)| has_work(wanted, seen)) {
-                *left.entry(url).or_default() += 1;
+            for (url, wanted) in &subject.wanted {
+                if subject.seen.get(url).is_some_and(|seen| has_work(wanted, seen)) {
+                    *left.entry(url.clone()).or_default() += 1;
+                }
             }
         }
-        let lanes = survey.servers.keys().map(|url| {
-            let left = left.get(url).copied().unwrap_or_default();
-            (url.clone(), Lane::new(Course { left, ..Course::default() }))
-        });
-        let (lanes, places) = (lanes.collect(), || Semaphore::new(copies));
-        Self { copies: places(), requests: places(), lanes, until, cut_short: AtomicBool::new(false), relays }
+        Self::with(left, copies, until, relays)
+    }
+
+    /// Lanes with so many mirrors that have work to do.
+    fn with(
+        left: BTreeMap<ServerUrl, usize>,
+        copies: usize,
+        until: Option<Instant>,
+        relays: Arc<Relays>,
+    ) -> Self {
+        let lane = |(url, left)| (url, Lane::new(Course { left, ..Course::default() }));
+        let (lanes, places) = (left.into_iter().map(lane).collect(), || Semaphore::new(copies));
+        let cut_short = AtomicBool::new(false);
+        Self { copies: places(), requests: places(), lanes, until, cut_short, relays }
     }
 
     /// A place to bring a repository's git data here; `None` when the time of this cycle is over.
@@ -132,6 +141,16 @@ impl Lanes {
         }
     }
 
+    /// When whoever still waits is turned away.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// Somebody was left to the next cycle.
+    pub(super) fn cut_short(&self) {
+        self.cut_short.store(true, Ordering::Relaxed);
+    }
+
     /// Whether somebody did not get his turn.
     pub(super) fn is_unfinished(&self) -> bool {
         self.cut_short.load(Ordering::Relaxed)
@@ -145,7 +164,7 @@ impl Lanes {
 
     fn noted<T>(&self, place: Option<T>) -> Option<T> {
         if place.is_none() {
-            self.cut_short.store(true, Ordering::Relaxed);
+            self.cut_short();
         }
         place
     }
@@ -184,5 +203,94 @@ async fn turn(places: &Semaphore, until: Option<Instant>) -> Option<SemaphorePer
         (Ok(place), _) => Some(place),
         (Err(_), None) => places.acquire().await.ok(),
         (Err(_), Some(until)) => timeout_at(until, places.acquire()).await.ok()?.ok(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{num::NonZeroU32, time::Duration};
+
+    use futures::future::join_all;
+    use nostr::prelude::Keys;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::{config::Config, cycle::guard, relay};
+
+    /// Lanes of `servers`, each with so many mirrors to walk.
+    fn lanes(servers: &[&str], mirrors: usize, until: Option<Duration>) -> Lanes {
+        let limits = relay::Limits {
+            connect_timeout: Duration::from_secs(1),
+            stall_timeout: Duration::from_secs(1),
+            events_per_minute: NonZeroU32::new(55).unwrap(),
+            max_events: 1,
+            rest: None,
+        };
+        let addresses = Arc::new(guard(&Config::default()));
+        let relays = Arc::new(Relays::that_keep_nothing(addresses, Keys::generate(), limits));
+        let left = servers.iter().map(|server| (server.parse().unwrap(), mirrors)).collect();
+        Lanes::with(left, 8, until.map(|until| Instant::now() + until), relays)
+    }
+
+    /// Walks one mirror that needs four events, which takes `time` in all.
+    async fn walk(lanes: &Lanes, server: &ServerUrl, time: Duration) -> Result<Instant, String> {
+        lanes.take(server, || sleep(time)).await?;
+        lanes.done(server, 4);
+        Ok(Instant::now())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_thousand_mirrors_on_a_slow_server_hold_up_no_other() {
+        let begun = Instant::now();
+        let lanes = lanes(&["wss://slow.example", "wss://fast.example"], 2000, None);
+        let [slow, fast]: [ServerUrl; 2] =
+            ["wss://slow.example", "wss://fast.example"].map(|url| url.parse().unwrap());
+        // 55 events a minute are 4.36 s for each mirror, and sixteen wait for them at the same time.
+        let times = [(&slow, Duration::from_millis(4364 * 16)), (&fast, Duration::from_millis(100))];
+        let walks = (0..2000).map(|_| async {
+            drop(lanes.copy_place().await.unwrap());
+            join_all(times.map(|(server, time)| walk(&lanes, server, time))).await
+        });
+        let watch = async {
+            sleep(Duration::from_secs(600)).await;
+            lanes.progress()
+        };
+        let (walked, progress) = tokio::join!(join_all(walks), watch);
+        let last =
+            |at: usize| walked.iter().map(|ends| *ends.get(at).unwrap().as_ref().unwrap()).max().unwrap();
+        assert!(last(1) - begun < Duration::from_secs(14), "the fast one: {:?}", last(1) - begun);
+        let slowest = last(0) - begun;
+        assert!(slowest > Duration::from_secs(8700) && slowest < Duration::from_secs(8800), "{slowest:?}");
+        // After ten minutes only the slow one is left, and what is said of it came true within a few percent.
+        let [left] = progress.as_slice() else { panic!("{progress:?}") };
+        let promised = left.seconds_left.unwrap() + 600;
+        assert!(
+            promised.abs_diff(slowest.as_secs()) < 900,
+            "{promised} s were promised, it took {slowest:?}"
+        );
+        assert_eq!((left.url.clone(), left.events_per_minute), (slow, Some(55)));
+        assert!(!lanes.is_unfinished());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_when_the_time_is_over_is_told_why_and_each_cycle_does_something() {
+        let server: ServerUrl = "wss://slow.example".parse().unwrap();
+        for until in [Duration::from_secs(900), Duration::ZERO] {
+            let begun = Instant::now();
+            let lanes = lanes(&["wss://slow.example"], 2000, Some(until));
+            let time = Duration::from_millis(4364 * 16);
+            let walked = join_all((0..2000).map(|_| walk(&lanes, &server, time))).await;
+            let done = walked.iter().filter(|end| end.is_ok()).count();
+            assert!(begun.elapsed() <= until + time, "{:?}", begun.elapsed());
+            assert!(lanes.is_unfinished() && done >= ABREAST, "{done}");
+            let told: std::collections::BTreeSet<_> = walked.into_iter().filter_map(Result::err).collect();
+            let told: Vec<String> = told.into_iter().collect();
+            if until.is_zero() {
+                assert_eq!(told, ["waits its turn at wss://slow.example"]);
+            } else {
+                insta::assert_snapshot!(told.join("\n"), @"waits its turn: wss://slow.example takes 55 events a minute; about 2 h to go");
+            }
+        }
     }
 }

@@ -183,12 +183,15 @@ impl World {
             ));
         };
         if !has_work(wanted, seen) {
-            let done = self.transfer.converge(branches(subject, wanted, seen, git)).await;
+            let done = self.transfer.converge(branches(subject, wanted, seen, git, course.lanes)).await;
             course.lanes.dropped(url);
             return Ok((url.clone(), (done.ending, done.seen, held_before(subject, url))));
         }
         let end = self.walk_parts(subject, (wanted, seen), git, talk, course).await?;
-        course.lanes.done(url, end.1.answers.len());
+        match &end.0 {
+            Ending::Waiting(_) => course.lanes.cut_short(),
+            _ => course.lanes.done(url, end.1.answers.len()),
+        }
         Ok((url.clone(), end))
     }
 
@@ -204,7 +207,7 @@ impl World {
         if let Err(ending @ Ending::Waiting(_)) = git {
             return Ok((ending.clone(), Seen::default(), None));
         }
-        let first = || self.transfer.converge(branches(subject, wanted, seen, git));
+        let first = || self.transfer.converge(branches(subject, wanted, seen, git, lanes));
         let done = match lanes.take(server, first).await {
             Ok(done) => done,
             Err(reason) => return Ok((Ending::Waiting(reason), Seen::default(), None)),
@@ -226,7 +229,7 @@ impl World {
             let conversation = talk.conversation.clone();
             let wanted = Wanted { conversation, pull_requests: talk.requests.clone(), ..again.wanted };
             let (events, git) = (Arc::clone(&talk.events), git.clone());
-            self.transfer.converge(Job { wanted, seen: again.seen, events, git })
+            self.transfer.converge(Job { wanted, seen: again.seen, events, git, until: lanes.until() })
         };
         let done = match lanes.take(server, second).await {
             Ok(done) => done,
@@ -310,12 +313,19 @@ impl World {
 }
 
 /// The first part of a mirror's way, without the conversation.
-fn branches(subject: &Subject, wanted: &Wanted, seen: &Seen, git: &Result<Repository, Ending>) -> Job {
+fn branches(
+    subject: &Subject,
+    wanted: &Wanted,
+    seen: &Seen,
+    git: &Result<Repository, Ending>,
+    lanes: &Lanes,
+) -> Job {
     Job {
         wanted: Wanted { conversation: Vec::new(), ..wanted.clone() },
         seen: seen.clone(),
         events: Arc::clone(&subject.events),
         git: git.clone(),
+        until: lanes.until(),
     }
 }
 

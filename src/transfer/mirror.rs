@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use grasp_mirror_commands::count;
 use nostr::prelude::{Event, EventId, Timestamp};
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::{Transfer, blocking};
@@ -41,6 +43,8 @@ pub struct Job {
     pub events: Arc<BTreeMap<EventId, Event>>,
     /// The local copy, or how a mirror that needs it ends without it.
     pub git: Result<Repository, Ending>,
+    /// When the rest of its events is left to the next run.
+    pub until: Option<Instant>,
 }
 
 /// How a mirror's run ended, and what was seen on the way.
@@ -66,6 +70,8 @@ enum Stopped {
     Unanswered(String),
     /// There is no local copy to push from.
     NoCopy(Ending),
+    /// So many events are left to the next run.
+    TimeIsUp(usize),
 }
 
 impl From<WireError> for Stopped {
@@ -93,11 +99,7 @@ impl Transfer {
     /// Walks one mirror to its end. Never fails: what went wrong is the [`Ending`].
     pub async fn converge(&self, job: Job) -> Done {
         let mut run = Run { transfer: self, job, refusal: None };
-        let limit = self.limits.total_timeout;
-        let ending = match tokio::time::timeout(limit, run.walk()).await {
-            Ok(ending) => ending,
-            Err(_) => Ending::Failed(format!("not done within {} s", limit.as_secs())),
-        };
+        let ending = run.walk().await;
         let Job { wanted, seen, .. } = run.job;
         let holds_conversation = match &seen.lacks {
             Some(lacks) => lacks.iter().all(|id| seen.refused.contains_key(id)),
@@ -116,11 +118,14 @@ struct Run<'transfer> {
 
 impl Run<'_> {
     async fn walk(&mut self) -> Ending {
+        let limit = self.transfer.limits.total_timeout;
+        let mut left = limit;
         for _ in 0..MAX_STEPS {
             let step = next_step(&self.job.wanted, &self.job.seen);
             tracing::debug!(
                 repository = %self.job.wanted.repository, server = %self.job.wanted.server, ?step, "next step"
             );
+            let begun = Instant::now();
             let result = match step {
                 Step::Settled(outcome) => {
                     return match (outcome, self.refusal.take()) {
@@ -128,11 +133,15 @@ impl Run<'_> {
                         (outcome, _) => Ending::Settled(outcome),
                     };
                 }
+                // Takes as long as the server's rate makes it; each event has its own limits.
                 Step::Send(ids) => self.send(&ids).await,
-                Step::Push => self.push().await,
-                Step::PushRequests(requests) => self.push_requests(&requests).await,
-                Step::Look => self.look().await,
-                Step::LookAtConversation => self.look_at_conversation().await,
+                step => {
+                    let Ok(result) = timeout(left, self.carry_out(step)).await else {
+                        return Ending::Failed(format!("not done within {} s", limit.as_secs()));
+                    };
+                    left = left.saturating_sub(begun.elapsed());
+                    result
+                }
             };
             match result {
                 Ok(()) => {}
@@ -141,14 +150,33 @@ impl Run<'_> {
                     return Ending::Failed(reason);
                 }
                 Err(Stopped::NoCopy(ending)) => return ending,
+                Err(Stopped::TimeIsUp(events)) => {
+                    let events = count(events, "event is", "events are");
+                    return Ending::Waiting(format!("{events} left to the next run"));
+                }
             }
         }
         Ending::Settled(Outcome::Pending("more to do than fits in one run".to_owned()))
     }
 
+    async fn carry_out(&mut self, step: Step) -> Result<(), Stopped> {
+        match step {
+            Step::Send(ids) => self.send(&ids).await,
+            Step::Push => self.push().await,
+            Step::PushRequests(requests) => self.push_requests(&requests).await,
+            Step::Look => self.look().await,
+            Step::LookAtConversation => self.look_at_conversation().await,
+            Step::Settled(_) => Ok(()),
+        }
+    }
+
     async fn send(&mut self, ids: &[EventId]) -> Result<(), Stopped> {
         let relay = self.job.wanted.server.relay_url().clone();
-        for id in ids {
+        for (sent, id) in ids.iter().enumerate() {
+            // One at least, so that every run does something.
+            if sent > 0 && self.job.until.is_some_and(|until| Instant::now() >= until) {
+                return Err(Stopped::TimeIsUp(ids.len() - sent));
+            }
             let Some(event) = self.job.events.get(id) else {
                 return Err(Stopped::Failed(format!("the event {id} is not in the store any more")));
             };
