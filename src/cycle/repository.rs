@@ -183,7 +183,8 @@ impl World {
             ));
         };
         if !has_work(wanted, seen) {
-            let done = self.transfer.converge(branches(subject, wanted, seen, git, course.lanes)).await;
+            let job = branches(subject, wanted, seen, git, course.lanes);
+            let done = Box::pin(self.transfer.converge(job)).await;
             course.lanes.dropped(url);
             return Ok((url.clone(), (done.ending, done.seen, held_before(subject, url))));
         }
