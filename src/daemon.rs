@@ -33,6 +33,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How long a cycle may go on when there is more to mirror than it knows of.
 const FINISH: Duration = Duration::from_secs(10);
 
+/// How long a cycle waits for slow servers before it reports and the next one goes on.
+const CYCLE_MAX: Duration = Duration::from_secs(900);
+
 /// The service manager hears that all is well at least so often, where it asks for that.
 const WATCHDOG_MAX: Duration = Duration::from_secs(30);
 
@@ -244,6 +247,7 @@ impl Daemon {
             let mut world = World::new(&config, &keys, &store)?;
             world.obey(mine);
             world.look_anew_at(afresh);
+            world.end_after(CYCLE_MAX.min(config.bot.cycle_interval));
             world.mention_silent(silent);
             Box::pin(world.run(trigger, Some(next_at), &ProgressBar::hidden())).await
         });
@@ -263,8 +267,12 @@ impl Daemon {
                     cycle = done.report.cycle.number,
                     in_sync = done.report.totals.in_sync,
                     mirrors = done.report.totals.mirrors,
+                    unfinished = done.unfinished,
                     "cycle done"
                 );
+                if done.unfinished {
+                    self.due.get_or_insert(Trigger::Timer);
+                }
                 for one in &running.waiting {
                     let about = done.outcomes.iter().filter(|outcome| {
                         one.repositories.as_ref().is_none_or(|some| some.contains(&outcome.coordinate))

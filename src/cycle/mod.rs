@@ -6,7 +6,9 @@
 
 mod copy;
 mod discovery;
+mod lanes;
 mod memory;
+mod progress;
 mod read_back;
 mod repository;
 mod servers;
@@ -17,12 +19,21 @@ mod threads;
 mod verify;
 mod world;
 
-use futures::{StreamExt, stream};
+use std::{mem, sync::Arc};
+
+use futures::{
+    StreamExt,
+    stream::{self, FuturesUnordered},
+};
 use indicatif::ProgressBar;
 use nostr::prelude::{Kind, Tag, Timestamp};
+use tokio::time::Instant;
+
+use self::{lanes::Lanes, progress::Board, repository::Course};
 
 pub use self::{
     memory::{known, last_report, remembered},
+    progress::running,
     servers::Server,
     settings::{OwnWord, own_filters, own_word, read_into},
     survey::{Subject, Survey},
@@ -73,6 +84,8 @@ pub struct CycleDone {
     pub report: Report,
     /// Every repository, also those that the report had no room for; sorted by coordinate.
     pub outcomes: Vec<RepositoryOutcome>,
+    /// Whether there was more to do than time: the next cycle goes on with it.
+    pub unfinished: bool,
 }
 
 /// Why a cycle as a whole failed: the local machine is at fault, never one repository or server.
@@ -112,25 +125,40 @@ impl World {
         next_at: Option<Timestamp>,
         progress: &ProgressBar,
     ) -> Result<CycleDone, CycleError> {
+        let board = Board::new(progress);
+        let cycle = board.kept_by(&self.records, Box::pin(self.walk(trigger, next_at, &board))).await;
+        board.take_down(&self.records).await?;
+        cycle
+    }
+
+    async fn walk(
+        &self,
+        trigger: Trigger,
+        next_at: Option<Timestamp>,
+        board: &Board<'_>,
+    ) -> Result<CycleDone, CycleError> {
         let started = Timestamp::now();
-        progress.set_message("looking at servers and relays");
-        let survey = self.survey(started).await?;
+        board.say("looking at servers and relays");
+        let mut survey = self.survey(started).await?;
         for event in &survey.signed {
             self.store.save(event).await?;
         }
-        progress.set_length(survey.subjects.len() as u64);
-        progress.set_message("mirroring");
+        let until = self.bound.map(|bound| Instant::now() + bound);
+        let lanes = Lanes::new(&survey, self.config.limits.transfers, until, Arc::clone(&self.relays));
+        let subjects = mem::take(&mut survey.subjects);
+        let lanes = board.begin(subjects.len(), lanes);
         let servers = &survey.servers;
-        let outcomes: Vec<Result<RepositoryOutcome, CycleError>> = stream::iter(survey.subjects)
-            .map(|subject| async {
-                let done = Box::pin(self.mirror_repository(subject, servers, trigger, started)).await;
-                progress.inc(1);
-                done
-            })
-            .buffer_unordered(self.config.limits.transfers)
-            .collect()
-            .await;
-        let mut outcomes = outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let course = Course { servers, lanes, trigger, now: started };
+        // All at once: each waits for its turn by itself, and holds nothing meanwhile.
+        let mut walks: FuturesUnordered<_> =
+            subjects.into_iter().map(|subject| Box::pin(self.mirror_repository(subject, &course))).collect();
+        let mut outcomes = Vec::with_capacity(walks.len());
+        while let Some(outcome) = walks.next().await {
+            outcomes.push(outcome?);
+            board.one_more();
+        }
+        drop(walks);
+        let unfinished = lanes.is_unfinished();
         outcomes.sort_by(|a, b| a.coordinate.cmp(&b.coordinate));
 
         let number = self.records.read::<u64>(RECORD).await?.unwrap_or(0) + 1;
@@ -140,7 +168,7 @@ impl World {
             trigger: trigger.as_str().to_owned(),
             started_at: started.as_secs(),
             finished_at: Timestamp::now().as_secs(),
-            next_at: next_at.map(|at| at.as_secs()),
+            next_at: next_at.map(|at| if unfinished { Timestamp::now().as_secs() } else { at.as_secs() }),
         };
         let authors = &self.settings.watched.authors;
         let mut server_outcomes: Vec<_> = servers.iter().map(|(url, server)| server.outcome(url)).collect();
@@ -152,9 +180,9 @@ impl World {
         };
         let mut report = Report::of(cycle, authors, &server_outcomes, &outcomes, left_alone);
         report.silent_inboxes = self.silent.iter().cloned().collect();
-        progress.set_message("publishing the report");
+        board.say("publishing the report");
         self.publish(&report).await?;
-        Ok(CycleDone { report, outcomes })
+        Ok(CycleDone { report, outcomes, unfinished })
     }
 
     /// What a cycle would do first for each mirror. Sends nothing to anyone.

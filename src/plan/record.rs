@@ -175,6 +175,8 @@ pub enum Ending {
     Unreachable(String),
     /// The operator's own policy or limits keep it away.
     Blocked(String),
+    /// The run was over before it was its turn: no failure, and no reason to wait.
+    Waiting(String),
 }
 
 /// The record after a run: `seen` is what was read and answered, `governing` the events without which there is
@@ -189,9 +191,11 @@ pub fn after(
     conversation: Option<HeldConversation>,
     now: Timestamp,
 ) -> MirrorRecord {
+    let waits = matches!(ending, Ending::Waiting(_));
     let (status, reason) = match ending {
         Ending::Settled(Outcome::InSync) => (MirrorStatus::InSync, None),
         Ending::Settled(Outcome::Pending(reason)) => (MirrorStatus::Pending, Some(reason)),
+        Ending::Waiting(reason) => (MirrorStatus::Pending, Some(reason)),
         Ending::Settled(Outcome::Refused(reason)) if is_for_good(&reason) || is_restricted(&reason) => {
             (MirrorStatus::Refused, Some(reason))
         }
@@ -202,6 +206,7 @@ pub fn after(
     };
     let reason = reason.map(|reason| clean(&reason, REASON_MAX));
     let failures = match status {
+        _ if waits => 0,
         MirrorStatus::Failing | MirrorStatus::Unreachable | MirrorStatus::Pending => {
             before.map_or(0, |record| record.failures).saturating_add(1)
         }
@@ -255,6 +260,21 @@ fn is_restricted(reason: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whose_turn_did_not_come_is_tried_as_soon_as_it_does() {
+        let now = Timestamp::from_secs(1_790_000_000);
+        let id = EventId::from_byte_array([1; 32]);
+        let seen =
+            Seen { answers: [(id, Answer::Refused("invalid: no".to_owned()))].into(), ..Seen::default() };
+        let failed =
+            after(None, Placement::Listed, Ending::Failed("broke".to_owned()), &seen, &[], None, now);
+        assert!(failed.retry_at.is_some());
+        let waiting = Ending::Waiting("waits its turn".to_owned());
+        let record = after(Some(&failed), Placement::Listed, waiting, &Seen::default(), &[], None, now);
+        assert_eq!((record.status, record.retry_at, record.failures), (MirrorStatus::Pending, None, 0));
+        assert!(record.refused.contains_key(&id), "what a server refuses for good is still known");
+    }
 
     #[test]
     fn a_reason_is_as_long_as_a_person_reads_and_no_longer() {

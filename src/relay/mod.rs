@@ -12,6 +12,7 @@ pub mod known;
 mod link;
 pub mod nip05;
 pub mod nip11;
+mod pace;
 mod read;
 mod transport;
 
@@ -207,6 +208,12 @@ impl Relays {
             served.extend(self.link(url).read_once(vec![filter]).await?.into_iter().map(|event| event.id));
         }
         Ok(served)
+    }
+
+    /// How many events the relay takes in a minute: what it has let us see, else what the configuration says.
+    #[must_use]
+    pub fn events_per_minute(&self, url: &RelayUrl) -> u32 {
+        self.link(url).events_per_minute()
     }
 
     /// Sends one event, no faster than the relay allows, and returns what it said.
