@@ -1,11 +1,12 @@
 //! One cycle: the whole walk, once, over every repository.
 //!
 //! [`World::survey`] looks (servers, discovery, catalog, what is served already); [`World::run`] then acts on
-//! each repository by itself, remembers, and reports. `plan` stops after the look; `verify` goes on to compare
-//! refs. The daemon runs cycles, `mirror-once` runs one.
+//! each repository by itself, remembers, reports, and puts the local copies in order. `plan` stops after the
+//! look; `verify` goes on to compare refs. The daemon runs cycles, `mirror-once` runs one.
 
 mod copy;
 mod discovery;
+mod housekeeping;
 mod lanes;
 mod memory;
 mod progress;
@@ -182,6 +183,7 @@ impl World {
         report.silent_inboxes = self.silent.iter().cloned().collect();
         board.say("publishing the report");
         self.publish(&report).await?;
+        self.keep_house(&survey.catalog.repositories, trigger, started).await;
         Ok(CycleDone { report, outcomes, unfinished })
     }
 

@@ -269,6 +269,7 @@ impl World {
         let folder = self.folder(&subject.repository.coordinate, &subject.repository.folder);
         let opened = blocking(move || Repository::open_or_create(&folder)).await;
         let repository = opened.map_err(|error| Ending::Failed(error.to_string()))?;
+        self.borrow(&subject.repository, &repository).await;
         let limit = self.config.limits.max_repo_bytes;
         if let Some(known) = &subject.record.too_large
             && known.still_holds(state.event.id, limit, now)

@@ -2,9 +2,9 @@
 //!
 //! [`catalog`] says what is to be mirrored and [`authority`] whose word counts; [`namespace`] says what the bot
 //! itself announces; [`conversation`] which events belong to a repository; [`placement`] where each mirror goes;
-//! [`converge`] is the next step for one mirror. [`identity`] is who the bot says it is,
-//! [`settings`] what it was told to do, [`journal`] what became of each question put to it, [`progress`] how far a
-//! running cycle is.
+//! [`converge`] is the next step for one mirror; [`kinship`] says who may share objects. [`identity`] is who the bot
+//! says it is, [`settings`] what it was told to do, [`journal`] what became of each question put to it, [`progress`] how
+//! far a running cycle is.
 
 pub mod authority;
 pub mod catalog;
@@ -12,6 +12,7 @@ pub mod converge;
 pub mod conversation;
 pub mod identity;
 pub mod journal;
+pub mod kinship;
 pub mod namespace;
 pub mod placement;
 pub mod progress;
