@@ -1,6 +1,14 @@
 //! Two hundred kills at any moment, while maintainers go on working: no run leaves anything broken behind, nothing is
 //! called in sync that is not, and the run that is left alone finishes the work.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
+
 use std::{fs, path::Path, process::Stdio, time::Duration};
 
 use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look, tools};
