@@ -4,8 +4,11 @@
 //! each repository by itself, remembers, and reports. `plan` stops after the look; `verify` goes on to compare
 //! refs. The daemon runs cycles, `mirror-once` runs one.
 
+mod compare;
 mod copy;
 mod discovery;
+mod kept;
+mod late;
 mod memory;
 mod read_back;
 mod repository;
@@ -17,10 +20,16 @@ mod threads;
 mod verify;
 mod world;
 
+use std::{collections::BTreeMap, mem};
+
 use futures::{StreamExt, stream};
 use indicatif::ProgressBar;
 use nostr::prelude::{Kind, Tag, Timestamp};
 
+use self::{
+    kept::Kept,
+    survey::{Endings, record_name},
+};
 pub use self::{
     memory::{known, last_report, remembered},
     servers::Server,
@@ -30,13 +39,18 @@ pub use self::{
 };
 use crate::{
     model::{
+        coordinate::Coordinate,
         draft::{Draft, SignError},
         replace::dated_after,
+        server::ServerUrl,
     },
-    plan::converge::{Outcome, Step, next_step},
+    plan::{
+        converge::{Outcome, Step, next_step},
+        rest::Known,
+    },
     report::{
         Report,
-        document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome},
+        document::{CycleSummary, IDENTIFIER, RepositoryOutcome},
         tables::PlannedStep,
     },
     store::StoreError,
@@ -107,30 +121,58 @@ impl World {
     ///
     /// [`CycleError`]. A failing repository or server is not one: it is in the report.
     pub async fn run(
+        &mut self,
+        trigger: Trigger,
+        next_at: Option<Timestamp>,
+        progress: &ProgressBar,
+    ) -> Result<CycleDone, CycleError> {
+        // A run that breaks off leaves nothing.
+        let mut kept = mem::take(&mut self.kept);
+        let done = self.run_with(&mut kept, trigger, next_at, progress).await?;
+        self.kept = kept;
+        Ok(done)
+    }
+
+    async fn run_with(
         &self,
+        kept: &mut Kept,
         trigger: Trigger,
         next_at: Option<Timestamp>,
         progress: &ProgressBar,
     ) -> Result<CycleDone, CycleError> {
         let started = Timestamp::now();
         progress.set_message("looking at servers and relays");
-        let survey = self.survey(started).await?;
+        self.relays.start_over().await;
+        let survey = Box::pin(self.survey(kept, Some(trigger), started)).await?;
+        let before = self.store.news().sources;
         for event in &survey.signed {
             self.store.save(event).await?;
+        }
+        if let Some(worked_out) = kept.worked_out.as_mut().filter(|known| known.sources == before) {
+            // The bot's own copies are in it already.
+            worked_out.sources = self.store.news().sources;
         }
         progress.set_length(survey.subjects.len() as u64);
         progress.set_message("mirroring");
         let servers = &survey.servers;
-        let outcomes: Vec<Result<RepositoryOutcome, CycleError>> = stream::iter(survey.subjects)
+        let ends: Vec<Result<(RepositoryOutcome, Known), CycleError>> = stream::iter(survey.subjects)
             .map(|subject| async {
+                let mut known = subject.known();
                 let done = Box::pin(self.mirror_repository(subject, servers, trigger, started)).await;
                 progress.inc(1);
-                done
+                let (outcome, record) = done?;
+                (known.record, known.notes) = (record, outcome.notes.clone());
+                Ok((outcome, known))
             })
             .buffer_unordered(self.config.limits.transfers)
             .collect()
             .await;
-        let mut outcomes = outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut outcomes = self.rest(survey.resting, servers, kept, started).await?;
+        for end in ends {
+            let (outcome, known) = end?;
+            kept.repositories.insert(outcome.coordinate.clone(), known);
+            outcomes.push(outcome);
+        }
         outcomes.sort_by(|a, b| a.coordinate.cmp(&b.coordinate));
 
         let number = self.records.read::<u64>(RECORD).await?.unwrap_or(0) + 1;
@@ -145,16 +187,45 @@ impl World {
         let authors = &self.settings.watched.authors;
         let mut server_outcomes: Vec<_> = servers.iter().map(|(url, server)| server.outcome(url)).collect();
         server_outcomes.extend(self.denied_servers());
-        let left_alone = LeftAlone {
-            deleted: survey.catalog.deleted,
-            private: survey.catalog.private,
-            over_limit: survey.catalog.over_limit,
-        };
-        let mut report = Report::of(cycle, authors, &server_outcomes, &outcomes, left_alone);
+        let mut report = Report::of(cycle, authors, &server_outcomes, &outcomes, survey.left_alone);
         report.silent_inboxes = self.silent.iter().cloned().collect();
         progress.set_message("publishing the report");
         self.publish(&report).await?;
         Ok(CycleDone { report, outcomes })
+    }
+
+    /// Notes of the repositories that rest that their servers were seen to serve them. One record says it for all; only
+    /// where more has changed a repository's own is written.
+    async fn rest(
+        &self,
+        resting: BTreeMap<Coordinate, Endings>,
+        servers: &BTreeMap<ServerUrl, Server>,
+        kept: &mut Kept,
+        now: Timestamp,
+    ) -> Result<Vec<RepositoryOutcome>, CycleError> {
+        let mut outcomes = Vec::new();
+        for (coordinate, endings) in resting {
+            let Some(known) = kept.repositories.get_mut(&coordinate) else { continue };
+            let (record, changed) = known.rested(&endings, now);
+            if changed {
+                self.records.write(&record_name(&coordinate), &record).await?;
+            }
+            known.record = record;
+            outcomes.push(RepositoryOutcome {
+                coordinate,
+                state: known.state,
+                mirrors: known.record.mirrors.clone(),
+                notes: known.notes.clone(),
+                rewritten_at: known.record.rewritten_at,
+                repaired: 0,
+            });
+        }
+        if !outcomes.is_empty() {
+            let up = servers.iter().filter(|(_, server)| server.is_up());
+            let proved: BTreeMap<ServerUrl, u64> = up.map(|(url, _)| (url.clone(), now.as_secs())).collect();
+            memory::note_proved(&self.records, proved).await?;
+        }
+        Ok(outcomes)
     }
 
     /// What a cycle would do first for each mirror. Sends nothing to anyone.
@@ -163,7 +234,7 @@ impl World {
     ///
     /// [`CycleError`] when the store fails.
     pub async fn plan(&self) -> Result<(Vec<PlannedStep>, Vec<String>), CycleError> {
-        let survey = self.survey(Timestamp::now()).await?;
+        let survey = self.survey(&mut Kept::default(), None, Timestamp::now()).await?;
         let mut steps = Vec::new();
         let mut notes = Vec::new();
         for (url, server) in &survey.servers {

@@ -9,16 +9,15 @@ use nostr::prelude::Timestamp;
 use super::{
     CycleError, Trigger,
     servers::Server,
-    survey::{Subject, fingerprint, record_name},
+    survey::{Subject, fingerprint, in_the_way, record_name},
     world::World,
 };
 use crate::{
     git::{GitError, Repository},
     model::{server::ServerUrl, status::MirrorStatus},
     plan::{
-        catalog::Obstacle,
         converge::{Outcome, Seen, Wanted},
-        record::{self, Ending, HeldConversation, MirrorRecord, REASON_MAX, TooLarge},
+        record::{self, Ending, HeldConversation, MirrorRecord, REASON_MAX, RepositoryRecord, TooLarge},
     },
     report::document::RepositoryOutcome,
     transfer::{
@@ -43,13 +42,10 @@ impl World {
         servers: &BTreeMap<ServerUrl, Server>,
         trigger: Trigger,
         now: Timestamp,
-    ) -> Result<RepositoryOutcome, CycleError> {
+    ) -> Result<(RepositoryOutcome, RepositoryRecord), CycleError> {
         let endings = match subject.obstacle.take() {
             Some(obstacle) => {
-                let ending = match obstacle {
-                    Obstacle::Limit(reason) => Ending::Blocked(reason),
-                    Obstacle::Signed(reason) => Ending::Failed(reason),
-                };
+                let ending = in_the_way(&obstacle);
                 let end = |server: &ServerUrl| (server.clone(), (ending.clone(), Seen::default(), None));
                 subject.places.keys().map(end).collect()
             }
@@ -89,15 +85,22 @@ impl World {
             }
         }
         subject.record.mirrors = mirrors;
+        let in_sync = |mirror: &MirrorRecord| mirror.status == MirrorStatus::InSync;
+        if subject.in_depth
+            || subject.record.deep_checked_at.is_none() && subject.record.mirrors.values().all(in_sync)
+        {
+            subject.record.deep_checked_at = Some(now.as_secs());
+        }
         self.records.write(&record_name(&subject.repository.coordinate), &subject.record).await?;
-        Ok(RepositoryOutcome {
+        let outcome = RepositoryOutcome {
             coordinate: subject.repository.coordinate,
             state: subject.repository.state.map(|state| state.event.id),
-            mirrors: subject.record.mirrors,
+            mirrors: subject.record.mirrors.clone(),
             notes: subject.notes,
             rewritten_at: subject.record.rewritten_at,
             repaired,
-        })
+        };
+        Ok((outcome, subject.record))
     }
 
     /// Branches and tags first, on every server; then the conversation, so that nobody waits for a stranger's
@@ -109,7 +112,7 @@ impl World {
         trigger: Trigger,
         now: Timestamp,
     ) -> Result<BTreeMap<ServerUrl, MirrorEnd>, CycleError> {
-        if self.is_afresh(&subject.repository.coordinate) {
+        if subject.in_depth || self.is_afresh(&subject.repository.coordinate) {
             self.compare_refs(subject).await;
             self.renew_state(subject, now).await?;
         }
@@ -203,7 +206,7 @@ impl World {
             }
             return Err(Ending::Failed(reason));
         }
-        let held = repository.clone();
+        let (held, state_id) = (repository.clone(), state.event.id);
         let moved = blocking(move || {
             held.check_tips(&state.refs)?;
             let changes = held.set_refs(&state.refs, state.head.as_ref(), now.as_secs())?;
@@ -211,6 +214,7 @@ impl World {
         })
         .await;
         let (changes, uses_lfs) = moved.map_err(|error| Ending::Failed(error.to_string()))?;
+        subject.record.local = Some(state_id);
         if changes.rewritten > 0 {
             tracing::info!(repository = %subject.repository.coordinate, refs = changes.rewritten, "its history was rewritten; the old one is kept");
             subject.record.rewritten_at = Some(now.as_secs());

@@ -8,6 +8,7 @@ use nostr::prelude::Timestamp;
 
 use super::{
     CycleError,
+    kept::Kept,
     survey::{Subject, Survey},
     world::World,
 };
@@ -23,7 +24,7 @@ impl World {
     ///
     /// [`CycleError`] when the store fails.
     pub async fn verify(&self) -> Result<(Survey, Vec<Finding>), CycleError> {
-        let survey = self.survey(Timestamp::now()).await?;
+        let survey = self.survey(&mut Kept::default(), None, Timestamp::now()).await?;
         let mut checks: Vec<(&Wanted, Option<String>)> = Vec::new();
         for wanted in survey.subjects.iter().flat_map(|subject| subject.wanted.values()) {
             let down = survey.servers.get(&wanted.server).and_then(|server| server.down.clone());

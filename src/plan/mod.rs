@@ -9,11 +9,13 @@ pub mod authority;
 pub mod catalog;
 pub mod converge;
 pub mod conversation;
+pub mod holdings;
 pub mod identity;
 pub mod journal;
 pub mod namespace;
 pub mod placement;
 pub mod record;
+pub mod rest;
 pub mod settings;
 #[cfg(test)]
 mod simulated;

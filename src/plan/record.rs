@@ -30,6 +30,9 @@ pub struct RepositoryRecord {
     /// The state whose git data was seen whole in the local copy, with the local refs moved to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<EventId>,
+    /// When its servers' refs were last compared and its conversation read to the end, Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deep_checked_at: Option<u64>,
 }
 
 /// Git data that was fetched up to the limit and thrown away.
@@ -69,8 +72,26 @@ impl RepositoryRecord {
         self.lost.clear();
         for mirror in self.mirrors.values_mut() {
             mirror.refused.clear();
-            mirror.conversation = None;
             mirror.retry_at = None;
+        }
+        self.doubt();
+    }
+
+    /// Forgets what is believed of the local copy and of the servers' conversations, so that both are looked at.
+    pub fn doubt(&mut self) {
+        self.local = None;
+        for mirror in self.mirrors.values_mut() {
+            mirror.conversation = None;
+        }
+    }
+
+    /// Takes in when servers were last seen to serve all that counts as in sync there. A mirror that was found
+    /// otherwise since has another status.
+    pub fn confirm(&mut self, proved: &BTreeMap<ServerUrl, u64>) {
+        for (server, mirror) in &mut self.mirrors {
+            if mirror.status == MirrorStatus::InSync {
+                mirror.read_back_at = mirror.read_back_at.max(proved.get(server).copied());
+            }
         }
     }
 
@@ -127,8 +148,9 @@ pub struct HeldConversation {
 }
 
 impl HeldConversation {
-    /// For how long it is believed: a server may lose events and keep the repository.
-    const GOOD_FOR_SECS: u64 = 24 * 3_600;
+    /// For how long it is believed: a server may lose events and keep the repository. Longer than the time in which
+    /// every repository is looked at in depth, which renews it.
+    const GOOD_FOR_SECS: u64 = 48 * 3_600;
 
     /// Whether the server still counts as holding the conversation named by `fingerprint`.
     #[must_use]
