@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use nostr::prelude::{Event, PublicKey, Timestamp};
 
-use super::{CycleError, survey::Subject, world::World};
+use super::{CycleError, subject::Subject, world::World};
 use crate::{
     model::{draft::Draft, placement::Placement, replace::dated_after, server::ServerUrl, state::State},
     plan::{

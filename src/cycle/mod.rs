@@ -14,6 +14,7 @@ mod read_back;
 mod repository;
 mod servers;
 mod settings;
+mod subject;
 mod survey;
 mod talk;
 mod threads;
@@ -34,7 +35,8 @@ pub use self::{
     memory::{known, last_report, remembered},
     servers::Server,
     settings::{OwnWord, own_filters, own_word, read_into},
-    survey::{Subject, Survey},
+    subject::Subject,
+    survey::Survey,
     world::{World, guard, own_addresses},
 };
 use crate::{

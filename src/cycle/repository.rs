@@ -9,7 +9,8 @@ use nostr::prelude::Timestamp;
 use super::{
     CycleError, Trigger,
     servers::Server,
-    survey::{Subject, fingerprint, in_the_way, record_name},
+    subject::{Subject, fingerprint, in_the_way},
+    survey::record_name,
     world::World,
 };
 use crate::{

@@ -9,7 +9,7 @@ use std::{
 use nostr::prelude::{Event, EventId, Filter, Timestamp};
 use tokio::time::{Instant, timeout_at};
 
-use super::{CycleError, survey::Subject, world::World};
+use super::{CycleError, subject::Subject, world::World};
 use crate::{
     git::Repository,
     model::refs::ObjectId,

@@ -6,12 +6,7 @@ use futures::{StreamExt, future::join_all, stream};
 use grasp_mirror_commands::clean;
 use nostr::prelude::Timestamp;
 
-use super::{
-    CycleError,
-    kept::Kept,
-    survey::{Subject, Survey},
-    world::World,
-};
+use super::{CycleError, kept::Kept, subject::Subject, survey::Survey, world::World};
 use crate::{git::wire::WireError, model::refs::ObjectId, plan::converge::Wanted, report::tables::Finding};
 
 /// Mirrors compared at the same time.
