@@ -1,6 +1,8 @@
 //! A daemon with nothing to do asks each server two short questions a cycle, whatever the number of repositories, and
 //! what changes is noticed all the same.
 
+#![allow(clippy::indexing_slicing, reason = "a test")]
+
 use std::time::Duration;
 
 use grasp_mirror_testkit::{Daemon, Mirror, Owner, Person, Server, TestRelay, look};
@@ -42,7 +44,7 @@ async fn idle_cost(repositories: usize) -> Cost {
         owner.publish(owner.announcement().at(&a), &a).await;
     }
     let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
-    let mirror = mirror.set("bot.cycle_interval_secs", 1).set("limits.events_per_minute", 1_000);
+    let mirror = mirror.set("bot.cycle_interval_secs", 1);
     let daemon = mirror.daemon().await;
     in_sync(&mirror, 2 * repositories).await;
     // What the bot itself published is news once.
@@ -73,14 +75,12 @@ async fn idle_cost(repositories: usize) -> Cost {
 
 #[tokio::test]
 async fn what_a_cycle_costs_does_not_grow_with_the_number_of_repositories() {
-    // With less than some thirty events a comparison names them all.
-    let few = idle_cost(17).await;
-    let many = idle_cost(34).await;
+    let few = idle_cost(5).await;
+    // A server takes about sixty events in a minute.
+    let many = idle_cost(18).await;
     // Two comparisons, each opened and closed; the cycle that is under way while we look may count half.
-    for cost in [&few, &many] {
-        assert!(cost.messages <= 4.0 * 1.5, "{cost:?}");
-        assert!(cost.bytes <= 4096.0, "{cost:?}");
-    }
+    assert!(many.messages <= 4.0 * 1.5, "{many:?}");
+    assert!(many.bytes <= 4096.0, "{many:?}");
     assert!(many.messages <= 1.5 * few.messages, "{few:?} {many:?}");
 }
 
