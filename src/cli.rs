@@ -103,7 +103,7 @@ pub(crate) fn mirror_once(context: &Context) -> anyhow::Result<Outcome> {
     let progress = context.progress.add(spinner()?);
     let done = runtime()?.block_on(async {
         let _lock = Lock::take(&ready.config.bot.data_dir)?;
-        let world = world(&ready).await?;
+        let mut world = world(&ready).await?;
         if world.is_paused() {
             bail!("the bot is paused: start `grasp-mirror daemon`, and send it: resume");
         }

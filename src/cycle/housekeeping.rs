@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A local copy, and what it may borrow from.
-struct Copy {
+pub(super) struct Copy {
     folder: PathBuf,
     lenders: Vec<Lender>,
 }
@@ -59,15 +59,9 @@ impl World {
         .await;
     }
 
-    /// Joins packs and drops what is stored twice, in every local copy that packs have come to since `started`. The
+    /// Joins packs and drops what is stored twice, in all of `copies` that packs have come to since `started`. The
     /// daemon's first cycle looks at all: an earlier run may have been stopped in the middle.
-    pub(super) async fn keep_house(
-        &self,
-        repositories: &[catalog::Repository],
-        trigger: Trigger,
-        started: Timestamp,
-    ) {
-        let copies: Vec<Copy> = repositories.iter().map(|repository| self.copy(repository)).collect();
+    pub(super) async fn keep_house(&self, copies: Vec<Copy>, trigger: Trigger, started: Timestamp) {
         let all = trigger == Trigger::Start;
         let since = SystemTime::UNIX_EPOCH + Duration::from_secs(started.as_secs());
         let disk_floor_bytes = self.config.limits.disk_floor_bytes;
@@ -88,7 +82,8 @@ impl World {
         .await;
     }
 
-    fn copy(&self, repository: &catalog::Repository) -> Copy {
+    /// The local copy of `repository`.
+    pub(super) fn copy(&self, repository: &catalog::Repository) -> Copy {
         let tips = || repository.state.iter().flat_map(|state| state.refs.values().copied()).collect();
         let lenders = repository.kin.iter().map(|relative| Lender {
             folder: self.folder(&relative.coordinate, &relative.folder),

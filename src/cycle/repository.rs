@@ -11,7 +11,8 @@ use super::{
     CycleError, Trigger,
     lanes::{Lanes, has_work},
     servers::Server,
-    survey::{Subject, fingerprint, record_name},
+    subject::{Subject, fingerprint, in_the_way},
+    survey::record_name,
     talk::Talk,
     world::World,
 };
@@ -19,9 +20,8 @@ use crate::{
     git::{GitError, Repository},
     model::{address::shown_text, server::ServerUrl, state::State, status::MirrorStatus},
     plan::{
-        catalog::Obstacle,
         converge::{Outcome, Seen, Wanted},
-        record::{self, Ending, HeldConversation, MirrorRecord, REASON_MAX, TooLarge},
+        record::{self, Ending, HeldConversation, MirrorRecord, REASON_MAX, RepositoryRecord, TooLarge},
     },
     report::document::RepositoryOutcome,
     transfer::{
@@ -53,14 +53,11 @@ impl World {
         &self,
         mut subject: Subject,
         course: &Course<'_>,
-    ) -> Result<RepositoryOutcome, CycleError> {
+    ) -> Result<(RepositoryOutcome, RepositoryRecord), CycleError> {
         let now = course.now;
         let endings = match subject.obstacle.take() {
             Some(obstacle) => {
-                let ending = match obstacle {
-                    Obstacle::Limit(reason) => Ending::Blocked(reason),
-                    Obstacle::Signed(reason) => Ending::Failed(reason),
-                };
+                let ending = in_the_way(&obstacle);
                 let end = |server: &ServerUrl| (server.clone(), (ending.clone(), Seen::default(), None));
                 subject.places.keys().map(end).collect()
             }
@@ -100,15 +97,22 @@ impl World {
             }
         }
         subject.record.mirrors = mirrors;
+        let in_sync = |mirror: &MirrorRecord| mirror.status == MirrorStatus::InSync;
+        if subject.in_depth
+            || subject.record.deep_checked_at.is_none() && subject.record.mirrors.values().all(in_sync)
+        {
+            subject.record.deep_checked_at = Some(now.as_secs());
+        }
         self.records.write(&record_name(&subject.repository.coordinate), &subject.record).await?;
-        Ok(RepositoryOutcome {
+        let outcome = RepositoryOutcome {
             coordinate: subject.repository.coordinate,
             state: subject.repository.state.map(|state| state.event.id),
-            mirrors: subject.record.mirrors,
+            mirrors: subject.record.mirrors.clone(),
             notes: subject.notes,
             rewritten_at: subject.record.rewritten_at,
             repaired,
-        })
+        };
+        Ok((outcome, subject.record))
     }
 
     /// Branches and tags first, on every server; then the conversation, so that nobody waits for a stranger's
@@ -179,7 +183,7 @@ impl World {
         subject: &mut Subject,
         now: Timestamp,
     ) -> Result<Result<Supply, Ending>, CycleError> {
-        if self.is_afresh(&subject.repository.coordinate) {
+        if subject.in_depth || self.is_afresh(&subject.repository.coordinate) {
             self.compare_refs(subject).await;
             self.renew_state(subject, now).await?;
         }

@@ -9,7 +9,7 @@ use std::{
 use nostr::prelude::{Event, EventId, Filter};
 use tokio::time::{Instant, timeout_at};
 
-use super::{CycleError, lanes::Lanes, repository::Course, survey::Subject, world::World};
+use super::{CycleError, lanes::Lanes, repository::Course, subject::Subject, world::World};
 use crate::{
     git::Repository,
     model::refs::ObjectId,

@@ -6,7 +6,7 @@ use futures::{StreamExt, stream};
 use nostr::prelude::{Keys, PublicKey, RelayUrl};
 use url::Url;
 
-use super::CycleError;
+use super::{CycleError, kept::Kept};
 use crate::{
     config::Config,
     git::wire::{self, GitHttp},
@@ -43,8 +43,8 @@ pub(super) fn catalog_limits(config: &Config) -> catalog::Limits {
     }
 }
 
-/// Connections, stores and limits of one run. A new run starts with new connections, so a relay that was down
-/// is tried again.
+/// Connections, stores and limits of one run, or of a daemon's runs one after the other: connections stay open, what was
+/// seen is kept, and a relay that was down is tried again in the next run.
 #[derive(Debug)]
 pub struct World {
     pub(super) config: Config,
@@ -64,6 +64,8 @@ pub struct World {
     pub(super) silent: BTreeSet<RelayUrl>,
     /// After how long a cycle leaves what waits to the next one.
     pub(super) bound: Option<Duration>,
+    /// What the last run left.
+    pub(super) kept: Kept,
 }
 
 impl World {
@@ -124,6 +126,7 @@ impl World {
             afresh: Vec::new(),
             silent: BTreeSet::new(),
             bound: None,
+            kept: Kept::default(),
         })
     }
 

@@ -10,6 +10,7 @@ pub mod authority;
 pub mod catalog;
 pub mod converge;
 pub mod conversation;
+pub mod holdings;
 pub mod identity;
 pub mod journal;
 pub mod kinship;
@@ -17,6 +18,7 @@ pub mod namespace;
 pub mod placement;
 pub mod progress;
 pub mod record;
+pub mod rest;
 pub mod settings;
 #[cfg(test)]
 mod simulated;

@@ -33,6 +33,9 @@ pub struct RepositoryRecord {
     /// Sources that sent something else than they were asked for, by their address.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub distrusted: BTreeMap<String, Distrust>,
+    /// When its servers' refs were last compared and its conversation read to the end, Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deep_checked_at: Option<u64>,
 }
 
 /// Why a source is asked only when no other has what is missing.
@@ -81,8 +84,26 @@ impl RepositoryRecord {
         self.lost.clear();
         for mirror in self.mirrors.values_mut() {
             mirror.refused.clear();
-            mirror.conversation = None;
             mirror.retry_at = None;
+        }
+        self.doubt();
+    }
+
+    /// Forgets what is believed of the local copy and of the servers' conversations, so that both are looked at.
+    pub fn doubt(&mut self) {
+        self.local = None;
+        for mirror in self.mirrors.values_mut() {
+            mirror.conversation = None;
+        }
+    }
+
+    /// Takes in when servers were last seen to serve all that counts as in sync there. A mirror that was found
+    /// otherwise since has another status.
+    pub fn confirm(&mut self, proved: &BTreeMap<ServerUrl, u64>) {
+        for (server, mirror) in &mut self.mirrors {
+            if mirror.status == MirrorStatus::InSync {
+                mirror.read_back_at = mirror.read_back_at.max(proved.get(server).copied());
+            }
         }
     }
 
@@ -154,8 +175,9 @@ pub struct HeldConversation {
 }
 
 impl HeldConversation {
-    /// For how long it is believed: a server may lose events and keep the repository.
-    const GOOD_FOR_SECS: u64 = 24 * 3_600;
+    /// For how long it is believed: a server may lose events and keep the repository. Longer than the time in which
+    /// every repository is looked at in depth, which renews it.
+    const GOOD_FOR_SECS: u64 = 48 * 3_600;
 
     /// Whether the server still counts as holding the conversation named by `fingerprint`.
     #[must_use]

@@ -21,6 +21,7 @@ use tokio::{
 
 use super::{
     Limits, RelayError,
+    door::Door,
     pace::Pace,
     transport::{Addresses, Transport},
 };
@@ -45,6 +46,7 @@ pub(super) struct Link {
     pub(super) requests: tokio::sync::Semaphore,
     /// Set once the relay turned out not to speak NIP-77.
     pub(super) no_negentropy: AtomicBool,
+    pub(super) door: Door,
     writes: DefaultDirectRateLimiter,
     /// Events go one after the other, so that a relay that asks to slow down is heard by all.
     writing: Mutex<Pace>,
@@ -72,7 +74,9 @@ impl Link {
         if let Some(database) = database {
             relay = relay.database(database);
         }
+        let door = Door::default();
         let relay = relay
+            .admit_policy(door.clone())
             .websocket_transport(Transport::new(Arc::clone(addresses)))
             .authenticator(SignerAuthenticator::new(keys.clone()))
             .opts(RelayOptions::default().reconnect(false).verify_subscriptions(true).limits(event_limits()))
@@ -82,6 +86,7 @@ impl Link {
             limits,
             requests: tokio::sync::Semaphore::new(OPEN_REQUESTS),
             no_negentropy: AtomicBool::new(false),
+            door,
             writes: RateLimiter::direct(Quota::per_minute(limits.events_per_minute)),
             writing: Mutex::default(),
             events_per_minute: AtomicU32::new(limits.events_per_minute.get()),
@@ -125,6 +130,11 @@ impl Link {
         connecting.await.unwrap_or_else(|error| {
             Err(RelayError::Unreachable { relay: url, reason: format!("connecting broke: {error}") })
         })
+    }
+
+    /// Forgets that it could not be reached, or lost connections: a new run tries again.
+    pub(super) async fn start_over(&self) {
+        *self.attempts.lock().await = Attempts::default();
     }
 
     /// Connects unless connected, whatever happened before.
