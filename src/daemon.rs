@@ -68,6 +68,7 @@ struct Running {
     /// What it was started with.
     settings: Settings,
     waiting: Vec<Waiting>,
+    since: Instant,
     /// When it is dropped for one that knows more.
     drop_at: Option<Instant>,
 }
@@ -248,7 +249,7 @@ impl Daemon {
             Box::pin(world.run(trigger, Some(next_at), &ProgressBar::hidden())).await
         });
         self.doors.busy.send_replace(true);
-        self.running = Some(Running { task, settings, waiting, drop_at: None });
+        self.running = Some(Running { task, settings, waiting, since: Instant::now(), drop_at: None });
     }
 
     async fn end_cycle(&mut self, result: Result<Result<CycleDone, CycleError>, JoinError>) {
@@ -263,6 +264,7 @@ impl Daemon {
                     cycle = done.report.cycle.number,
                     in_sync = done.report.totals.in_sync,
                     mirrors = done.report.totals.mirrors,
+                    elapsed_ms = running.since.elapsed().as_millis(),
                     "cycle done"
                 );
                 for one in &running.waiting {
