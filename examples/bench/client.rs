@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     env, fs,
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::Duration,
@@ -17,7 +17,6 @@ use grasp_mirror::git::{
 };
 use grasp_mirror_testkit::{Cost, Sink, Taken, own_cpu, peak_rss, tools};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, stdin};
 
 /// Pushes the heads and tags of a bare repository to all URLs at once, as the transfer does.
 #[derive(Debug, Args)]
@@ -94,12 +93,16 @@ pub async fn serve(serve: Serve) -> Result<()> {
         }
     };
     println!("{}", json!([sink.urls("empty"), sink.urls("behind")]));
-    let mut lines = tokio::io::BufReader::new(stdin()).lines();
-    while lines.next_line().await?.is_some() {
-        let taken = sink.take();
-        println!("{}", json!([taken.requests, taken.up_bytes, taken.down_bytes]));
-    }
-    Ok(())
+    // Off the threads that serve.
+    tokio::task::spawn_blocking(move || {
+        for line in io::stdin().lines() {
+            line?;
+            let taken = sink.take();
+            println!("{}", json!([taken.requests, taken.up_bytes, taken.down_bytes]));
+        }
+        Ok(())
+    })
+    .await?
 }
 
 /// Sinks in a process of their own; it ends when this is dropped.

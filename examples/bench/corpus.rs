@@ -184,7 +184,9 @@ fn texts(limit: u64) -> Vec<(PathBuf, String, u64)> {
 /// Lets `git fast-import` take what `write` writes.
 fn import(folder: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let mut git = tools::git(folder);
-    let mut child = git.args(["fast-import", "--quiet"]).stdin(Stdio::piped()).spawn()?;
+    // A pack, however small: that is what a fetch brings.
+    git.args(["-c", "fastimport.unpackLimit=1", "fast-import", "--quiet"]);
+    let mut child = git.stdin(Stdio::piped()).spawn()?;
     let mut out = BufWriter::with_capacity(1 << 20, child.stdin.take().context("no input")?);
     write(&mut out)?;
     out.flush()?;

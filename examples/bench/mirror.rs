@@ -66,7 +66,7 @@ pub async fn measure(corpus: &Corpus, count: usize, rows: &mut Rows) -> Result<(
     let mut clone = tools::git(folder.path());
     clone.args(["clone", "--quiet", "--bare", &owner.url_at(&source), "cloned.git"]);
     let (clone, _) = cost::of(clone).await?;
-    let mut sinks = Sinks::start(count, &corpus.refs, false, folder.path())?;
+    let sinks = Sinks::start(count, &corpus.refs, false, folder.path())?;
     let pushes = git_push(corpus.path(), &sinks.empty).await?;
     let than = format!("git clone --bare and git push, {count} times");
     let limit = Target::Ratio(0.1, "1/10");
