@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
 /// What a row's figure is.
 #[derive(Clone, Copy)]
@@ -130,7 +130,7 @@ impl Rows {
 impl fmt::Display for Rows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─')));
         table.set_header(["", "measured", "baseline", "which is", "ratio", "target", ""]);
         for column in [1, 2] {
             if let Some(column) = table.column_mut(column) {
