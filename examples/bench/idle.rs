@@ -194,6 +194,12 @@ impl Stage {
                 copy.arg("-a").arg(first.data().join(folder)).arg(other.data());
                 tools::must(copy).await;
             }
+            // Repositories of one name share their objects by absolute paths.
+            let paths = format!("s|{}|{}|", first.data().display(), other.data().display());
+            let mut adapt = Command::new("find");
+            adapt.arg(other.data().join("git")).args(["-name", "alternates", "-exec", "sed", "-i", &paths]);
+            adapt.args(["{}", "+"]);
+            tools::must(adapt).await;
             other.resume().await;
         }
         first.resume().await;
