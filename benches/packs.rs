@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a benchmark stops at the first surprise")]
 
-use std::{fs, process::Stdio};
+use std::fs;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use grasp_mirror::{
@@ -31,12 +31,12 @@ fn fetched() -> (TempDir, Repository, Vec<ObjectId>) {
         }
         let tip = work.rev("HEAD");
         let file = repository.incoming_dir().join("in.pack");
-        let range = tips.last().map_or(tip.clone(), |before| format!("{before}..{tip}"));
-        let mut list = work.command();
-        let list = list.args(["rev-list", "--objects", &range]).stdout(Stdio::piped()).spawn().unwrap();
+        let wanted = folder.path().join("wanted");
+        let known = tips.last().map(|before| format!("^{before}\n")).unwrap_or_default();
+        fs::write(&wanted, format!("{tip}\n{known}")).unwrap();
         let mut pack = work.command();
-        pack.args(["pack-objects", "--quiet", "--stdout", "--delta-base-offset"])
-            .stdin(list.stdout.unwrap())
+        pack.args(["pack-objects", "--quiet", "--revs", "--stdout", "--delta-base-offset"])
+            .stdin(fs::File::open(&wanted).unwrap())
             .stdout(fs::File::create(&file).unwrap());
         assert!(pack.status().unwrap().success());
         repository.ingest(&file).unwrap();
