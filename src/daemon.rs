@@ -75,6 +75,7 @@ struct Running {
     /// What it was started with.
     settings: Settings,
     waiting: Vec<Waiting>,
+    since: Instant,
     /// When it is dropped for one that knows more.
     drop_at: Option<Instant>,
 }
@@ -261,7 +262,7 @@ impl Daemon {
             Ok((world, done))
         });
         self.doors.busy.send_replace(true);
-        self.running = Some(Running { task, settings, waiting, drop_at: None });
+        self.running = Some(Running { task, settings, waiting, since: Instant::now(), drop_at: None });
     }
 
     async fn end_cycle(&mut self, result: Ended) {
@@ -279,6 +280,7 @@ impl Daemon {
                     in_sync = done.report.totals.in_sync,
                     mirrors = done.report.totals.mirrors,
                     unfinished = done.unfinished,
+                    elapsed_ms = running.since.elapsed().as_millis(),
                     "cycle done"
                 );
                 if done.unfinished {

@@ -272,7 +272,7 @@ impl Transfer {
             if haves.is_empty() {
                 let absent: HashSet<ObjectId> = held.missing(tips.values().copied())?.into_iter().collect();
                 haves = tips.into_values().filter(|id| !absent.contains(id)).collect();
-                haves.extend(held.borrowed_refs()?.into_values());
+                haves.extend(held.borrowed_haves()?);
             }
             Ok((held.missing(wants)?, haves))
         })

@@ -12,8 +12,11 @@ use std::{
     time::SystemTime,
 };
 
-use super::{GitError, ObjectId, Refs, Repository, oid};
+use super::{GitError, ObjectId, Refs, Repository, object_id, oid};
 use crate::git::pack::StoredPack;
+
+/// Branches whose history a source is told of.
+const BRANCHES: usize = 8;
 
 /// The setting that marks who lends.
 const LENDS: &str = "extensions.preciousObjects";
@@ -51,15 +54,40 @@ impl Repository {
         Ok(self.base_objects()?.is_some())
     }
 
-    /// What the base's branches and tags point at: objects that are here although no ref of this repository
-    /// says so. Empty for who borrows nothing.
+    /// What the base's branches and tags point at. Empty for who borrows nothing.
+    pub(super) fn borrowed_refs(&self) -> Result<Refs, GitError> {
+        let base = self.base_objects()?.and_then(|objects| objects.parent().map(Path::to_owned));
+        base.map_or(Ok(Refs::new()), |path| Self { path }.refs())
+    }
+
+    /// Commits and tags of the base: objects that are here although no ref of this repository says so. Empty for who
+    /// borrows nothing.
+    ///
+    /// Behind the tip of each branch come commits at ever longer distances from it: whoever is told this may know an
+    /// old state of the branch only.
     ///
     /// # Errors
     ///
     /// When the base cannot be read.
-    pub fn borrowed_refs(&self) -> Result<Refs, GitError> {
-        let base = self.base_objects()?.and_then(|objects| objects.parent().map(Path::to_owned));
-        base.map_or(Ok(Refs::new()), |path| Self { path }.refs())
+    pub fn borrowed_haves(&self) -> Result<Vec<ObjectId>, GitError> {
+        let refs = self.borrowed_refs()?;
+        let raw = self.raw()?;
+        let failed = self.git("reading what its base lends");
+        let (branches, tags): (Vec<_>, Vec<_>) = refs.iter().partition(|(name, _)| name.is_branch());
+        let mut haves: Vec<ObjectId> = branches.iter().map(|(_, tip)| **tip).collect();
+        for (_, tip) in branches.iter().take(BRANCHES) {
+            let mut walk = raw.revwalk().map_err(&failed)?;
+            walk.simplify_first_parent().map_err(&failed)?;
+            walk.push(oid(tip)).map_err(&failed)?;
+            for (distance, commit) in walk.enumerate() {
+                let commit = commit.map_err(&failed)?;
+                if distance.is_power_of_two() {
+                    haves.push(object_id(commit));
+                }
+            }
+        }
+        haves.extend(tags.iter().map(|(_, tag)| **tag));
+        Ok(haves)
     }
 
     /// # Errors
