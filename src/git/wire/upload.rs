@@ -1,17 +1,23 @@
 //! The body of a push: pieces of a file, no faster than the operator allows, each told to the watch.
 
-use std::{io, num::NonZeroU32, pin::Pin, sync::Arc};
+use std::{
+    fs::File,
+    io::{self, Read},
+    num::NonZeroU32,
+    pin::Pin,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use tokio_util::io::ReaderStream;
+use tokio::task::spawn_blocking;
 
 use super::watch::Activity;
 use crate::git::pack::{Pack, empty_pack};
 
 /// How much of a pack is read from its file at once, in bytes: one such buffer for each push under way.
-const READ_AT_ONCE: usize = 128 << 10;
+const READ_AT_ONCE: usize = 256 << 10;
 
 /// How many pieces fit into a second, at least: several pushes share what may be sent.
 const PIECES_A_SECOND: u32 = 16;
@@ -88,8 +94,20 @@ async fn pack_pieces(pack: &Pack, piece: usize) -> io::Result<Pieces> {
     Ok(match pack.path() {
         None => Box::pin(stream::iter([Ok(Bytes::from(empty_pack()))])),
         Some(path) => {
-            let file = tokio::fs::File::open(path).await?;
-            Box::pin(ReaderStream::with_capacity(file, piece))
+            let path = path.to_owned();
+            let file = spawn_blocking(move || File::open(path)).await.map_err(io::Error::other)??;
+            Box::pin(stream::try_unfold(file, move |file| next_piece(file, piece)))
         }
     })
+}
+
+/// The next piece of `file`, straight into the buffer that is sent: an async file would copy it once more, and large
+/// packs go to many servers.
+async fn next_piece(file: File, piece: usize) -> io::Result<Option<(Bytes, File)>> {
+    let read = move || {
+        let mut bytes = Vec::with_capacity(piece);
+        (&file).take(piece as u64).read_to_end(&mut bytes)?;
+        Ok::<_, io::Error>((!bytes.is_empty()).then(|| (Bytes::from(bytes), file)))
+    };
+    spawn_blocking(read).await.map_err(io::Error::other)?
 }
