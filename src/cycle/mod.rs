@@ -200,12 +200,14 @@ impl World {
 
         let number = self.records.read::<u64>(RECORD).await?.unwrap_or(0) + 1;
         self.records.write(RECORD, &number).await?;
+        let finished_at = Timestamp::now().as_secs();
         let cycle = CycleSummary {
             number,
             trigger: trigger.as_str().to_owned(),
             started_at: started.as_secs(),
-            finished_at: Timestamp::now().as_secs(),
-            next_at: next_at.map(|at| if unfinished { Timestamp::now().as_secs() } else { at.as_secs() }),
+            finished_at,
+            // One that took longer than the interval is followed at once, too.
+            next_at: next_at.map(|at| if unfinished { finished_at } else { at.as_secs().max(finished_at) }),
         };
         let authors = &self.settings.watched.authors;
         let mut server_outcomes: Vec<_> = servers.iter().map(|(url, server)| server.outcome(url)).collect();
