@@ -26,7 +26,7 @@ use std::time::Duration;
 use self::upload::UploadRate;
 pub use self::{
     advertisement::{Advertisement, RemoteRefs},
-    client::http_client,
+    client::{Gate, http_client},
     commands::{RefUpdate, commands_to},
     error::{PushError, WireError},
     fetch::{FetchedPack, Room},
