@@ -12,6 +12,8 @@ mod connection_tests;
 mod error;
 mod fetch;
 mod fetched;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod http;
 mod pkt;
 mod push;
