@@ -1,5 +1,7 @@
 //! Servers and relays that never come to an end, fast or slow, cost a bounded amount of time and memory.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
 use std::{
     future::pending,
     net::SocketAddr,

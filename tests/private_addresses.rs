@@ -1,6 +1,8 @@
 //! An address that only an event names must be a public one: the bot does not knock inside the operator's
 //! network for strangers, neither for git data nor for events, nor for anyone to deliver an answer.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
 use std::{
     net::SocketAddr,
     sync::{
