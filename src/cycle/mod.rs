@@ -4,9 +4,11 @@
 //! each repository by itself, remembers, reports, and puts the local copies in order. `plan` stops after the
 //! look; `verify` goes on to compare refs. The daemon runs cycles, `mirror-once` runs one.
 
+mod archive;
 mod compare;
 mod copy;
 mod discovery;
+mod hold;
 mod housekeeping;
 mod kept;
 mod lanes;
@@ -36,11 +38,9 @@ use tokio::time::Instant;
 
 use self::{lanes::Lanes, progress::Board, repository::Course};
 
-use self::{
-    kept::Kept,
-    survey::{Endings, record_name},
-};
 pub use self::{
+    archive::{local_copy, old_tips},
+    hold::decide,
     memory::{known, last_report, remembered},
     progress::running,
     servers::Server,
@@ -48,6 +48,10 @@ pub use self::{
     subject::Subject,
     survey::Survey,
     world::{World, guard, own_addresses},
+};
+use self::{
+    kept::Kept,
+    survey::{Endings, record_name},
 };
 use crate::{
     model::{
@@ -216,6 +220,7 @@ impl World {
         report.silent_inboxes = self.silent.iter().cloned().collect();
         board.say("publishing the report");
         self.publish(&report).await?;
+        self.expire_archives(kept.repositories.keys(), started).await?;
         self.keep_house(copies, trigger, started).await;
         Ok(CycleDone { report, outcomes, unfinished })
     }
@@ -243,6 +248,7 @@ impl World {
                 mirrors: known.record.mirrors.clone(),
                 notes: known.notes.clone(),
                 rewritten_at: known.record.rewritten_at,
+                held: None,
                 repaired: 0,
             });
         }
