@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nostr::prelude::{EventId, Timestamp};
+use nostr::prelude::EventId;
 
 use super::{conversation::PullRequest, placement::Place};
 use crate::model::{coordinate::Coordinate, placement::Placement, refs::Refs, server::ServerUrl};
@@ -232,15 +232,6 @@ fn conversation_step(wanted: &Wanted, seen: &Seen) -> Step {
     }
     let unsent: Vec<EventId> = wanted.conversation.iter().copied().filter(due).collect();
     if unsent.is_empty() { Step::Settled(Outcome::InSync) } else { Step::Send(unsent) }
-}
-
-/// When a mirror that failed is tried again: 30 s doubled with every failure, an hour at most.
-#[must_use]
-pub fn retry_at(now: Timestamp, failures: u32) -> Timestamp {
-    const FIRST_SECS: u64 = 30;
-    const CAP_SECS: u64 = 3_600;
-    let wait = FIRST_SECS.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(CAP_SECS);
-    Timestamp::from_secs(now.as_secs() + wait)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! [`catalog`] says what is to be mirrored and [`authority`] whose word counts; [`namespace`] says what the bot
 //! itself announces; [`conversation`] which events belong to a repository; [`placement`] where each mirror goes;
-//! [`converge`] is the next step for one mirror. [`identity`] is who the bot says it is,
+//! [`converge`] is the next step for one mirror, [`retry`] when a failed one is tried again. [`identity`] is who the bot says it is,
 //! [`settings`] what it was told to do, [`journal`] what became of each question put to it.
 
 pub mod authority;
@@ -14,6 +14,7 @@ pub mod journal;
 pub mod namespace;
 pub mod placement;
 pub mod record;
+pub mod retry;
 pub mod settings;
 #[cfg(test)]
 mod simulated;

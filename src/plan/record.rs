@@ -6,7 +6,10 @@ use grasp_mirror_commands::clean;
 use nostr::prelude::{EventId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::converge::{Answer, Outcome, Seen, retry_at};
+use super::{
+    converge::{Answer, Outcome, Seen},
+    retry::Failure,
+};
 use crate::model::{placement::Placement, server::ServerUrl, status::MirrorStatus};
 
 /// The longest reason kept, in characters: it is in the report, for every mirror. Reasons quote states and
@@ -83,6 +86,7 @@ impl RepositoryRecord {
             mirror.refused.clear();
             mirror.conversation = None;
             mirror.retry_at = None;
+            mirror.failures = 0;
         }
     }
 
@@ -136,6 +140,12 @@ pub struct MirrorRecord {
     /// Failures in a row.
     #[serde(default)]
     pub failures: u32,
+    /// Whose doing it is that it is not in sync.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// The maintainers' state that it was last brought, or was to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<EventId>,
     /// Events the server refused for good, with its words; not sent again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<EventId, String>,
@@ -169,16 +179,30 @@ impl HeldConversation {
 pub enum Ending {
     /// The walk to the end.
     Settled(Outcome),
-    /// Something went wrong on the way.
+    /// The server did not do as it should.
     Failed(String),
+    /// Something else stood in the way.
+    Hindered(Failure, String),
     /// The server could not be reached.
     Unreachable(String),
     /// The operator's own policy or limits keep it away.
     Blocked(String),
 }
 
+/// Whose doing an end is that is no success; the operator's own rules are nobody's failure.
+fn failure_of(ending: &Ending) -> Option<Failure> {
+    match ending {
+        Ending::Settled(Outcome::InSync) | Ending::Blocked(_) => None,
+        Ending::Settled(Outcome::Refused(_)) => Some(Failure::ServerRefused),
+        Ending::Settled(Outcome::Pending(_)) | Ending::Failed(_) => Some(Failure::ServerFails),
+        Ending::Hindered(failure, _) => Some(*failure),
+        Ending::Unreachable(_) => Some(Failure::ServerDown),
+    }
+}
+
 /// The record after a run: `seen` is what was read and answered, `governing` the events without which there is
-/// no mirror, `conversation` what the server is known to hold of it in full.
+/// no mirror, `conversation` what the server is known to hold of it in full. When it is tried again is for
+/// [`Backoff::schedule`](super::retry::Backoff::schedule) to say.
 #[must_use]
 pub fn after(
     before: Option<&MirrorRecord>,
@@ -189,6 +213,7 @@ pub fn after(
     conversation: Option<HeldConversation>,
     now: Timestamp,
 ) -> MirrorRecord {
+    let failure = failure_of(&ending);
     let (status, reason) = match ending {
         Ending::Settled(Outcome::InSync) => (MirrorStatus::InSync, None),
         Ending::Settled(Outcome::Pending(reason)) => (MirrorStatus::Pending, Some(reason)),
@@ -197,7 +222,7 @@ pub fn after(
         }
         Ending::Settled(Outcome::Refused(reason)) => (MirrorStatus::Failing, Some(reason)),
         Ending::Blocked(reason) => (MirrorStatus::Blocked, Some(reason)),
-        Ending::Failed(reason) => (MirrorStatus::Failing, Some(reason)),
+        Ending::Failed(reason) | Ending::Hindered(_, reason) => (MirrorStatus::Failing, Some(reason)),
         Ending::Unreachable(reason) => (MirrorStatus::Unreachable, Some(reason)),
     };
     let reason = reason.map(|reason| clean(&reason, REASON_MAX));
@@ -234,8 +259,10 @@ pub fn after(
         } else {
             before.and_then(|record| record.read_back_at)
         },
-        retry_at: (failures > 0).then(|| retry_at(now, failures).as_secs()),
+        retry_at: None,
         failures,
+        failure,
+        state: before.and_then(|record| record.state),
         refused,
         conversation: conversation
             .or_else(|| before.and_then(|record| record.conversation.clone()).filter(|_| !in_sync)),

@@ -194,6 +194,8 @@ mod tests {
             read_back_at: None,
             retry_at: None,
             failures: 0,
+            failure: None,
+            state: None,
             refused: BTreeMap::new(),
             conversation: None,
         };

@@ -16,6 +16,7 @@ use crate::{
         converge::{Answer, LOOKS, Outcome, Seen, Step, Wanted, next_step},
         conversation::PullRequest,
         record::Ending,
+        retry::Failure,
     },
     relay::RelayError,
 };
@@ -60,6 +61,8 @@ pub struct Done {
 enum Stopped {
     Unreachable(String),
     Failed(String),
+    /// The server wants to be left alone for a while.
+    RateLimited(String),
     /// The server said no to a push, or to a part of it.
     Refused(String),
     /// There is no git data to push.
@@ -71,6 +74,7 @@ impl From<WireError> for Stopped {
         match error {
             WireError::Refused { .. } => Self::Refused(error.to_string()),
             WireError::Unreachable { .. } => Self::Unreachable(error.to_string()),
+            WireError::Status { status: 429, .. } => Self::RateLimited(error.to_string()),
             _ => Self::Failed(error.to_string()),
         }
     }
@@ -84,10 +88,10 @@ impl From<SupplyError> for Stopped {
 
 impl From<RelayError> for Stopped {
     fn from(error: RelayError) -> Self {
-        if error.is_unreachable() {
-            Self::Unreachable(error.to_string())
-        } else {
-            Self::Failed(error.to_string())
+        match error {
+            RelayError::Unreachable { .. } => Self::Unreachable(error.to_string()),
+            RelayError::RateLimited { .. } => Self::RateLimited(error.to_string()),
+            _ => Self::Failed(error.to_string()),
         }
     }
 }
@@ -140,6 +144,7 @@ impl Run<'_> {
             match result {
                 Ok(()) => {}
                 Err(Stopped::Unreachable(reason)) => return Ending::Unreachable(reason),
+                Err(Stopped::RateLimited(reason)) => return Ending::Hindered(Failure::RateLimited, reason),
                 Err(Stopped::Failed(reason) | Stopped::Refused(reason)) => return Ending::Failed(reason),
                 Err(Stopped::NoData(ending)) => return ending,
             }
