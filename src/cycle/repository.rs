@@ -12,7 +12,7 @@ use nostr::prelude::{EventId, Timestamp};
 use super::{
     CycleError, Trigger,
     servers::Server,
-    survey::{Subject, fingerprint, record_name},
+    survey::{Subject, record_name},
     world::World,
 };
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
         converge::{Outcome, Seen, Wanted},
         record::{self, Ending, HeldConversation, MirrorRecord, REASON_MAX, TooLarge},
         retry::{Failure, Tried},
+        wanted::fingerprint,
     },
     report::document::RepositoryOutcome,
     transfer::{

@@ -1,9 +1,10 @@
 //! What is wanted, and the next step towards it. Pure: (events, what was last read, now) → decisions.
 //!
 //! [`catalog`] says what is to be mirrored and [`authority`] whose word counts; [`namespace`] says what the bot
-//! itself announces; [`conversation`] which events belong to a repository; [`placement`] where each mirror goes;
-//! [`converge`] is the next step for one mirror, [`retry`] when a failed one is tried again. [`identity`] is who the bot says it is,
-//! [`settings`] what it was told to do, [`journal`] what became of each question put to it.
+//! itself announces; [`conversation`] which events belong to a repository; [`placement`] where each mirror goes and
+//! [`wanted`] what it is to hold; [`converge`] is the next step for one mirror, [`retry`] when a failed one is tried
+//! again. [`identity`] is who the bot says it is, [`settings`] what it was told to do, [`journal`] what became of
+//! each question put to it.
 
 pub mod authority;
 pub mod catalog;
@@ -20,3 +21,4 @@ pub mod settings;
 mod simulated;
 #[cfg(test)]
 mod testing;
+pub mod wanted;
