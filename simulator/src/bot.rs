@@ -15,7 +15,7 @@ use grasp_mirror::{
     },
     plan::{
         catalog::{self, Limits, Obstacle, Repository},
-        converge::{Outcome, Seen, Wanted},
+        converge::{Answer, Outcome, Seen, Wanted},
         conversation::{self, PullRequest},
         namespace,
         placement::{self, Grasp, Place},
@@ -290,7 +290,11 @@ impl Bot<'_> {
                         "{} on server {at}: {:?} {:?}, {} failures",
                         coordinate.identifier, record.status, record.reason, record.failures
                     );
-                    self.world.ledger.refused.extend(record.refused.keys().map(|id| (at, *id)));
+                    let for_good = seen.answers.iter().filter(|(id, answer)| {
+                        let words = matches!(answer, Answer::Refused(words) if record::is_for_good(words));
+                        words && record.refused.contains_key(*id)
+                    });
+                    self.world.ledger.refused.extend(for_good.map(|(id, _)| (at, *id)));
                     if record.status == MirrorStatus::InSync {
                         check::was_read_back(self.world, at, subject.wanted.get(server));
                     }
@@ -485,7 +489,8 @@ impl Bot<'_> {
     /// Notes which servers serve the state and list other refs all the same.
     fn compare_refs(&mut self, subject: &mut Subject) -> Result<(), Crash> {
         for (url, wanted) in &subject.wanted {
-            let Some(seen) = subject.seen.get_mut(url).filter(|seen| wanted.is_proved_by(seen)) else { continue };
+            let served = |seen: &&mut Seen| wanted.state.is_some_and(|state| seen.served.contains(&state));
+            let Some(seen) = subject.seen.get_mut(url).filter(served) else { continue };
             self.world.step()?;
             let at = self.world.host(url);
             if let Ok(Some(listed)) = self.world.list(at, &wanted.place.path) {
@@ -537,6 +542,7 @@ impl Subject {
             served: wanted.proofs().copied().filter(|id| served.contains(id)).collect(),
             fresh: true,
             refused: record.map(|record| record.refused.clone()).unwrap_or_default(),
+            refs_differ: record.is_some_and(|record| record.doubts(wanted.place.placement, wanted.state)),
             ..Seen::default()
         };
         let held = record.and_then(|record| record.conversation.as_ref());

@@ -19,6 +19,8 @@ use grasp_mirror::{
         conversation,
         namespace,
         placement,
+        record::RepositoryRecord,
+        retry::Failure,
     },
 };
 use nostr::{
@@ -123,8 +125,19 @@ pub(crate) fn was_read_back(world: &mut World, at: usize, wanted: Option<&Wanted
     }
 }
 
+/// The records of what is mirrored now. Others stay as they were, and nobody waits for them.
+pub(crate) fn records_of_wanted(disk: &Disk) -> Vec<RepositoryRecord> {
+    let events: Vec<Event> = disk.events.values().cloned().collect();
+    let limits = Limits { max_refs: 100, max_repos_per_author: 10 };
+    let catalog = catalog::build(&events, &disk.watched, &bot(), limits);
+    catalog.repositories.iter().map(|repository| disk.record(&repository.coordinate)).collect()
+}
+
 /// How it must stand when everything has calmed down: what is wanted is there, by the servers' own word and in truth.
-pub(crate) fn has_converged(world: &mut World, disk: &Disk, policy: &Policy, reach: Reach) {
+///
+/// Returns whether nothing at all is left to do.
+pub(crate) fn has_converged(world: &mut World, disk: &Disk, policy: &Policy, reach: Reach) -> bool {
+    let mut at_rest = true;
     let events: Vec<Event> = disk.events.values().cloned().collect();
     let limits = Limits { max_refs: 100, max_repos_per_author: 10 };
     let catalog = catalog::build(&events, &disk.watched, &bot(), limits);
@@ -164,18 +177,27 @@ pub(crate) fn has_converged(world: &mut World, disk: &Disk, policy: &Policy, rea
             if mirror.status == MirrorStatus::Refused && grasp.denied.contains(&place.path) {
                 continue;
             }
+            let listed = grasp.repositories().find(|(path, _)| **path == place.path).map(|(_, refs)| refs);
+            // Only a newer state brings the git data of a repository back that the server serves already.
+            let is_served = grasp.serves(&state.event.id) && listed.as_ref() != Some(&refs);
+            if is_served && mirror.failure == Some(Failure::ServerFails) && place.placement == Placement::Listed {
+                at_rest = false;
+                continue;
+            }
             if mirror.status != MirrorStatus::InSync {
                 let words = format!("{name}: {:?} in the end: {:?}", mirror.status, mirror.reason);
                 world.break_promise(|| words);
                 continue;
             }
-            let listed = grasp.repositories().find(|(path, _)| **path == place.path).map(|(_, refs)| refs);
             if listed.as_ref() != Some(&refs) {
                 let words = format!("{name}: in sync, but it lists {listed:?} and signed is {refs:?}");
                 world.break_promise(|| words);
                 continue;
             }
-            let renamed = place.placement == Placement::Namespace && copy != coordinate.identifier;
+            // Without the owner's announcement a server takes none of it.
+            let owners = repository.announcement().map(Announcement::id);
+            let renamed = place.placement == Placement::Namespace
+                && (copy != coordinate.identifier || owners.is_some_and(|id| mirror.refused.contains_key(&id)));
             let lacks: Vec<_> =
                 talk.events.iter().filter(|id| !renamed && !grasp.serves(id) && !mirror.refused.contains_key(*id)).collect();
             if !lacks.is_empty() {
@@ -184,4 +206,5 @@ pub(crate) fn has_converged(world: &mut World, disk: &Disk, policy: &Policy, rea
             }
         }
     }
+    at_rest
 }

@@ -111,12 +111,6 @@ impl Disk {
         self.records.insert(coordinate.clone(), serde_json::to_string(record).unwrap());
     }
 
-    /// All records.
-    #[must_use]
-    pub fn all_records(&self) -> Vec<RepositoryRecord> {
-        self.records.values().map(|json| serde_json::from_str(json).unwrap()).collect()
-    }
-
     /// What became of a question.
     #[must_use]
     pub fn entry(&self, id: &EventId) -> Option<Entry> {

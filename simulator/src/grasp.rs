@@ -256,6 +256,8 @@ impl Grasp {
         }
         if before.is_some_and(|before| before.roles == found.roles) {
             self.serve(event);
+            // Where it was not listed before, the repository is made, and left empty.
+            self.repositories.entry(found.coordinate.clone()).or_default();
             return Said::Taken;
         }
         self.purgatory.retain(|_, (known, _)| {

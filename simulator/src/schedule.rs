@@ -24,8 +24,11 @@ use crate::{
     world::{Crash, Faults, Home, Host, Ledger, Relay, START, Totals, World, tell},
 };
 
-/// Cycles after which everything must be as it should be.
-const CALM_CYCLES: usize = 9;
+/// Cycles after which everything must be as it should be, but for what the bot believes for a day.
+const CALM_CYCLES: usize = 5;
+
+/// For how long it believes that a server still holds a conversation, and a little more.
+const BELIEF_SECS: u64 = 90_000;
 
 /// More than the longest wait between two tries.
 const CALM_SECS: u64 = 4_000;
@@ -60,6 +63,7 @@ fn world(seed: u64, loud: bool) -> (World, Policy, Reach) {
         mail: Vec::new(),
         crash_in: None,
         calm: false,
+        loses_git: false,
         loud,
         ledger: Ledger::default(),
         broken: None,
@@ -186,18 +190,18 @@ impl Schedule<'_> {
         self.live(world, disk, post, true);
         disk.paused = false;
         disk.watched.authors.extend([key(1), key(2)]);
-        for _ in 0..CALM_CYCLES {
-            world.wait(CALM_SECS);
+        for cycle in 0..2 * CALM_CYCLES {
+            world.wait(if cycle == CALM_CYCLES { BELIEF_SECS } else { CALM_SECS });
+            // Git data that a server lost while it serves the state is found by a resync alone.
+            self.afresh |= cycle == CALM_CYCLES && world.loses_git;
             self.live(world, disk, post, true);
         }
-        if world.broken.is_none() {
-            check::has_converged(world, disk, self.policy, self.reach);
-        }
-        if world.broken.is_none() {
+        let at_rest = world.broken.is_none() && check::has_converged(world, disk, self.policy, self.reach);
+        if at_rest && world.broken.is_none() {
             world.wait(CALM_SECS);
             self.live(world, disk, post, true);
             ledger_is_clean(world);
-            if let Some(due) = next_due(&disk.all_records()) {
+            if let Some(due) = next_due(&check::records_of_wanted(disk)) {
                 world.break_promise(|| format!("everything is well, and yet something is due at {due}"));
             }
         }

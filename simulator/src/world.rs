@@ -171,6 +171,8 @@ pub struct World {
     pub crash_in: Option<u32>,
     /// Nothing goes wrong any more.
     pub calm: bool,
+    /// A server lost git data and went on serving its events.
+    pub loses_git: bool,
     /// Says what happens.
     pub loud: bool,
     /// What the bot did.
@@ -301,6 +303,16 @@ impl World {
         if self.chance(8) {
             tell!(self, "server {at} is wiped");
             self.hosts[at].grasp.wipe();
+            return;
+        }
+        if self.chance(3) {
+            let paths: Vec<Coordinate> = self.hosts[at].grasp.repositories().map(|(path, _)| path.clone()).collect();
+            if !paths.is_empty() {
+                let path = &paths[self.rng.usize(..paths.len())];
+                tell!(self, "server {at} loses the git data of {path}");
+                self.hosts[at].grasp.lose_git_data(path);
+                self.loses_git = true;
+            }
             return;
         }
         let stale = || Some(self.hosts[at].grasp.served().map(|event| event.id).collect());

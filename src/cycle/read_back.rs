@@ -81,6 +81,7 @@ impl Survey {
                 served: wanted.proofs().copied().filter(|id| !lacks.contains(id)).collect(),
                 fresh: true,
                 refused: record.map(|record| record.refused.clone()).unwrap_or_default(),
+                refs_differ: record.is_some_and(|record| record.doubts(wanted.place.placement, wanted.state)),
                 ..Seen::default()
             };
             // A server that lost the repository may have lost the conversation, too.

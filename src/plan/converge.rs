@@ -26,8 +26,8 @@ pub struct Wanted {
     pub state: Option<EventId>,
     /// Heads and tags, exactly.
     pub refs: Refs,
-    /// In the bot's namespace: the maintainers' own announcements, the owner's first, and state, which the
-    /// server takes once it has the bot's. Elsewhere: the other maintainers' announcements.
+    /// In the bot's namespace, under the owner's own identifier: the maintainers' own announcements, the owner's
+    /// first, and state, which the server takes once it has the bot's. Elsewhere: the other maintainers' announcements.
     pub attached: Vec<EventId>,
     /// Pull requests whose commits are here and can be pushed.
     pub pull_requests: Vec<PullRequest>,
@@ -126,7 +126,7 @@ impl Wanted {
     #[must_use]
     pub fn takes_conversation(&self, seen: &Seen) -> bool {
         let in_namespace = self.place.placement == Placement::Namespace;
-        !(in_namespace && self.attached.first().is_some_and(|owners| seen.refusal(owners).is_some()))
+        !(in_namespace && self.attached.first().is_none_or(|owners| seen.refusal(owners).is_some()))
     }
 
     /// Attached events a server refused are its own business; the governing ones are not.

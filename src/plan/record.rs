@@ -146,12 +146,27 @@ pub struct MirrorRecord {
     /// The maintainers' state that it was last brought, or was to have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<EventId>,
+    /// The governing state that the server serves although its refs were seen to be others: it is no proof there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refs_differ: Option<EventId>,
     /// Events the server refused for good, with its words; not sent again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<EventId, String>,
     /// The conversation the server was last seen to hold in full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation: Option<HeldConversation>,
+}
+
+impl MirrorRecord {
+    /// Whether a server that serves `state` has yet to show its refs: they were others when they were last looked at,
+    /// or it served the state for another path of the repository before.
+    ///
+    /// A server takes the announcement by which an owner lists it at last without bringing the owner's path into line
+    /// with the state that it has already.
+    #[must_use]
+    pub fn doubts(&self, placement: Placement, state: Option<EventId>) -> bool {
+        self.placement != placement || self.refs_differ.is_some() && self.refs_differ == state
+    }
 }
 
 /// A conversation that a server was seen to hold, what it refuses for good aside.
@@ -214,7 +229,9 @@ pub fn after(
     now: Timestamp,
 ) -> MirrorRecord {
     let failure = failure_of(&ending);
+    let lacks_another = is_refused_for_want(seen, governing);
     let (status, reason) = match ending {
+        Ending::Settled(Outcome::Refused(reason)) if lacks_another => (MirrorStatus::Failing, Some(reason)),
         Ending::Settled(Outcome::InSync) => (MirrorStatus::InSync, None),
         Ending::Settled(Outcome::Pending(reason)) => (MirrorStatus::Pending, Some(reason)),
         Ending::Settled(Outcome::Refused(reason)) if is_for_good(&reason) || is_restricted(&reason) => {
@@ -225,6 +242,7 @@ pub fn after(
         Ending::Failed(reason) | Ending::Hindered(_, reason) => (MirrorStatus::Failing, Some(reason)),
         Ending::Unreachable(reason) => (MirrorStatus::Unreachable, Some(reason)),
     };
+    let failure = if lacks_another { Some(Failure::ServerFails) } else { failure };
     let reason = reason.map(|reason| clean(&reason, REASON_MAX));
     let failures = match status {
         MirrorStatus::Failing | MirrorStatus::Unreachable | MirrorStatus::Pending => {
@@ -234,20 +252,41 @@ pub fn after(
     };
     let since = before.filter(|record| record.status == status).map_or(now.as_secs(), |record| record.since);
     let mut refused = before.map(|record| record.refused.clone()).unwrap_or_default();
+    let mut conversation = conversation
+        .or_else(|| before.and_then(|record| record.conversation.clone()).filter(|_| status != MirrorStatus::InSync));
+    // An event is also "restricted" while another one is missing, such as what it answers. So it is not sent again
+    // until the server has taken something that it lacked.
+    let took_something = seen.answers.values().any(|answer| !matches!(answer, Answer::Refused(_)));
+    if took_something || seen.pushed {
+        let known = refused.len();
+        refused.retain(|id, reason| governing.first() == Some(id) || !is_for_want(reason));
+        conversation = conversation.filter(|_| refused.len() == known);
+    }
     for (id, answer) in &seen.answers {
         match answer {
-            // A reply is also "restricted" while what it answers is missing, so only the events that make the
-            // repository are given up for that.
-            Answer::Refused(reason)
-                if is_for_good(reason) || is_restricted(reason) && governing.contains(id) =>
-            {
+            // Another announcement than the server has may be needed: both are sent again.
+            Answer::Refused(reason) if governing.iter().skip(1).any(|one| one == id) && is_for_want(reason) => {
+                refused.remove(id);
+            }
+            Answer::Refused(reason) if is_for_good(reason) || is_restricted(reason) => {
                 refused.insert(*id, reason.clone());
+                // Sent together with what it lacked, perhaps: then it is taken next time.
+                if took_something && is_for_want(reason) && !governing.contains(id) {
+                    conversation = None;
+                }
             }
             _ => {
                 refused.remove(id);
             }
         }
     }
+    // What was read back may be doubted; what was not looked at is as it was.
+    let looked = seen.fresh || seen.was_sent_something();
+    let refs_differ = if looked {
+        governing.last().copied().filter(|_| seen.refs_differ)
+    } else {
+        before.and_then(|record| record.refs_differ)
+    };
     let in_sync = status == MirrorStatus::InSync;
     MirrorRecord {
         status,
@@ -264,8 +303,8 @@ pub fn after(
         failure,
         state: before.and_then(|record| record.state),
         refused,
-        conversation: conversation
-            .or_else(|| before.and_then(|record| record.conversation.clone()).filter(|_| !in_sync)),
+        refs_differ,
+        conversation,
     }
 }
 
@@ -277,6 +316,18 @@ pub fn is_for_good(reason: &str) -> bool {
 
 fn is_restricted(reason: &str) -> bool {
     reason.starts_with("restricted:")
+}
+
+/// Whether an event may be refused for want of another one: a state without its announcement, a reply without what
+/// it answers.
+fn is_for_want(reason: &str) -> bool {
+    is_restricted(reason) || reason.contains("no announcement exists")
+}
+
+/// Whether a server that took the first of the events that make a repository refused another for want of it: it was
+/// wiped in between, or what it kept back was purged.
+fn is_refused_for_want(seen: &Seen, governing: &[EventId]) -> bool {
+    governing.iter().skip(1).any(|id| matches!(seen.answers.get(id), Some(Answer::Refused(why)) if is_for_want(why)))
 }
 
 #[cfg(test)]

@@ -22,7 +22,9 @@ pub fn wanted(
         Placement::Namespace => {
             let order = repository.introduced_by(&repository.coordinate.owner);
             let owners = order.iter().map(|(announcement, _)| announcement.id()).chain([state.event.id]);
-            (copy.iter().map(|event| event.id).collect(), owners.collect())
+            // A copy of another name introduces nobody's announcement, and has no git data for the owner's state.
+            let same_name = place.path.identifier == repository.coordinate.identifier;
+            (copy.iter().map(|event| event.id).collect(), owners.filter(|_| same_name).collect())
         }
         _ => listed_events(repository, &place.path.owner, &state.event),
     };

@@ -196,6 +196,7 @@ mod tests {
             failures: 0,
             failure: None,
             state: None,
+            refs_differ: None,
             refused: BTreeMap::new(),
             conversation: None,
         };

@@ -31,6 +31,7 @@ fn mirror(status: MirrorStatus) -> MirrorRecord {
         failures: 1,
         failure: None,
         state: None,
+        refs_differ: None,
         refused: BTreeMap::new(),
         conversation: None,
     }

@@ -33,6 +33,7 @@ fn mirror(status: MirrorStatus, reason: &str) -> MirrorRecord {
         failures: 0,
         failure: None,
         state: None,
+        refs_differ: None,
         refused: BTreeMap::new(),
         conversation: None,
     }
