@@ -267,7 +267,7 @@ impl Bot<'_> {
         };
         let now = self.world.time();
         let state = subject.repository.state.as_ref().map(|state| state.event.id);
-        let mut mirrors = BTreeMap::new();
+        let (mut mirrors, mut refused) = (BTreeMap::new(), Vec::new());
         for (server, place) in &subject.places {
             let before = subject.record.mirrors.get(server);
             let governing = subject.wanted.get(server).map(|wanted| wanted.governing.as_slice()).unwrap_or_default();
@@ -294,7 +294,7 @@ impl Bot<'_> {
                         let words = matches!(answer, Answer::Refused(words) if record::is_for_good(words));
                         words && record.refused.contains_key(*id)
                     });
-                    self.world.ledger.refused.extend(for_good.map(|(id, _)| (at, *id)));
+                    refused.extend(for_good.map(|(id, _)| (at, *id)));
                     if record.status == MirrorStatus::InSync {
                         check::was_read_back(self.world, at, subject.wanted.get(server));
                     }
@@ -310,6 +310,7 @@ impl Bot<'_> {
         subject.record.mirrors = mirrors;
         self.world.step()?;
         self.disk.write_record(&coordinate, &subject.record);
+        self.world.ledger.refused.extend(refused);
         Ok(())
     }
 

@@ -471,14 +471,12 @@ impl Grasp {
     ) -> Result<(), String> {
         self.expire(now);
         let Some(repository) = self.repositories.get(path) else { return Err("it does not exist there".to_owned()) };
+        let head = repository.head.clone().filter(|head| changes.contains(&(head.clone(), None)));
         let mut after = repository.clone();
         for (name, new) in changes {
             match new {
                 Some(id) => {
                     after.refs.insert(name.clone(), *id);
-                }
-                None if repository.head.as_ref() == Some(name) => {
-                    return Err("deletion of the current branch prohibited".to_owned());
                 }
                 None if after.refs.remove(name).is_none() => return Err(format!("{name} is not there")),
                 None => {}
@@ -492,6 +490,13 @@ impl Grasp {
         }
         if changes.iter().any(|(name, _)| !name.starts_with("refs/nostr/")) {
             self.authorize(path, &after)?;
+        }
+        if let Some(head) = head.and_then(|head| Some((head.clone(), *repository.refs.get(&head)?))) {
+            // Git does everything else that was asked for.
+            after.refs.extend([head]);
+            self.objects.insert(path.identifier.clone(), all);
+            self.repositories.insert(path.clone(), after);
+            return Err("deletion of the current branch prohibited".to_owned());
         }
         if after.head.as_ref().is_none_or(|head| !after.refs.contains_key(head)) {
             after.head = after.refs.keys().find(|name| name.starts_with("refs/heads/")).cloned();

@@ -268,7 +268,7 @@ pub fn after(
             Answer::Refused(reason) if governing.iter().skip(1).any(|one| one == id) && is_for_want(reason) => {
                 refused.remove(id);
             }
-            Answer::Refused(reason) if is_for_good(reason) || is_restricted(reason) => {
+            Answer::Refused(reason) if is_for_good(reason) || is_for_want(reason) => {
                 refused.insert(*id, reason.clone());
                 // Sent together with what it lacked, perhaps: then it is taken next time.
                 if took_something && is_for_want(reason) && !governing.contains(id) {
@@ -290,7 +290,8 @@ pub fn after(
     let in_sync = status == MirrorStatus::InSync;
     MirrorRecord {
         status,
-        placement,
+        // Where it was not looked at, it still has to show its refs.
+        placement: before.filter(|_| !looked).map_or(placement, |record| record.placement),
         reason,
         since,
         read_back_at: if in_sync {
@@ -311,7 +312,7 @@ pub fn after(
 /// Whether a relay's refusal will be the same tomorrow (NIP-01 machine-readable prefixes).
 #[must_use]
 pub fn is_for_good(reason: &str) -> bool {
-    ["blocked:", "invalid:", "pow:"].iter().any(|prefix| reason.starts_with(prefix))
+    ["blocked:", "invalid:", "pow:"].iter().any(|prefix| reason.starts_with(prefix)) && !is_for_want(reason)
 }
 
 fn is_restricted(reason: &str) -> bool {
