@@ -262,7 +262,11 @@ impl Bot<'_> {
                 };
                 subject.places.keys().map(|url| (url.clone(), (ending.clone(), Seen::default(), None))).collect()
             }
-            None if subject.wanted.is_empty() => BTreeMap::new(),
+            None if subject.wanted.is_empty() => {
+                // A repository that was emptied is forgotten, with what servers refused of it.
+                self.world.ledger.refused.clear();
+                BTreeMap::new()
+            }
             None => self.walk_mirrors(&mut subject, patient, afresh)?,
         };
         let now = self.world.time();
@@ -543,7 +547,7 @@ impl Subject {
             served: wanted.proofs().copied().filter(|id| served.contains(id)).collect(),
             fresh: true,
             refused: record.map(|record| record.refused.clone()).unwrap_or_default(),
-            refs_differ: record.is_some_and(|record| record.doubts(wanted.place.placement, wanted.state)),
+            refs_differ: record::doubts(record, wanted),
             ..Seen::default()
         };
         let held = record.and_then(|record| record.conversation.as_ref());

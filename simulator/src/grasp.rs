@@ -101,12 +101,14 @@ impl Grasp {
         *self = Self { denied: std::mem::take(&mut self.denied), ..Self::new(self.url.clone()) };
     }
 
-    /// Takes the git data of `path` from it; what it served it goes on serving.
+    /// Takes the git data of `path` from it, and of all with the same name; what it served it goes on serving.
     pub fn lose_git_data(&mut self, path: &Coordinate) {
-        if let Some(repository) = self.repositories.get_mut(path) {
-            *repository = Repository::default();
-        }
         self.objects.remove(&path.identifier);
+        for (other, repository) in &mut self.repositories {
+            if other.identifier == path.identifier {
+                *repository = Repository::default();
+            }
+        }
     }
 
     /// Whether it serves the event.

@@ -140,10 +140,10 @@ impl Walk<'_> {
     }
 
     fn push(&mut self) -> Result<(), Stopped> {
-        self.git.clone().map_err(Stopped::End)?;
         let advertised = self.advertised()?;
         let commands = commands_to(&advertised, &self.wanted.refs);
         if !commands.is_empty() {
+            self.git.clone().map_err(Stopped::End)?;
             check::is_signed(self.world, self.disk, &self.wanted);
             match self.push_pack(&commands) {
                 Ok(()) => {}

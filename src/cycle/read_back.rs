@@ -10,7 +10,11 @@ use super::{
     survey::Survey,
     world::{AT_ONCE, World},
 };
-use crate::{model::server::ServerUrl, plan::converge::Seen, relay::RelayError};
+use crate::{
+    model::server::ServerUrl,
+    plan::{converge::Seen, record::doubts},
+    relay::RelayError,
+};
 
 /// Events asked for, by author: filters are made from authors.
 type PerAuthor = BTreeMap<PublicKey, Vec<(EventId, Timestamp)>>;
@@ -81,7 +85,7 @@ impl Survey {
                 served: wanted.proofs().copied().filter(|id| !lacks.contains(id)).collect(),
                 fresh: true,
                 refused: record.map(|record| record.refused.clone()).unwrap_or_default(),
-                refs_differ: record.is_some_and(|record| record.doubts(wanted.place.placement, wanted.state)),
+                refs_differ: doubts(record, wanted),
                 ..Seen::default()
             };
             // A server that lost the repository may have lost the conversation, too.

@@ -57,8 +57,8 @@ pub struct Seen {
     pub answers: BTreeMap<EventId, Answer>,
     /// Refused earlier, with the server's words; not tried again.
     pub refused: BTreeMap<EventId, String>,
-    /// Whether the server was seen to list other heads and tags than the state's, although it serves the state: it
-    /// lost git data.
+    /// Whether the server, although it serves the state, was seen to list other heads and tags than the state's (it
+    /// lost git data), or has yet to show what it lists.
     pub refs_differ: bool,
     /// Whether the heads and tags were pushed (or found to be right already) during this run.
     pub pushed: bool,
@@ -161,7 +161,9 @@ pub fn next_step(wanted: &Wanted, seen: &Seen) -> Step {
     if !due.is_empty() {
         return Step::Send(due);
     }
-    if seen.refs_differ && wanted.place.takes_pushes {
+    // Of a state that is not served yet the push or a look tells in any case.
+    let is_served = wanted.state.is_some_and(|state| seen.served.contains(&state));
+    if seen.refs_differ && is_served && wanted.place.takes_pushes {
         if seen.pushed {
             let reason = "pushed, but the server still lists other refs than the signed ones";
             return Step::Settled(Outcome::Pending(reason.to_owned()));

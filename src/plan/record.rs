@@ -7,7 +7,7 @@ use nostr::prelude::{EventId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    converge::{Answer, Outcome, Seen},
+    converge::{Answer, Outcome, Seen, Wanted},
     retry::Failure,
 };
 use crate::model::{placement::Placement, server::ServerUrl, status::MirrorStatus};
@@ -157,16 +157,17 @@ pub struct MirrorRecord {
     pub conversation: Option<HeldConversation>,
 }
 
-impl MirrorRecord {
-    /// Whether a server that serves `state` has yet to show its refs: they were others when they were last looked at,
-    /// or it served the state for another path of the repository before.
-    ///
-    /// A server takes the announcement by which an owner lists it at last without bringing the owner's path into line
-    /// with the state that it has already.
-    #[must_use]
-    pub fn doubts(&self, placement: Placement, state: Option<EventId>) -> bool {
-        self.placement != placement || self.refs_differ.is_some() && self.refs_differ == state
-    }
+/// Whether a server that serves the wanted state has yet to show its refs: they were others when they were last looked
+/// at, or it is the first time that an owner's own path is looked for there.
+///
+/// A server that has an owner's state already, by way of a copy, takes the announcement by which the owner lists it at
+/// last, and leaves the owner's path empty.
+#[must_use]
+pub fn doubts(record: Option<&MirrorRecord>, wanted: &Wanted) -> bool {
+    let placement = wanted.place.placement;
+    let is_new = record.is_none_or(|record| record.placement != placement);
+    is_new && placement == Placement::Listed && wanted.place.takes_pushes
+        || record.is_some_and(|record| record.refs_differ.is_some() && record.refs_differ == wanted.state)
 }
 
 /// A conversation that a server was seen to hold, what it refuses for good aside.

@@ -210,13 +210,13 @@ impl Run<'_> {
 
     /// Makes the server's heads and tags exactly the state's.
     async fn push(&mut self) -> Result<(), Stopped> {
-        let supply = self.supply()?;
         let places = self.transfer.push_places(&self.job.wanted.server);
         let _place = places.acquire().await.map_err(|_| Stopped::Failed("shutting down".to_owned()))?;
         let url = self.url();
         let advertised = self.transfer.git.receive_pack_refs(&url).await?;
         let commands = commands_to(&advertised.refs, &self.job.wanted.refs);
         if !commands.is_empty() {
+            let supply = self.supply()?;
             match self.push_pack(&supply, &advertised, &commands).await {
                 Ok(()) => {}
                 // Git lets no push delete the branch that HEAD names. The rest of the push is there now, so the
