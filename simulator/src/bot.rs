@@ -187,7 +187,8 @@ impl Bot<'_> {
         if afresh {
             record.look_anew();
         }
-        let state = repository.state.clone().filter(|state| !state.refs.is_empty() && repository.obstacle.is_none());
+        let state =
+            repository.state.clone().filter(|state| !state.refs.is_empty() && repository.obstacle.is_none());
         let mut subject = Subject {
             repository,
             state,
@@ -229,7 +230,8 @@ impl Bot<'_> {
             now,
             MAX_EVENTS,
         );
-        let mut known: BTreeMap<EventId, Event> = copies.iter().map(|event| (event.id, event.clone())).collect();
+        let mut known: BTreeMap<EventId, Event> =
+            copies.iter().map(|event| (event.id, event.clone())).collect();
         for announcement in &subject.repository.announcements {
             known.insert(announcement.id(), announcement.event.clone());
         }
@@ -260,7 +262,11 @@ impl Bot<'_> {
                     Obstacle::Limit(reason) => Ending::Blocked(reason.clone()),
                     Obstacle::Signed(reason) => Ending::Failed(reason.clone()),
                 };
-                subject.places.keys().map(|url| (url.clone(), (ending.clone(), Seen::default(), None))).collect()
+                subject
+                    .places
+                    .keys()
+                    .map(|url| (url.clone(), (ending.clone(), Seen::default(), None)))
+                    .collect()
             }
             None if subject.wanted.is_empty() => {
                 // A repository that was emptied is forgotten, with what servers refused of it.
@@ -274,7 +280,8 @@ impl Bot<'_> {
         let (mut mirrors, mut refused) = (BTreeMap::new(), Vec::new());
         for (server, place) in &subject.places {
             let before = subject.record.mirrors.get(server);
-            let governing = subject.wanted.get(server).map(|wanted| wanted.governing.as_slice()).unwrap_or_default();
+            let governing =
+                subject.wanted.get(server).map(|wanted| wanted.governing.as_slice()).unwrap_or_default();
             match endings.get(server) {
                 Some((ending, seen, held)) => {
                     let mut record = record::after(
@@ -292,7 +299,10 @@ impl Bot<'_> {
                     tell!(
                         self.world,
                         "{} on server {at}: {:?} {:?}, {} failures",
-                        coordinate.identifier, record.status, record.reason, record.failures
+                        coordinate.identifier,
+                        record.status,
+                        record.reason,
+                        record.failures
                     );
                     let for_good = seen.answers.iter().filter(|(id, answer)| {
                         let words = matches!(answer, Answer::Refused(words) if record::is_for_good(words));
@@ -475,12 +485,15 @@ impl Bot<'_> {
                 }
             }
         }
-        let missing: Vec<EventId> =
-            subject.requests.iter().map(|request| request.id).filter(|id| here.iter().all(|r| r.id != *id)).collect();
+        let missing: Vec<EventId> = subject
+            .requests
+            .iter()
+            .map(|request| request.id)
+            .filter(|id| here.iter().all(|r| r.id != *id))
+            .collect();
         let mut talk = subject.conversation.clone();
         if !missing.is_empty() {
-            let loaded: Vec<Event> =
-                talk.iter().filter_map(|id| subject.events.get(id)).cloned().collect();
+            let loaded: Vec<Event> = talk.iter().filter_map(|id| subject.events.get(id)).cloned().collect();
             let without = missing.iter().copied().collect();
             let roots = subject.repository.coordinates();
             talk = conversation::gather(&roots, &loaded, &without, now, usize::MAX).events;

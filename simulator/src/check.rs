@@ -16,9 +16,7 @@ use grasp_mirror::{
     plan::{
         catalog::{self, Limits},
         converge::Wanted,
-        conversation,
-        namespace,
-        placement,
+        conversation, namespace, placement,
         record::RepositoryRecord,
         retry::Failure,
     },
@@ -46,9 +44,9 @@ fn confirmed(disk: &Disk, coordinate: &Coordinate) -> BTreeSet<PublicKey> {
     loop {
         let before = all.len();
         for (candidate, (_, own)) in &lists {
-            let is_listed = all.iter().any(|key| {
-                lists.get(key).is_some_and(|(_, listed)| listed.contains(&candidate.to_hex()))
-            });
+            let is_listed = all
+                .iter()
+                .any(|key| lists.get(key).is_some_and(|(_, listed)| listed.contains(&candidate.to_hex())));
             if is_listed && all.iter().any(|key| own.contains(&key.to_hex())) {
                 all.insert(*candidate);
             }
@@ -75,7 +73,9 @@ fn signed(disk: &Disk, coordinate: &Coordinate) -> Option<Refs> {
 pub(crate) fn is_signed(world: &mut World, disk: &Disk, wanted: &Wanted) {
     let signed = signed(disk, &wanted.repository);
     if signed.as_ref() != Some(&wanted.refs) {
-        world.break_promise(|| format!("{}: pushes {:?}, signed is {signed:?}", wanted.repository, wanted.refs));
+        world.break_promise(|| {
+            format!("{}: pushes {:?}, signed is {signed:?}", wanted.repository, wanted.refs)
+        });
     }
     if is_copy(wanted) != (wanted.place.path.owner == bot()) {
         world.break_promise(|| format!("{}: pushed to a path that is not its own", wanted.repository));
@@ -98,7 +98,12 @@ pub(crate) fn may_be_sent(world: &mut World, disk: &Disk, at: usize, event: &Eve
     let url = world.hosts[at].grasp.url.clone();
     let about: Vec<Coordinate> = match (event.kind, event.tags.identifier()) {
         (Kind::GitRepoAnnouncement | Kind::RepoState, Some(d)) => vec![Coordinate::new(event.pubkey, d)],
-        _ => event.tags.iter().filter(|tag| tag.kind() == "a").filter_map(|tag| tag.content()?.parse().ok()).collect(),
+        _ => event
+            .tags
+            .iter()
+            .filter(|tag| tag.kind() == "a")
+            .filter_map(|tag| tag.content()?.parse().ok())
+            .collect(),
     };
     for coordinate in about {
         let known = disk.events.values().filter(|known| {
@@ -120,7 +125,9 @@ pub(crate) fn was_read_back(world: &mut World, at: usize, wanted: Option<&Wanted
     };
     for id in &wanted.governing {
         if !world.ledger.said_to_serve.contains(&(at, *id)) {
-            world.break_promise(|| format!("{} on server {at}: in sync, but {id} was not read back", wanted.repository));
+            world.break_promise(|| {
+                format!("{} on server {at}: in sync, but {id} was not read back", wanted.repository)
+            });
         }
     }
 }
@@ -168,7 +175,11 @@ pub(crate) fn has_converged(world: &mut World, disk: &Disk, policy: &Policy, rea
         );
         for (url, place) in placement::places(repository, &servers, reach, &bot(), &copy) {
             let at = world.host(&url);
-            let name = format!("{} of owner {} on server {at}", coordinate.identifier, &coordinate.owner.to_hex()[..2]);
+            let name = format!(
+                "{} of owner {} on server {at}",
+                coordinate.identifier,
+                &coordinate.owner.to_hex()[..2]
+            );
             let Some(mirror) = record.mirrors.get(&url) else {
                 world.break_promise(|| format!("{name}: no record in the end"));
                 continue;
@@ -180,7 +191,10 @@ pub(crate) fn has_converged(world: &mut World, disk: &Disk, policy: &Policy, rea
             let listed = grasp.repositories().find(|(path, _)| **path == place.path).map(|(_, refs)| refs);
             // Only a newer state brings the git data of a repository back that the server serves already.
             let is_served = grasp.serves(&state.event.id) && listed.as_ref() != Some(&refs);
-            if is_served && mirror.failure == Some(Failure::ServerFails) && place.placement == Placement::Listed {
+            if is_served
+                && mirror.failure == Some(Failure::ServerFails)
+                && place.placement == Placement::Listed
+            {
                 at_rest = false;
                 continue;
             }
@@ -197,9 +211,13 @@ pub(crate) fn has_converged(world: &mut World, disk: &Disk, policy: &Policy, rea
             // Without the owner's announcement a server takes none of it.
             let owners = repository.announcement().map(Announcement::id);
             let renamed = place.placement == Placement::Namespace
-                && (copy != coordinate.identifier || owners.is_some_and(|id| mirror.refused.contains_key(&id)));
-            let lacks: Vec<_> =
-                talk.events.iter().filter(|id| !renamed && !grasp.serves(id) && !mirror.refused.contains_key(*id)).collect();
+                && (copy != coordinate.identifier
+                    || owners.is_some_and(|id| mirror.refused.contains_key(&id)));
+            let lacks: Vec<_> = talk
+                .events
+                .iter()
+                .filter(|id| !renamed && !grasp.serves(id) && !mirror.refused.contains_key(*id))
+                .collect();
             if !lacks.is_empty() {
                 let words = format!("{name}: in sync, but it lacks {lacks:?} of the conversation");
                 world.break_promise(|| words);

@@ -91,11 +91,15 @@ impl Disk {
     }
 
     fn coordinate_deleted_at(&self, event: &Event) -> Option<Timestamp> {
-        let coordinate = format!("{}:{}:{}", event.kind.as_u16(), event.pubkey.to_hex(), event.tags.identifier()?);
+        let coordinate =
+            format!("{}:{}:{}", event.kind.as_u16(), event.pubkey.to_hex(), event.tags.identifier()?);
         let deletes = |known: &&Event| {
             known.kind == Kind::EventDeletion
                 && known.pubkey == event.pubkey
-                && known.tags.iter().any(|tag| tag.kind() == "a" && tag.content() == Some(coordinate.as_str()))
+                && known
+                    .tags
+                    .iter()
+                    .any(|tag| tag.kind() == "a" && tag.content() == Some(coordinate.as_str()))
         };
         self.events.values().filter(deletes).map(|known| known.created_at).max()
     }

@@ -141,8 +141,12 @@ impl Grasp {
 
     /// Forgets what has waited too long.
     pub fn expire(&mut self, now: Timestamp) {
-        let gone: Vec<EventId> =
-            self.purgatory.iter().filter(|(_, (_, until))| *until <= now.as_secs()).map(|(id, _)| *id).collect();
+        let gone: Vec<EventId> = self
+            .purgatory
+            .iter()
+            .filter(|(_, (_, until))| *until <= now.as_secs())
+            .map(|(id, _)| *id)
+            .collect();
         for id in gone {
             let Some((event, _)) = self.purgatory.remove(&id) else { continue };
             if let Some(announcement) = Announcement::read(event)
@@ -246,7 +250,8 @@ impl Grasp {
             let listed = self.announcements(&found.coordinate.identifier);
             let introduced = listed.values().any(|other| {
                 other.author() != found.author()
-                    && (other.roles.listed.contains(&found.author()) || other.roles.leads.contains(&found.author()))
+                    && (other.roles.listed.contains(&found.author())
+                        || other.roles.leads.contains(&found.author()))
             });
             if delisted || !introduced {
                 return Said::no(
@@ -343,7 +348,9 @@ impl Grasp {
     fn reconcile(&mut self, identifier: &str, _: &History) {
         let mut states: Vec<State> = self
             .known()
-            .filter(|event| event.kind == Kind::RepoState && event.tags.identifier().as_deref() == Some(identifier))
+            .filter(|event| {
+                event.kind == Kind::RepoState && event.tags.identifier().as_deref() == Some(identifier)
+            })
             .filter_map(|event| State::read(event.clone()).ok())
             .filter(|state| self.holds(state))
             .collect();
@@ -398,7 +405,9 @@ impl Grasp {
         let ids: Vec<EventId> = event.tags.event_ids().collect();
         for id in ids {
             let own = |known: &Event| known.pubkey == event.pubkey;
-            if self.served.get(&id).is_none_or(own) && self.purgatory.get(&id).is_none_or(|(known, _)| own(known)) {
+            if self.served.get(&id).is_none_or(own)
+                && self.purgatory.get(&id).is_none_or(|(known, _)| own(known))
+            {
                 self.deleted.insert(id);
             }
         }
@@ -440,7 +449,9 @@ impl Grasp {
             _ => false,
         });
         if !known {
-            return Said::no("restricted: Event event must reference an accepted repository or accepted event");
+            return Said::no(
+                "restricted: Event event must reference an accepted repository or accepted event",
+            );
         }
         if matches!(event.kind, Kind::GitPullRequest | Kind::GitPullRequestUpdate) {
             let tip = event.tags.iter().find(|tag| tag.kind() == "c").and_then(|tag| tag.content());
@@ -472,7 +483,9 @@ impl Grasp {
         now: Timestamp,
     ) -> Result<(), String> {
         self.expire(now);
-        let Some(repository) = self.repositories.get(path) else { return Err("it does not exist there".to_owned()) };
+        let Some(repository) = self.repositories.get(path) else {
+            return Err("it does not exist there".to_owned());
+        };
         let head = repository.head.clone().filter(|head| changes.contains(&(head.clone(), None)));
         let mut after = repository.clone();
         for (name, new) in changes {
@@ -542,7 +555,10 @@ impl Grasp {
             let (Some(id), Some(tip)) = (name.strip_prefix("refs/nostr/"), new) else { continue };
             let Ok(id) = EventId::from_hex(id) else { continue };
             let named = |event: &Event| {
-                event.tags.iter().any(|tag| tag.kind() == "c" && tag.content() == Some(tip.to_string().as_str()))
+                event
+                    .tags
+                    .iter()
+                    .any(|tag| tag.kind() == "c" && tag.content() == Some(tip.to_string().as_str()))
             };
             if let Some((event, _)) = self.purgatory.get(&id).filter(|(event, _)| named(event)).cloned() {
                 self.serve(&event);

@@ -9,7 +9,13 @@
 //! one alike. [`world`] adds the faults, [`owners`] the people. [`check`] says what must never happen: see there.
 
 // A simulation stops at the first surprise.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice
+)]
 
 pub mod bot;
 mod check;
@@ -26,7 +32,7 @@ pub mod world;
 pub use schedule::{Outcome, run};
 
 /// Seeds that found something once. They are always run.
-pub const KNOWN: &[u64] = &[];
+pub const KNOWN: &[u64] = &[84, 145, 622, 954, 1437, 1841, 2489, 2942, 3193, 3772, 4605, 5861, 7455];
 
 /// A cycle in which nothing was wrong has sent nothing.
 fn ledger_is_clean(world: &mut world::World) {

@@ -83,7 +83,8 @@ impl World {
         let date = self.date(at);
         let project = &self.projects[at];
         let owner = key(project.owner);
-        let mut clone = vec!["clone".to_owned(), format!("https://home.example/{}/{}.git", project.owner, project.d)];
+        let mut clone =
+            vec!["clone".to_owned(), format!("https://home.example/{}/{}.git", project.owner, project.d)];
         let mut relays = vec!["relays".to_owned(), "wss://relay0.example".to_owned()];
         for host in &project.listed {
             let url = &self.hosts[*host].grasp.url;
@@ -99,7 +100,13 @@ impl World {
             tags.push(tag(&["private", "true"]));
         }
         let event = event(owner, 30617, date, "", tags);
-        tell!(self, "project {at}: announcement {} (listed on {:?}, private: {})", event.id, self.projects[at].listed, self.projects[at].private);
+        tell!(
+            self,
+            "project {at}: announcement {} (listed on {:?}, private: {})",
+            event.id,
+            self.projects[at].listed,
+            self.projects[at].private
+        );
         self.publish(&event);
         self.projects[at].announcement = Some(event);
     }
@@ -296,7 +303,9 @@ impl World {
 }
 
 fn shown(refs: &Refs) -> Vec<String> {
-    refs.iter().map(|(name, id)| format!("{}={}", name.as_str().trim_start_matches("refs/"), &id.to_string()[..16])).collect()
+    refs.iter()
+        .map(|(name, id)| format!("{}={}", name.as_str().trim_start_matches("refs/"), &id.to_string()[..16]))
+        .collect()
 }
 
 /// How an owner is called.

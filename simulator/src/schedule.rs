@@ -127,8 +127,14 @@ pub fn run(seed: u64, loud: bool) -> Outcome {
             3 | 4 => world.something_goes_wrong(),
             5 => {
                 let owner = 1 + world.rng.u8(..2);
-                let orders =
-                    [Order::Watch(owner), Order::Unwatch(owner), Order::Pause, Order::Resume, Order::Resync, Order::Resync];
+                let orders = [
+                    Order::Watch(owner),
+                    Order::Unwatch(owner),
+                    Order::Pause,
+                    Order::Resume,
+                    Order::Resync,
+                    Order::Resync,
+                ];
                 let order = orders[world.rng.usize(..orders.len())];
                 post.say(&mut world, order);
             }
@@ -168,7 +174,13 @@ impl Schedule<'_> {
         }
     }
 
-    fn once(&mut self, world: &mut World, disk: &mut Disk, post: &mut Post, patient: bool) -> Result<(), Crash> {
+    fn once(
+        &mut self,
+        world: &mut World,
+        disk: &mut Disk,
+        post: &mut Post,
+        patient: bool,
+    ) -> Result<(), Crash> {
         let mut bot = Bot { world, disk, policy: self.policy, reach: self.reach };
         if self.fresh_start {
             self.afresh |= bot.resume_journal(post)?;

@@ -53,7 +53,9 @@ impl From<Trouble> for Stopped {
         Self::End(match trouble {
             Trouble::Unreachable => Ending::Unreachable("no connection".to_owned()),
             Trouble::Broken => Ending::Failed("the connection broke".to_owned()),
-            Trouble::RateLimited => Ending::Hindered(Failure::RateLimited, "rate-limited: slow down".to_owned()),
+            Trouble::RateLimited => {
+                Ending::Hindered(Failure::RateLimited, "rate-limited: slow down".to_owned())
+            }
         })
     }
 }
@@ -90,7 +92,9 @@ impl Walk<'_> {
     fn send(&mut self, ids: &[EventId]) -> Result<(), Stopped> {
         for id in ids {
             let Some(event) = self.events.get(id) else {
-                return Err(Stopped::End(Ending::Failed(format!("the event {id} is not in the store any more"))));
+                return Err(Stopped::End(Ending::Failed(format!(
+                    "the event {id} is not in the store any more"
+                ))));
             };
             check::may_be_sent(self.world, self.disk, self.at, event);
             self.world.step()?;
@@ -136,7 +140,9 @@ impl Walk<'_> {
     fn advertised(&mut self) -> Result<BTreeMap<String, ObjectId>, Stopped> {
         self.world.step()?;
         let listed = self.world.list(self.at, &self.wanted.place.path)?;
-        listed.ok_or_else(|| Stopped::End(Ending::Failed("the repository does not exist on that server".to_owned())))
+        listed.ok_or_else(|| {
+            Stopped::End(Ending::Failed("the repository does not exist on that server".to_owned()))
+        })
     }
 
     fn push(&mut self) -> Result<(), Stopped> {
@@ -151,7 +157,9 @@ impl Walk<'_> {
                     self.have_state_applied()?;
                     self.refusal = Some(reason);
                 }
-                Err(Stopped::Refused(_)) if self.seen.refs_differ => self.refusal = Some(LOST_DATA.to_owned()),
+                Err(Stopped::Refused(_)) if self.seen.refs_differ => {
+                    self.refusal = Some(LOST_DATA.to_owned())
+                }
                 Err(Stopped::Refused(reason)) => self.refusal = Some(reason),
                 Err(stopped) => return Err(stopped),
             }

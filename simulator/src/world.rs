@@ -306,7 +306,8 @@ impl World {
             return;
         }
         if self.chance(3) {
-            let paths: Vec<Coordinate> = self.hosts[at].grasp.repositories().map(|(path, _)| path.clone()).collect();
+            let paths: Vec<Coordinate> =
+                self.hosts[at].grasp.repositories().map(|(path, _)| path.clone()).collect();
             if !paths.is_empty() {
                 let path = &paths[self.rng.usize(..paths.len())];
                 tell!(self, "server {at} loses the git data of {path}");
@@ -449,7 +450,9 @@ impl World {
             self.break_promise(|| format!("{} was sent to server {at} {count} times in one cycle", event.id));
         }
         if self.ledger.refused.contains(&(at, event.id)) {
-            self.break_promise(|| format!("{} was refused for good by server {at}, and is sent again", event.id));
+            self.break_promise(|| {
+                format!("{} was refused for good by server {at}, and is sent again", event.id)
+            });
         }
         let now = self.time();
         let Host { grasp, faults, .. } = &mut self.hosts[at];
@@ -457,7 +460,11 @@ impl World {
             Faults { takes: Some(0), .. } => return Err(Trouble::RateLimited),
             Faults { refuses: Some(words), .. } => Said::Refused((*words).to_owned()),
             Faults { swallows: true, .. } => {
-                if event.kind.is_addressable() { Said::Purgatory } else { Said::Taken }
+                if event.kind.is_addressable() {
+                    Said::Purgatory
+                } else {
+                    Said::Taken
+                }
             }
             _ => grasp.send(event, &self.history, now),
         };
@@ -504,7 +511,9 @@ impl World {
             let count = self.ledger.pushed.entry((at, path.clone())).or_default();
             *count += 1;
             if *count > 2 {
-                self.break_promise(|| format!("{path} was pushed to server {at} more than twice in one cycle"));
+                self.break_promise(|| {
+                    format!("{path} was pushed to server {at} more than twice in one cycle")
+                });
             }
         }
         let now = self.time();

@@ -18,7 +18,10 @@ fn ten_thousand_schedules_keep_every_promise() {
     let (broken, totals) = run_all(0..10_000);
     println!("{totals}");
     if let Some((seed, words)) = broken.first() {
-        panic!("{} are broken. Seed {seed}: {words}\n./scripts/soak --seed {seed} shows its steps", broken.len());
+        panic!(
+            "{} are broken. Seed {seed}: {words}\n./scripts/soak --seed {seed} shows its steps",
+            broken.len()
+        );
     }
 }
 

@@ -253,8 +253,9 @@ pub fn after(
     };
     let since = before.filter(|record| record.status == status).map_or(now.as_secs(), |record| record.since);
     let mut refused = before.map(|record| record.refused.clone()).unwrap_or_default();
-    let mut conversation = conversation
-        .or_else(|| before.and_then(|record| record.conversation.clone()).filter(|_| status != MirrorStatus::InSync));
+    let mut conversation = conversation.or_else(|| {
+        before.and_then(|record| record.conversation.clone()).filter(|_| status != MirrorStatus::InSync)
+    });
     // An event is also "restricted" while another one is missing, such as what it answers. So it is not sent again
     // until the server has taken something that it lacked.
     let took_something = seen.answers.values().any(|answer| !matches!(answer, Answer::Refused(_)));
@@ -266,7 +267,9 @@ pub fn after(
     for (id, answer) in &seen.answers {
         match answer {
             // Another announcement than the server has may be needed: both are sent again.
-            Answer::Refused(reason) if governing.iter().skip(1).any(|one| one == id) && is_for_want(reason) => {
+            Answer::Refused(reason)
+                if governing.iter().skip(1).any(|one| one == id) && is_for_want(reason) =>
+            {
                 refused.remove(id);
             }
             Answer::Refused(reason) if is_for_good(reason) || is_for_want(reason) => {
@@ -329,7 +332,10 @@ fn is_for_want(reason: &str) -> bool {
 /// Whether a server that took the first of the events that make a repository refused another for want of it: it was
 /// wiped in between, or what it kept back was purged.
 fn is_refused_for_want(seen: &Seen, governing: &[EventId]) -> bool {
-    governing.iter().skip(1).any(|id| matches!(seen.answers.get(id), Some(Answer::Refused(why)) if is_for_want(why)))
+    governing
+        .iter()
+        .skip(1)
+        .any(|id| matches!(seen.answers.get(id), Some(Answer::Refused(why)) if is_for_want(why)))
 }
 
 #[cfg(test)]
