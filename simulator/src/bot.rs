@@ -90,6 +90,7 @@ impl Bot<'_> {
         self.world.ledger.said_to_serve.clear();
         if afresh {
             self.world.ledger.refused.clear();
+            self.world.ledger.failed.clear();
         }
         tell!(self.world, "cycle, patient: {patient}, afresh: {afresh}");
         let servers = self.look()?;
@@ -271,6 +272,7 @@ impl Bot<'_> {
             None if subject.wanted.is_empty() => {
                 // A repository that was emptied is forgotten, with what servers refused of it.
                 self.world.ledger.refused.clear();
+                self.world.ledger.failed.clear();
                 BTreeMap::new()
             }
             None => self.walk_mirrors(&mut subject, patient, afresh)?,
@@ -278,6 +280,7 @@ impl Bot<'_> {
         let now = self.world.time();
         let state = subject.repository.state.as_ref().map(|state| state.event.id);
         let (mut mirrors, mut refused) = (BTreeMap::new(), Vec::new());
+        let mut failed = self.world.ledger.failed.clone();
         for (server, place) in &subject.places {
             let before = subject.record.mirrors.get(server);
             let governing =
@@ -312,6 +315,14 @@ impl Bot<'_> {
                     if record.status == MirrorStatus::InSync {
                         check::was_read_back(self.world, at, subject.wanted.get(server));
                     }
+                    let name = (at, coordinate.clone());
+                    if record.failures > 0 {
+                        let (of, count, last) = failed.entry(name).or_insert((state, 0, 0));
+                        *count = if *of == state { *count + 1 } else { 1 };
+                        (*of, *last) = (state, now.as_secs());
+                    } else {
+                        failed.remove(&name);
+                    }
                     mirrors.insert(server.clone(), record);
                 }
                 None => {
@@ -325,6 +336,7 @@ impl Bot<'_> {
         self.world.step()?;
         self.disk.write_record(&coordinate, &subject.record);
         self.world.ledger.refused.extend(refused);
+        self.world.ledger.failed = failed;
         Ok(())
     }
 
@@ -347,6 +359,9 @@ impl Bot<'_> {
             let before = subject.record.mirrors.get(&url);
             if patient && before.is_some_and(|record| record.waits(state, now)) {
                 continue;
+            }
+            if patient {
+                check::has_waited(self.world, &url, &subject.repository.coordinate, state);
             }
             let Some(seen) = subject.seen.get(&url).cloned() else {
                 let ending = Ending::Unreachable("the server is down".to_owned());

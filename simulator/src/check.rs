@@ -10,6 +10,7 @@ use grasp_mirror::{
         placement::Placement,
         policy::{Policy, Reach},
         refs::Refs,
+        server::ServerUrl,
         state::State,
         status::MirrorStatus,
     },
@@ -22,7 +23,7 @@ use grasp_mirror::{
     },
 };
 use nostr::{
-    event::{Event, Kind},
+    event::{Event, EventId, Kind},
     key::PublicKey,
 };
 
@@ -115,6 +116,24 @@ pub(crate) fn may_be_sent(world: &mut World, disk: &Disk, at: usize, event: &Eve
         if private.is_some_and(|found| !found.lists(&url)) {
             world.break_promise(|| format!("{} of private {coordinate} is sent to server {at}", event.id));
         }
+    }
+}
+
+/// A mirror is tried though nobody asked for it: has it waited longer with every failure?
+pub(crate) fn has_waited(
+    world: &mut World,
+    url: &ServerUrl,
+    coordinate: &Coordinate,
+    state: Option<EventId>,
+) {
+    let at = world.host(url);
+    let Some((of, count, last)) = world.ledger.failed.get(&(at, coordinate.clone())).copied() else { return };
+    let wait = (0..count.min(8)).fold(15, |wait: u64, _| wait * 2).min(3_600);
+    if of == state && world.now < last + wait * 3 / 4 {
+        let waited = world.now - last;
+        world.break_promise(|| {
+            format!("{coordinate} on server {at} failed {count} times, and waited {waited} s")
+        });
     }
 }
 

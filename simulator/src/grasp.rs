@@ -297,6 +297,10 @@ impl Grasp {
         if self.served.values().any(superseded) {
             return Said::Taken;
         }
+        let waiting = |announcement: &Announcement| self.purgatory.contains_key(&announcement.id());
+        if self.serves(&event.id) && !self.governed_by(&event.pubkey, identifier).iter().any(waiting) {
+            return Said::Taken;
+        }
         if self.holds(&state) {
             self.serve(event);
             self.reconcile(identifier, history);

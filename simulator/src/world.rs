@@ -105,6 +105,8 @@ pub struct Ledger {
     pub pushed: BTreeMap<(usize, Coordinate), u32>,
     /// What servers said in this cycle that they serve.
     pub said_to_serve: BTreeSet<(usize, EventId)>,
+    /// Mirrors that failed: for which state, how often in a row, and when last.
+    pub failed: BTreeMap<(usize, Coordinate), (Option<EventId>, u32, u64)>,
     /// What was refused for good, since when the bot was last told to look anew.
     pub refused: BTreeSet<(usize, EventId)>,
 }
