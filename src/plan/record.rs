@@ -340,7 +340,10 @@ fn is_refused_for_want(seen: &Seen, governing: &[EventId]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+    use crate::{model::coordinate::Coordinate, plan::placement::Place};
 
     #[test]
     fn a_reason_is_as_long_as_a_person_reads_and_no_longer() {
@@ -349,5 +352,73 @@ mod tests {
         let record = after(None, Placement::Listed, ending, &Seen::default(), &[], None, now);
         let reason = record.reason.unwrap_or_default();
         assert!(reason.starts_with("source source") && reason.chars().count() <= REASON_MAX, "{reason}");
+    }
+
+    const NOW: Timestamp = Timestamp::from_secs(1_790_000_000);
+
+    fn id(n: u8) -> EventId {
+        EventId::from_byte_array([n; 32])
+    }
+
+    fn refused(n: u8, words: &str) -> Seen {
+        Seen { fresh: true, answers: [(id(n), Answer::Refused(words.to_owned()))].into(), ..Seen::default() }
+    }
+
+    fn ended(before: Option<&MirrorRecord>, seen: &Seen, ending: Ending) -> MirrorRecord {
+        after(before, Placement::Listed, ending, seen, &[id(1), id(2)], None, NOW)
+    }
+
+    #[test]
+    fn a_state_refused_for_want_of_its_announcement_is_sent_again() {
+        let words = "invalid: no announcement exists for this repository";
+        let no = |words: &str| Ending::Settled(Outcome::Refused(words.to_owned()));
+        // Wiped between the two.
+        let record = ended(None, &refused(2, words), no(words));
+        assert_eq!((record.status, record.failures), (MirrorStatus::Failing, 1));
+        assert!(record.refused.is_empty());
+        let blocked = ended(None, &refused(1, "restricted: not you"), no("restricted: not you"));
+        assert_eq!(blocked.status, MirrorStatus::Refused);
+        assert!(blocked.refused.contains_key(&id(1)));
+    }
+
+    #[test]
+    fn what_was_restricted_is_sent_again_once_the_server_has_taken_something() {
+        let in_sync = || Ending::Settled(Outcome::InSync);
+        let first = ended(None, &refused(9, "restricted: must reference an accepted event"), in_sync());
+        assert!(first.refused.contains_key(&id(9)));
+        let idle = ended(Some(&first), &Seen { fresh: true, ..Seen::default() }, in_sync());
+        assert!(idle.refused.contains_key(&id(9)));
+        let taken = Seen { fresh: true, answers: [(id(8), Answer::Taken)].into(), ..Seen::default() };
+        assert!(ended(Some(&idle), &taken, in_sync()).refused.is_empty());
+        let for_good = ended(None, &refused(9, "blocked: no"), in_sync());
+        assert!(ended(Some(&for_good), &taken, in_sync()).refused.contains_key(&id(9)));
+    }
+
+    #[test]
+    fn an_owners_own_path_has_to_show_its_refs_once() {
+        let owner = Coordinate::new(nostr::prelude::Keys::generate().public_key(), "d");
+        let mut wanted = Wanted {
+            repository: owner.clone(),
+            server: "wss://server.example".parse().unwrap(),
+            place: Place { placement: Placement::Listed, path: owner, takes_pushes: true },
+            governing: vec![id(1), id(2)],
+            state: Some(id(2)),
+            refs: BTreeMap::new(),
+            attached: Vec::new(),
+            pull_requests: Vec::new(),
+            conversation: Vec::new(),
+        };
+        assert!(doubts(None, &wanted));
+        let differs = Seen { fresh: true, refs_differ: true, ..Seen::default() };
+        let mut record = ended(None, &differs, Ending::Failed("no".to_owned()));
+        assert!(doubts(Some(&record), &wanted), "also in the next run");
+        // Not looked at: still to be shown.
+        record = ended(Some(&record), &Seen::default(), Ending::Unreachable("down".to_owned()));
+        assert!(doubts(Some(&record), &wanted));
+        record =
+            ended(Some(&record), &Seen { fresh: true, ..Seen::default() }, Ending::Settled(Outcome::InSync));
+        assert!(!doubts(Some(&record), &wanted));
+        wanted.place.placement = Placement::Namespace;
+        assert!(!doubts(None, &wanted), "the bot announces its copies where it brings them");
     }
 }
