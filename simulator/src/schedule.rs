@@ -24,11 +24,11 @@ use crate::{
     world::{Crash, Faults, Home, Host, Ledger, Relay, START, Totals, World, tell},
 };
 
-/// Cycles after which everything must be as it should be, but for what the bot believes for a day.
+/// Cycles after which everything must be as it should be, but for what the bot believes for two days.
 const CALM_CYCLES: usize = 5;
 
 /// For how long it believes that a server still holds a conversation, and a little more.
-const BELIEF_SECS: u64 = 90_000;
+const BELIEF_SECS: u64 = 180_000;
 
 /// More than the longest wait between two tries.
 const CALM_SECS: u64 = 4_000;

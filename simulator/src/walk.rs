@@ -148,7 +148,11 @@ impl Walk<'_> {
     fn push(&mut self) -> Result<(), Stopped> {
         let advertised = self.advertised()?;
         let commands = commands_to(&advertised, &self.wanted.refs);
-        if !commands.is_empty() {
+        if commands.is_empty() && !self.seen.refs_differ {
+            // An earlier push broke off after it had moved the refs.
+            self.git.clone().map_err(Stopped::End)?;
+            self.have_state_applied()?;
+        } else if !commands.is_empty() {
             self.git.clone().map_err(Stopped::End)?;
             check::is_signed(self.world, self.disk, &self.wanted);
             match self.push_pack(&commands) {

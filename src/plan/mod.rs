@@ -3,18 +3,22 @@
 //! [`catalog`] says what is to be mirrored and [`authority`] whose word counts; [`namespace`] says what the bot
 //! itself announces; [`conversation`] which events belong to a repository; [`placement`] where each mirror goes and
 //! [`wanted`] what it is to hold; [`converge`] is the next step for one mirror, [`retry`] when a failed one is tried
-//! again. [`identity`] is who the bot says it is, [`settings`] what it was told to do, [`journal`] what became of
-//! each question put to it.
+//! again; [`kinship`] says who may share objects. [`identity`] is who the bot says it is, [`settings`] what it was told
+//! to do, [`journal`] what became of each question put to it, [`progress`] how far a running cycle is.
 
 pub mod authority;
 pub mod catalog;
 pub mod converge;
 pub mod conversation;
+pub mod holdings;
 pub mod identity;
 pub mod journal;
+pub mod kinship;
 pub mod namespace;
 pub mod placement;
+pub mod progress;
 pub mod record;
+pub mod rest;
 pub mod retry;
 pub mod settings;
 #[cfg(test)]

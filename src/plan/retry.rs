@@ -81,9 +81,18 @@ impl Backoff {
     /// whom it is about.
     #[must_use]
     pub fn wait_secs(&self, tried: &Tried<'_>, failures: u32) -> u64 {
-        let doubled = self.first_secs.saturating_mul(1 << failures.saturating_sub(1).min(32));
-        let wait = doubled.min(self.max_secs);
+        let wait = self.longest_secs(failures);
         wait - tried.spread(failures) % (wait / 4 + 1)
+    }
+
+    fn longest_secs(&self, failures: u32) -> u64 {
+        self.first_secs.saturating_mul(1 << failures.saturating_sub(1).min(32)).min(self.max_secs)
+    }
+
+    /// When it is tried again at the latest, Unix seconds.
+    #[must_use]
+    pub fn latest(&self, failures: u32, now: Timestamp) -> u64 {
+        now.as_secs().saturating_add(self.longest_secs(failures))
     }
 
     /// When it is tried again that failed `failures` times in a row. A server that said how long it wants to be left
@@ -117,10 +126,10 @@ impl Backoff {
 }
 
 impl MirrorRecord {
-    /// Whether it is not its turn yet: it failed with this very state, and its next try is later.
+    /// Whether it is not its turn yet: it failed with this very state, as far as is known, and its next try is later.
     #[must_use]
     pub fn waits(&self, state: Option<EventId>, now: Timestamp) -> bool {
-        self.state == state && self.retry_at.is_some_and(|at| at > now.as_secs())
+        (self.state.is_none() || self.state == state) && self.retry_at.is_some_and(|at| at > now.as_secs())
     }
 
     /// Whether people have not been told yet how it stands: what stays as it was is not told in every cycle.
