@@ -186,7 +186,8 @@ pub struct MirrorRecord {
 #[must_use]
 pub fn doubts(record: Option<&MirrorRecord>, wanted: &Wanted) -> bool {
     let placement = wanted.place.placement;
-    let is_new = record.is_none_or(|record| record.placement != placement);
+    // A record alone says little: it may be of a server that was down.
+    let is_new = record.is_none_or(|record| record.read_back_at.is_none() || record.placement != placement);
     is_new && placement == Placement::Listed && wanted.place.takes_pushes
         || record.is_some_and(|record| record.refs_differ.is_some() && record.refs_differ == wanted.state)
 }
