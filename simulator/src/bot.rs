@@ -424,7 +424,7 @@ impl Bot<'_> {
             git: git.clone(),
             refusal: None,
         };
-        let ending = walk.to_its_end()?;
+        let ending = walk.run()?;
         Ok((ending, walk.seen))
     }
 

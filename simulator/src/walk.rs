@@ -61,7 +61,7 @@ impl From<Trouble> for Stopped {
 }
 
 impl Walk<'_> {
-    pub(crate) fn to_its_end(&mut self) -> Result<Ending, Crash> {
+    pub(crate) fn run(&mut self) -> Result<Ending, Crash> {
         for _ in 0..MAX_STEPS {
             let step = next_step(&self.wanted, &self.seen);
             tell!(self.world, "  server {}: {step:?}", self.at);

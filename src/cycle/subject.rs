@@ -5,14 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use nostr::prelude::{Event, EventId, PublicKey, Timestamp};
+use nostr::prelude::{Event, EventId, Timestamp};
 
 use super::{CycleError, copy::OwnCopies, servers::Server, threads::relays_of, world::World};
 use crate::{
-    model::{
-        announcement::Announcement, coordinate::Coordinate, placement::Placement, server::ServerUrl,
-        state::State,
-    },
+    model::{announcement::Announcement, coordinate::Coordinate, placement::Placement, server::ServerUrl},
     plan::{
         catalog::{Obstacle, Repository},
         converge::{Seen, Wanted},
