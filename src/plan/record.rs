@@ -281,6 +281,9 @@ pub fn after(
     };
     let since = before.filter(|record| record.status == status).map_or(now.as_secs(), |record| record.since);
     let mut refused = before.map(|record| record.refused.clone()).unwrap_or_default();
+    // What makes the repository now may have been an extra where it was refused for want of something.
+    let needed = |id: &EventId| governing.iter().skip(1).any(|one| one == id);
+    refused.retain(|id, reason| !(needed(id) && is_for_want(reason)));
     let mut conversation = conversation.or_else(|| {
         before.and_then(|record| record.conversation.clone()).filter(|_| status != MirrorStatus::InSync)
     });
