@@ -133,6 +133,10 @@ pub struct Limits {
     pub stall_timeout: Duration,
     /// For one transfer in all.
     pub total_timeout: Duration,
+    /// How long a mirror waits for its second try; doubled with every failure.
+    pub retry_first: Duration,
+    /// How long it waits at most.
+    pub retry_max: Duration,
     /// The largest repository taken, counted while streaming.
     pub max_repo_bytes: u64,
     /// The most refs of one repository.
@@ -226,6 +230,8 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(60),
             total_timeout: Duration::from_secs(1800),
+            retry_first: Duration::from_secs(30),
+            retry_max: Duration::from_secs(3600),
             max_repo_bytes: 2 << 30,
             max_refs: 20_000,
             max_repos_per_author: 1000,

@@ -97,12 +97,16 @@ fn every_listed_key_can_be_set() {
         ("listen = \"127.0.0.1:7335\"", "listen = \"\""),
         ("max_refs = 20000", "max_refs = 0x10"),
         ("upload_bytes_per_sec = 0", "upload_bytes_per_sec = 1048576"),
+        ("retry_first_secs = 30", "retry_first_secs = 5"),
+        ("retry_max_secs = 3600", "retry_max_secs = 600"),
     ] {
         assert!(changed.contains(from), "{from}");
         changed = changed.replacen(from, to, 1);
     }
     let config = toml(&changed).unwrap();
     assert_eq!(config.bot.cycle_interval, Duration::from_secs(60));
+    let waits = (config.limits.retry_first, config.limits.retry_max);
+    assert_eq!(waits, (Duration::from_secs(5), Duration::from_secs(600)));
     assert!(config.servers.discover && !config.bot.alerts && !config.bot.answer_where_asked);
     assert_eq!((config.mirror.copies_wanted, config.mirror.reach), (Some(5), Reach::Listed));
     assert_eq!(config.mirror.hold_hours, 0);

@@ -7,7 +7,7 @@ use nostr::prelude::{PublicKey, Timestamp};
 use super::{CycleError, kept::Kept, survey::Survey, world::World};
 use crate::{
     model::server::ServerUrl,
-    plan::{converge::Seen, holdings::Holdings},
+    plan::{converge::Seen, holdings::Holdings, record::doubts},
 };
 
 impl World {
@@ -67,6 +67,7 @@ impl Survey {
                 served: proofs.filter(serves).map(|event| event.id).collect(),
                 fresh: true,
                 refused: record.map(|record| record.refused.clone()).unwrap_or_default(),
+                refs_differ: doubts(record, wanted),
                 ..Seen::default()
             };
             // A server that lost the repository may have lost the conversation, too.

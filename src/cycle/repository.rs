@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::join_all;
 use grasp_mirror_commands::{clean, count};
-use nostr::prelude::Timestamp;
+use nostr::prelude::{EventId, Timestamp};
 use tokio::sync::OnceCell;
 
 use super::{
     CycleError, Trigger,
     lanes::{Lanes, has_work},
     servers::Server,
-    subject::{Subject, fingerprint, in_the_way},
+    subject::{Subject, in_the_way},
     survey::record_name,
     talk::Talk,
     world::World,
@@ -23,6 +23,8 @@ use crate::{
         converge::{Outcome, Seen, Wanted},
         hold::Held,
         record::{self, Ending, HeldConversation, MirrorRecord, REASON_MAX, RepositoryRecord, TooLarge},
+        retry::{Failure, Tried},
+        wanted::fingerprint,
     },
     report::document::RepositoryOutcome,
     transfer::{
@@ -72,7 +74,7 @@ impl World {
             let governing = subject.wanted.get(server).map(|wanted| wanted.governing.as_slice());
             match endings.get(server) {
                 Some((ending, seen, conversation)) => {
-                    let record = record::after(
+                    let mut record = record::after(
                         before,
                         place.placement,
                         ending.clone(),
@@ -81,7 +83,10 @@ impl World {
                         conversation.clone(),
                         now,
                     );
-                    if let (Some(reason), coordinate) = (&record.reason, &subject.repository.coordinate) {
+                    let coordinate = &subject.repository.coordinate;
+                    let tried = Tried { repository: Some(coordinate), server, state: state_of(&subject) };
+                    self.backoff().schedule(&mut record, before, &tried, now);
+                    if let Some(reason) = record.reason.as_ref().filter(|_| record.is_news(before)) {
                         tracing::warn!(repository = %coordinate, %server, status = record.status.as_str(), reason, "not in sync");
                     }
                     if record.status == MirrorStatus::InSync && seen.was_sent_something() {
@@ -130,8 +135,9 @@ impl World {
             None => Err(Ending::Waiting("waits its turn: other repositories are fetched first".to_owned())),
         };
         let waits = |url: &ServerUrl| {
-            let again = subject.record.mirrors.get(url).and_then(|record| record.retry_at);
-            course.trigger == Trigger::Timer && again.is_some_and(|at| at > now.as_secs())
+            let record = subject.record.mirrors.get(url);
+            course.trigger == Trigger::Timer
+                && record.is_some_and(|record| record.waits(state_of(subject), now))
         };
         let mut endings: BTreeMap<ServerUrl, MirrorEnd> = BTreeMap::new();
         let mut turn = Vec::new();
@@ -274,7 +280,7 @@ impl World {
         };
         let folder = self.folder(&subject.repository.coordinate, &subject.repository.folder);
         let opened = blocking(move || Repository::open_or_create(&folder)).await;
-        let repository = opened.map_err(|error| Ending::Failed(error.to_string()))?;
+        let repository = opened.map_err(|error| ours(&error))?;
         self.borrow(&subject.repository, &repository).await;
         let limit = self.config.limits.max_repo_bytes;
         if let Some(known) = &subject.record.too_large
@@ -310,7 +316,13 @@ impl World {
             subject.record.too_large = Some(known);
             return Ending::Blocked(reason);
         }
-        Ending::Failed(reason)
+        let failure = match error {
+            FetchError::DiskFull { .. } => Failure::Disk,
+            FetchError::Local(_) => Failure::Ours,
+            FetchError::NotServed { .. } if subject.record.distrusted.is_empty() => Failure::SourceGone,
+            FetchError::NotServed { .. } => Failure::SourceLies,
+        };
+        Ending::Hindered(failure, reason)
     }
 
     /// Takes what was fetched into the local copy and moves its refs. A pack that fails the check is thrown away,
@@ -326,7 +338,7 @@ impl World {
             let reason = error.to_string();
             tracing::warn!(repository = %subject.repository.coordinate, reason, "the local copy is not whole");
             let SupplyError::Spoiled { source_url, .. } = error else {
-                return Settled { git: Err(Ending::Failed(reason)), is_other_data };
+                return Settled { git: Err(Ending::Hindered(Failure::Ours, reason)), is_other_data };
             };
             subject.record.distrust(&source_url, &clean(&reason, REASON_MAX), now);
             let mut sources = self.sources(subject);
@@ -357,7 +369,7 @@ impl World {
             Ok::<_, GitError>((changes, held.uses_lfs(&refs).unwrap_or(false)))
         })
         .await;
-        let (changes, uses_lfs) = moved.map_err(|error| Ending::Failed(error.to_string()))?;
+        let (changes, uses_lfs) = moved.map_err(|error| ours(&error))?;
         subject.record.local = Some(state.event.id);
         if changes.rewritten > 0 {
             tracing::info!(repository = %subject.repository.coordinate, refs = changes.rewritten, "its history was rewritten; the old one is kept");
@@ -365,7 +377,7 @@ impl World {
             // At once: the next run finds the refs moved already, and people are to hear of it.
             let name = record_name(&subject.repository.coordinate);
             let written = self.records.write(&name, &subject.record).await;
-            written.map_err(|error| Ending::Failed(error.to_string()))?;
+            written.map_err(|error| ours(&error))?;
         }
         if uses_lfs {
             subject.notes.push("LFS objects not mirrored".to_owned());
@@ -420,6 +432,16 @@ struct Settled {
     git: Result<Supply, Ending>,
     /// Whether it is not what the servers were sent first.
     is_other_data: bool,
+}
+
+/// The maintainers' state that its mirrors are to have.
+fn state_of(subject: &Subject) -> Option<EventId> {
+    subject.repository.state.as_ref().map(|state| state.event.id)
+}
+
+/// How a mirror ends for which this machine is at fault.
+fn ours(error: &impl ToString) -> Ending {
+    Ending::Hindered(Failure::Ours, error.to_string())
 }
 
 /// What has to be here for `state`.

@@ -5,15 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use nostr::prelude::{Event, EventId, PublicKey, Timestamp};
-use sha2::{Digest, Sha256};
+use nostr::prelude::{Event, EventId, Timestamp};
 
 use super::{CycleError, copy::OwnCopies, servers::Server, threads::relays_of, world::World};
 use crate::{
-    model::{
-        announcement::Announcement, coordinate::Coordinate, placement::Placement, server::ServerUrl,
-        state::State,
-    },
+    model::{announcement::Announcement, coordinate::Coordinate, placement::Placement, server::ServerUrl},
     plan::{
         catalog::{Obstacle, Repository},
         converge::{Seen, Wanted},
@@ -21,6 +17,7 @@ use crate::{
         placement::{self, Grasp, Place},
         record::{Ending, RepositoryRecord},
         rest::{Known, Proofs},
+        wanted::{fingerprint, wanted},
     },
 };
 
@@ -202,61 +199,4 @@ pub(super) fn in_the_way(obstacle: &Obstacle) -> Ending {
         Obstacle::Limit(reason) => Ending::Blocked(reason.clone()),
         Obstacle::Signed(reason) => Ending::Failed(reason.clone()),
     }
-}
-
-/// What `server` is to have of `repository`; `copy` is the bot's announcement and state.
-fn wanted(
-    repository: &Repository,
-    state: &State,
-    server: &ServerUrl,
-    place: &Place,
-    copy: &[Event],
-    conversation: &[EventId],
-) -> Wanted {
-    let (governing, attached) = match place.placement {
-        Placement::Namespace => {
-            let order = repository.introduced_by(&repository.coordinate.owner);
-            let owners = order.iter().map(|(announcement, _)| announcement.id()).chain([state.event.id]);
-            (copy.iter().map(|event| event.id).collect(), owners.collect())
-        }
-        _ => listed_events(repository, &place.path.owner, &state.event),
-    };
-    Wanted {
-        repository: repository.coordinate.clone(),
-        server: server.clone(),
-        place: place.clone(),
-        state: governing.last().copied(),
-        governing,
-        refs: state.refs.clone(),
-        attached,
-        pull_requests: Vec::new(),
-        conversation: conversation.to_vec(),
-    }
-}
-
-/// What makes a server take a repository that one of its maintainers listed there: the lister's announcement,
-/// those through which it leads to the state's author, and the state. The other maintainers' announcements are
-/// attached.
-fn listed_events(repository: &Repository, lister: &PublicKey, state: &Event) -> (Vec<EventId>, Vec<EventId>) {
-    let order = repository.introduced_by(lister);
-    let mut needed = BTreeSet::from([0]);
-    let mut at = order.iter().position(|(announcement, _)| announcement.author() == state.pubkey);
-    while let Some(place) = at {
-        needed.insert(place);
-        at = order.get(place).and_then(|(_, host)| *host);
-    }
-    let ids = order.iter().map(|(announcement, _)| announcement.id()).enumerate();
-    let (first, attached): (Vec<_>, Vec<_>) = ids.partition(|(place, _)| needed.contains(place));
-    let id = |(_, id)| id;
-    (first.into_iter().map(id).chain([state.id]).collect(), attached.into_iter().map(id).collect())
-}
-
-/// A short name for a set of events.
-pub(super) fn fingerprint(ids: &[EventId]) -> String {
-    let sorted: BTreeSet<&EventId> = ids.iter().collect();
-    let mut hasher = Sha256::new();
-    for id in sorted {
-        hasher.update(id.as_bytes());
-    }
-    hasher.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }

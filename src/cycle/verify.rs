@@ -62,7 +62,8 @@ impl World {
     /// Notes which servers serve the state and list other refs all the same: they have lost git data.
     pub(super) async fn compare_refs(&self, subject: &mut Subject) {
         let served = subject.wanted.iter().filter(|(server, wanted)| {
-            subject.seen.get(*server).is_some_and(|seen| wanted.is_proved_by(seen))
+            let seen = subject.seen.get(*server);
+            seen.is_some_and(|seen| wanted.state.is_some_and(|state| seen.served.contains(&state)))
         });
         let looks = served.map(|(server, wanted)| async move {
             match self.listed(wanted).await {

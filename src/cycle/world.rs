@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     git::wire::{self, GitHttp},
     model::coordinate::{Coordinate, npub},
-    plan::{catalog, settings::Settings},
+    plan::{catalog, retry::Backoff, settings::Settings},
     relay::{self, Relays},
     store::{Store, records::Records},
     transfer::{self, Transfer, guard::Guard},
@@ -152,6 +152,12 @@ impl World {
 
     pub(super) fn bot(&self) -> PublicKey {
         self.keys.public_key()
+    }
+
+    /// How long failed mirrors wait.
+    pub(super) fn backoff(&self) -> Backoff {
+        let limits = &self.config.limits;
+        Backoff { first_secs: limits.retry_first.as_secs(), max_secs: limits.retry_max.as_secs() }
     }
 
     /// The folder of a repository's local copy.

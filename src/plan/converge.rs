@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nostr::prelude::{EventId, Timestamp};
+use nostr::prelude::EventId;
 
 use super::{conversation::PullRequest, placement::Place};
 use crate::model::{coordinate::Coordinate, placement::Placement, refs::Refs, server::ServerUrl};
@@ -26,8 +26,8 @@ pub struct Wanted {
     pub state: Option<EventId>,
     /// Heads and tags, exactly.
     pub refs: Refs,
-    /// In the bot's namespace: the maintainers' own announcements, the owner's first, and state, which the
-    /// server takes once it has the bot's. Elsewhere: the other maintainers' announcements.
+    /// In the bot's namespace, under the owner's own identifier: the maintainers' own announcements, the owner's
+    /// first, and state, which the server takes once it has the bot's. Elsewhere: the other maintainers' announcements.
     pub attached: Vec<EventId>,
     /// Pull requests whose commits are here and can be pushed.
     pub pull_requests: Vec<PullRequest>,
@@ -57,8 +57,8 @@ pub struct Seen {
     pub answers: BTreeMap<EventId, Answer>,
     /// Refused earlier, with the server's words; not tried again.
     pub refused: BTreeMap<EventId, String>,
-    /// Whether the server was seen to list other heads and tags than the state's, although it serves the state: it
-    /// lost git data.
+    /// Whether the server, although it serves the state, was seen to list other heads and tags than the state's (it
+    /// lost git data), or has yet to show what it lists.
     pub refs_differ: bool,
     /// Whether the heads and tags were pushed (or found to be right already) during this run.
     pub pushed: bool,
@@ -126,7 +126,7 @@ impl Wanted {
     #[must_use]
     pub fn takes_conversation(&self, seen: &Seen) -> bool {
         let in_namespace = self.place.placement == Placement::Namespace;
-        !(in_namespace && self.attached.first().is_some_and(|owners| seen.refusal(owners).is_some()))
+        !(in_namespace && self.attached.first().is_none_or(|owners| seen.refusal(owners).is_some()))
     }
 
     /// Attached events a server refused are its own business; the governing ones are not.
@@ -161,7 +161,9 @@ pub fn next_step(wanted: &Wanted, seen: &Seen) -> Step {
     if !due.is_empty() {
         return Step::Send(due);
     }
-    if seen.refs_differ && wanted.place.takes_pushes {
+    // Of a state that is not served yet the push or a look tells in any case.
+    let is_served = wanted.state.is_some_and(|state| seen.served.contains(&state));
+    if seen.refs_differ && is_served && wanted.place.takes_pushes {
         if seen.pushed {
             let reason = "pushed, but the server still lists other refs than the signed ones";
             return Step::Settled(Outcome::Pending(reason.to_owned()));
@@ -232,15 +234,6 @@ fn conversation_step(wanted: &Wanted, seen: &Seen) -> Step {
     }
     let unsent: Vec<EventId> = wanted.conversation.iter().copied().filter(due).collect();
     if unsent.is_empty() { Step::Settled(Outcome::InSync) } else { Step::Send(unsent) }
-}
-
-/// When a mirror that failed is tried again: 30 s doubled with every failure, an hour at most.
-#[must_use]
-pub fn retry_at(now: Timestamp, failures: u32) -> Timestamp {
-    const FIRST_SECS: u64 = 30;
-    const CAP_SECS: u64 = 3_600;
-    let wait = FIRST_SECS.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(CAP_SECS);
-    Timestamp::from_secs(now.as_secs() + wait)
 }
 
 #[cfg(test)]

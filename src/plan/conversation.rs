@@ -112,13 +112,13 @@ impl<'a> Threads<'a> {
             }
             // Deletion requests go last: what they delete must not be sent after them.
             next.sort_by_key(|event| (event.kind == Kind::EventDeletion, event.created_at, event.id));
+            conversation.thread.extend(next.iter().map(|event| (event.id, event.created_at)));
+            // What answers an event that stays here would be refused for want of it.
+            let (home, next): (Vec<&Event>, Vec<&Event>) =
+                next.into_iter().partition(|event| event.is_protected() || event.is_expired_at(now));
+            conversation.kept_home += home.len();
             level = next.iter().map(|event| event.id.to_hex()).collect();
             for event in next {
-                conversation.thread.push((event.id, event.created_at));
-                if event.is_protected() || event.is_expired_at(now) {
-                    conversation.kept_home += 1;
-                    continue;
-                }
                 if conversation.events.len() >= max_events {
                     conversation.truncated = true;
                     return conversation;
@@ -199,7 +199,9 @@ mod tests {
         let expired = event(&keys, 1621, 2, &[&["a", &a], &["expiration", "50"]]);
         let state = event(&keys, 30618, 3, &[&["a", &a], &["d", "d"]]);
         let wrap = event(&keys, 1059, 4, &[&["a", &a]]);
-        let events = [protected, expired, state, wrap];
+        // A reply to what stays here would be refused by every server, in every cycle.
+        let reply = event(&keys, 1111, 5, &[&["E", &protected.id.to_hex()], &["e", &protected.id.to_hex()]]);
+        let events = [protected, expired, state, wrap, reply];
         let found = gather(&[root], &events, &BTreeSet::new(), Timestamp::from_secs(100), 100);
         assert!(found.events.is_empty());
         assert_eq!(found.kept_home, 2);

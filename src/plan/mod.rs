@@ -1,10 +1,11 @@
 //! What is wanted, and the next step towards it. Pure: (events, what was last read, now) → decisions.
 //!
 //! [`catalog`] says what is to be mirrored and [`authority`] whose word counts; [`namespace`] says what the bot
-//! itself announces; [`conversation`] which events belong to a repository; [`placement`] where each mirror goes;
-//! [`converge`] is the next step for one mirror, [`hold`] which states wait for people to decide; [`kinship`] says who
-//! may share objects. [`identity`] is who the bot says it is, [`settings`] what it was told to do, [`journal`] what became
-//! of each question put to it, [`progress`] how far a running cycle is.
+//! itself announces; [`conversation`] which events belong to a repository; [`placement`] where each mirror goes and
+//! [`wanted`] what it is to hold; [`converge`] is the next step for one mirror, [`retry`] when a failed one is tried
+//! again, [`hold`] which states wait for people to decide; [`kinship`] says who may share objects. [`identity`] is who
+//! the bot says it is, [`settings`] what it was told to do, [`journal`] what became of each question put to it,
+//! [`progress`] how far a running cycle is.
 
 pub mod authority;
 pub mod catalog;
@@ -20,8 +21,10 @@ pub mod placement;
 pub mod progress;
 pub mod record;
 pub mod rest;
+pub mod retry;
 pub mod settings;
 #[cfg(test)]
 mod simulated;
 #[cfg(test)]
 mod testing;
+pub mod wanted;

@@ -7,8 +7,9 @@ use nostr::prelude::{EventId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    converge::{Answer, Outcome, Seen, retry_at},
+    converge::{Answer, Outcome, Seen, Wanted},
     hold::Held,
+    retry::{Backoff, Failure},
 };
 use crate::model::{placement::Placement, server::ServerUrl, status::MirrorStatus};
 
@@ -91,6 +92,7 @@ impl RepositoryRecord {
         for mirror in self.mirrors.values_mut() {
             mirror.refused.clear();
             mirror.retry_at = None;
+            mirror.failures = 0;
         }
         self.doubt();
     }
@@ -163,12 +165,35 @@ pub struct MirrorRecord {
     /// Failures in a row.
     #[serde(default)]
     pub failures: u32,
+    /// Whose doing it is that it is not in sync.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// The maintainers' state that it was last brought, or was to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<EventId>,
+    /// The governing state that the server serves although its refs were seen to be others: it is no proof there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refs_differ: Option<EventId>,
     /// Events the server refused for good, with its words; not sent again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<EventId, String>,
     /// The conversation the server was last seen to hold in full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation: Option<HeldConversation>,
+}
+
+/// Whether a server that serves the wanted state has yet to show its refs: they were others when they were last looked
+/// at, or it is the first time that an owner's own path is looked for there.
+///
+/// A server that has an owner's state already, by way of a copy, takes the announcement by which the owner lists it at
+/// last, and leaves the owner's path empty.
+#[must_use]
+pub fn doubts(record: Option<&MirrorRecord>, wanted: &Wanted) -> bool {
+    let placement = wanted.place.placement;
+    // A record alone says little: it may be of a server that was down.
+    let is_new = record.is_none_or(|record| record.read_back_at.is_none() || record.placement != placement);
+    is_new && placement == Placement::Listed && wanted.place.takes_pushes
+        || record.is_some_and(|record| record.refs_differ.is_some() && record.refs_differ == wanted.state)
 }
 
 /// A conversation that a server was seen to hold, what it refuses for good aside.
@@ -197,8 +222,10 @@ impl HeldConversation {
 pub enum Ending {
     /// The walk to the end.
     Settled(Outcome),
-    /// Something went wrong on the way.
+    /// The server did not do as it should.
     Failed(String),
+    /// Something else stood in the way.
+    Hindered(Failure, String),
     /// The server could not be reached.
     Unreachable(String),
     /// The operator's own policy or limits keep it away.
@@ -207,8 +234,20 @@ pub enum Ending {
     Waiting(String),
 }
 
+/// Whose doing an end is that is no success; the operator's own rules are nobody's failure.
+fn failure_of(ending: &Ending) -> Option<Failure> {
+    match ending {
+        Ending::Settled(Outcome::InSync) | Ending::Blocked(_) | Ending::Waiting(_) => None,
+        Ending::Settled(Outcome::Refused(_)) => Some(Failure::ServerRefused),
+        Ending::Settled(Outcome::Pending(_)) | Ending::Failed(_) => Some(Failure::ServerFails),
+        Ending::Hindered(failure, _) => Some(*failure),
+        Ending::Unreachable(_) => Some(Failure::ServerDown),
+    }
+}
+
 /// The record after a run: `seen` is what was read and answered, `governing` the events without which there is
-/// no mirror, `conversation` what the server is known to hold of it in full.
+/// no mirror, `conversation` what the server is known to hold of it in full. When it is tried again is for
+/// [`Backoff::schedule`] to say; here it is the latest by the usual waits.
 #[must_use]
 pub fn after(
     before: Option<&MirrorRecord>,
@@ -219,8 +258,11 @@ pub fn after(
     conversation: Option<HeldConversation>,
     now: Timestamp,
 ) -> MirrorRecord {
+    let failure = failure_of(&ending);
+    let lacks_another = is_refused_for_want(seen, governing);
     let waits = matches!(ending, Ending::Waiting(_));
     let (status, reason) = match ending {
+        Ending::Settled(Outcome::Refused(reason)) if lacks_another => (MirrorStatus::Failing, Some(reason)),
         Ending::Settled(Outcome::InSync) => (MirrorStatus::InSync, None),
         Ending::Settled(Outcome::Pending(reason)) => (MirrorStatus::Pending, Some(reason)),
         Ending::Waiting(reason) => (MirrorStatus::Pending, Some(reason)),
@@ -229,9 +271,10 @@ pub fn after(
         }
         Ending::Settled(Outcome::Refused(reason)) => (MirrorStatus::Failing, Some(reason)),
         Ending::Blocked(reason) => (MirrorStatus::Blocked, Some(reason)),
-        Ending::Failed(reason) => (MirrorStatus::Failing, Some(reason)),
+        Ending::Failed(reason) | Ending::Hindered(_, reason) => (MirrorStatus::Failing, Some(reason)),
         Ending::Unreachable(reason) => (MirrorStatus::Unreachable, Some(reason)),
     };
+    let failure = if lacks_another { Some(Failure::ServerFails) } else { failure };
     let reason = reason.map(|reason| clean(&reason, REASON_MAX));
     let failures = match status {
         _ if waits => 0,
@@ -242,24 +285,52 @@ pub fn after(
     };
     let since = before.filter(|record| record.status == status).map_or(now.as_secs(), |record| record.since);
     let mut refused = before.map(|record| record.refused.clone()).unwrap_or_default();
+    // What makes the repository now may have been an extra where it was refused for want of something.
+    let needed = |id: &EventId| governing.iter().skip(1).any(|one| one == id);
+    refused.retain(|id, reason| !(needed(id) && is_for_want(reason)));
+    let mut conversation = conversation.or_else(|| {
+        before.and_then(|record| record.conversation.clone()).filter(|_| status != MirrorStatus::InSync)
+    });
+    // An event is also "restricted" while another one is missing, such as what it answers. So it is not sent again
+    // until the server has taken something that it lacked.
+    let took_something = seen.answers.values().any(|answer| !matches!(answer, Answer::Refused(_)));
+    if took_something || seen.pushed {
+        let known = refused.len();
+        refused.retain(|id, reason| governing.first() == Some(id) || !is_for_want(reason));
+        conversation = conversation.filter(|_| refused.len() == known);
+    }
     for (id, answer) in &seen.answers {
         match answer {
-            // A reply is also "restricted" while what it answers is missing, so only the events that make the
-            // repository are given up for that.
+            // Another announcement than the server has may be needed: both are sent again.
             Answer::Refused(reason)
-                if is_for_good(reason) || is_restricted(reason) && governing.contains(id) =>
+                if governing.iter().skip(1).any(|one| one == id) && is_for_want(reason) =>
             {
+                refused.remove(id);
+            }
+            Answer::Refused(reason) if is_for_good(reason) || is_for_want(reason) => {
                 refused.insert(*id, reason.clone());
+                // Sent together with what it lacked, perhaps: then it is taken next time.
+                if took_something && is_for_want(reason) && !governing.contains(id) {
+                    conversation = None;
+                }
             }
             _ => {
                 refused.remove(id);
             }
         }
     }
+    // What was read back may be doubted; what was not looked at is as it was.
+    let looked = seen.fresh || seen.was_sent_something();
+    let refs_differ = if looked {
+        governing.last().copied().filter(|_| seen.refs_differ)
+    } else {
+        before.and_then(|record| record.refs_differ)
+    };
     let in_sync = status == MirrorStatus::InSync;
     MirrorRecord {
         status,
-        placement,
+        // Where it was not looked at, it still has to show its refs.
+        placement: before.filter(|_| !looked).map_or(placement, |record| record.placement),
         reason,
         since,
         read_back_at: if in_sync {
@@ -267,27 +338,47 @@ pub fn after(
         } else {
             before.and_then(|record| record.read_back_at)
         },
-        retry_at: (failures > 0).then(|| retry_at(now, failures).as_secs()),
+        retry_at: (failures > 0).then(|| Backoff::default().latest(failures, now)),
         failures,
+        failure,
+        state: before.and_then(|record| record.state),
         refused,
-        conversation: conversation
-            .or_else(|| before.and_then(|record| record.conversation.clone()).filter(|_| !in_sync)),
+        refs_differ,
+        conversation,
     }
 }
 
 /// Whether a relay's refusal will be the same tomorrow (NIP-01 machine-readable prefixes).
 #[must_use]
 pub fn is_for_good(reason: &str) -> bool {
-    ["blocked:", "invalid:", "pow:"].iter().any(|prefix| reason.starts_with(prefix))
+    ["blocked:", "invalid:", "pow:"].iter().any(|prefix| reason.starts_with(prefix)) && !is_for_want(reason)
 }
 
 fn is_restricted(reason: &str) -> bool {
     reason.starts_with("restricted:")
 }
 
+/// Whether an event may be refused for want of another one: a state without its announcement, a reply without what
+/// it answers.
+fn is_for_want(reason: &str) -> bool {
+    is_restricted(reason) || reason.contains("no announcement exists")
+}
+
+/// Whether a server that took the first of the events that make a repository refused another for want of it: it was
+/// wiped in between, or what it kept back was purged.
+fn is_refused_for_want(seen: &Seen, governing: &[EventId]) -> bool {
+    governing
+        .iter()
+        .skip(1)
+        .any(|id| matches!(seen.answers.get(id), Some(Answer::Refused(why)) if is_for_want(why)))
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+    use crate::{model::coordinate::Coordinate, plan::placement::Place};
 
     #[test]
     fn whose_turn_did_not_come_is_tried_as_soon_as_it_does() {
@@ -311,5 +402,73 @@ mod tests {
         let record = after(None, Placement::Listed, ending, &Seen::default(), &[], None, now);
         let reason = record.reason.unwrap_or_default();
         assert!(reason.starts_with("source source") && reason.chars().count() <= REASON_MAX, "{reason}");
+    }
+
+    const NOW: Timestamp = Timestamp::from_secs(1_790_000_000);
+
+    fn id(n: u8) -> EventId {
+        EventId::from_byte_array([n; 32])
+    }
+
+    fn refused(n: u8, words: &str) -> Seen {
+        Seen { fresh: true, answers: [(id(n), Answer::Refused(words.to_owned()))].into(), ..Seen::default() }
+    }
+
+    fn ended(before: Option<&MirrorRecord>, seen: &Seen, ending: Ending) -> MirrorRecord {
+        after(before, Placement::Listed, ending, seen, &[id(1), id(2)], None, NOW)
+    }
+
+    #[test]
+    fn a_state_refused_for_want_of_its_announcement_is_sent_again() {
+        let words = "invalid: no announcement exists for this repository";
+        let no = |words: &str| Ending::Settled(Outcome::Refused(words.to_owned()));
+        // Wiped between the two.
+        let record = ended(None, &refused(2, words), no(words));
+        assert_eq!((record.status, record.failures), (MirrorStatus::Failing, 1));
+        assert!(record.refused.is_empty());
+        let blocked = ended(None, &refused(1, "restricted: not you"), no("restricted: not you"));
+        assert_eq!(blocked.status, MirrorStatus::Refused);
+        assert!(blocked.refused.contains_key(&id(1)));
+    }
+
+    #[test]
+    fn what_was_restricted_is_sent_again_once_the_server_has_taken_something() {
+        let in_sync = || Ending::Settled(Outcome::InSync);
+        let first = ended(None, &refused(9, "restricted: must reference an accepted event"), in_sync());
+        assert!(first.refused.contains_key(&id(9)));
+        let idle = ended(Some(&first), &Seen { fresh: true, ..Seen::default() }, in_sync());
+        assert!(idle.refused.contains_key(&id(9)));
+        let taken = Seen { fresh: true, answers: [(id(8), Answer::Taken)].into(), ..Seen::default() };
+        assert!(ended(Some(&idle), &taken, in_sync()).refused.is_empty());
+        let for_good = ended(None, &refused(9, "blocked: no"), in_sync());
+        assert!(ended(Some(&for_good), &taken, in_sync()).refused.contains_key(&id(9)));
+    }
+
+    #[test]
+    fn an_owners_own_path_has_to_show_its_refs_once() {
+        let owner = Coordinate::new(nostr::prelude::Keys::generate().public_key(), "d");
+        let mut wanted = Wanted {
+            repository: owner.clone(),
+            server: "wss://server.example".parse().unwrap(),
+            place: Place { placement: Placement::Listed, path: owner, takes_pushes: true },
+            governing: vec![id(1), id(2)],
+            state: Some(id(2)),
+            refs: BTreeMap::new(),
+            attached: Vec::new(),
+            pull_requests: Vec::new(),
+            conversation: Vec::new(),
+        };
+        assert!(doubts(None, &wanted));
+        let differs = Seen { fresh: true, refs_differ: true, ..Seen::default() };
+        let mut record = ended(None, &differs, Ending::Failed("no".to_owned()));
+        assert!(doubts(Some(&record), &wanted), "also in the next run");
+        // Not looked at: still to be shown.
+        record = ended(Some(&record), &Seen::default(), Ending::Unreachable("down".to_owned()));
+        assert!(doubts(Some(&record), &wanted));
+        record =
+            ended(Some(&record), &Seen { fresh: true, ..Seen::default() }, Ending::Settled(Outcome::InSync));
+        assert!(!doubts(Some(&record), &wanted));
+        wanted.place.placement = Placement::Namespace;
+        assert!(!doubts(None, &wanted), "the bot announces its copies where it brings them");
     }
 }

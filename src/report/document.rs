@@ -339,6 +339,9 @@ mod tests {
             read_back_at: None,
             retry_at: None,
             failures: 0,
+            failure: None,
+            state: None,
+            refs_differ: None,
             refused: BTreeMap::new(),
             conversation: None,
         }

@@ -21,6 +21,7 @@ use crate::{
         converge::{Answer, LOOKS, Outcome, Seen, Step, Wanted, next_step},
         conversation::PullRequest,
         record::Ending,
+        retry::Failure,
     },
     relay::RelayError,
 };
@@ -74,6 +75,8 @@ pub struct Done {
 enum Stopped {
     Unreachable(String),
     Failed(String),
+    /// The server wants to be left alone for a while.
+    RateLimited(String),
     /// The server said no to a push, or to a part of it.
     Refused(String),
     /// The server may have carried out a push, and may not.
@@ -89,6 +92,7 @@ impl From<WireError> for Stopped {
         match error {
             WireError::Refused { .. } => Self::Refused(error.to_string()),
             WireError::Unreachable { .. } => Self::Unreachable(error.to_string()),
+            WireError::Status { status: 429, .. } => Self::RateLimited(error.to_string()),
             WireError::Unanswered { .. } => Self::Unanswered(error.to_string()),
             _ => Self::Failed(error.to_string()),
         }
@@ -103,10 +107,10 @@ impl From<SupplyError> for Stopped {
 
 impl From<RelayError> for Stopped {
     fn from(error: RelayError) -> Self {
-        if error.is_unreachable() {
-            Self::Unreachable(error.to_string())
-        } else {
-            Self::Failed(error.to_string())
+        match error {
+            RelayError::Unreachable { .. } => Self::Unreachable(error.to_string()),
+            RelayError::RateLimited { .. } => Self::RateLimited(error.to_string()),
+            _ => Self::Failed(error.to_string()),
         }
     }
 }
@@ -162,6 +166,7 @@ impl Run<'_> {
             match result {
                 Ok(()) => {}
                 Err(Stopped::Unreachable(reason)) => return Ending::Unreachable(reason),
+                Err(Stopped::RateLimited(reason)) => return Ending::Hindered(Failure::RateLimited, reason),
                 Err(Stopped::Failed(reason) | Stopped::Refused(reason) | Stopped::Unanswered(reason)) => {
                     return Ending::Failed(reason);
                 }
@@ -248,17 +253,19 @@ impl Run<'_> {
 
     /// Makes the server's heads and tags exactly the state's.
     async fn push(&mut self) -> Result<(), Stopped> {
-        let supply = self.supply()?;
         let url = self.url();
         for again in [true, false] {
             let advertised = self.transfer.git.receive_pack_refs(&url).await?;
             let commands = commands_to(&advertised.refs, &self.job.wanted.refs);
+            if commands.is_empty() && self.job.seen.refs_differ {
+                // It only had to show them.
+                break;
+            }
+            let supply = self.supply()?;
             if commands.is_empty() {
                 // An earlier push broke off, or met another one, after it had moved the refs: the server has the git
                 // data and does not know it.
-                if !self.job.seen.refs_differ {
-                    self.have_state_applied(&supply, &url).await?;
-                }
+                self.have_state_applied(&supply, &url).await?;
                 break;
             }
             match self.push_pack(&supply, &advertised, &commands).await {

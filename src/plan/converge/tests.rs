@@ -8,7 +8,7 @@ use nostr::prelude::{EventId, Keys};
 use proptest::prelude::*;
 
 use super::super::{
-    converge::{Answer, LOOKS, Outcome, Seen, Step, Wanted, next_step, retry_at},
+    converge::{Answer, LOOKS, Outcome, Seen, Step, Wanted, next_step},
     conversation::PullRequest,
     placement::Place,
     simulated::{Faults, Server, walk},
@@ -122,14 +122,6 @@ fn an_archive_gets_events_and_no_push() {
     assert!(matches!(outcome, Outcome::Pending(_)));
     assert_eq!(server.pushes, 0);
     assert_eq!(server.sent, [id(1), id(2)]);
-}
-
-#[test]
-fn retries_back_off_to_an_hour() {
-    let waits: Vec<u64> = [1, 2, 3, 7, 8, 50]
-        .map(|failures| retry_at(nostr::prelude::Timestamp::from_secs(1000), failures).as_secs() - 1000)
-        .into();
-    assert_eq!(waits, [30, 60, 120, 1920, 3600, 3600]);
 }
 
 prop_compose! {

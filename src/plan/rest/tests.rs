@@ -29,6 +29,9 @@ fn at_rest() -> (Known, ServerUrl, Holdings, EventId) {
         read_back_at: Some(NOW - 1_000),
         retry_at: None,
         failures: 0,
+        failure: None,
+        state: None,
+        refs_differ: None,
         refused: BTreeMap::new(),
         conversation: Some(HeldConversation { fingerprint: "f".to_owned(), seen_at: NOW - 1_000 }),
     };

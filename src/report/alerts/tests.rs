@@ -29,6 +29,9 @@ fn mirror(status: MirrorStatus) -> MirrorRecord {
         read_back_at: Some(NOW),
         retry_at: None,
         failures: 1,
+        failure: None,
+        state: None,
+        refs_differ: None,
         refused: BTreeMap::new(),
         conversation: None,
     }

@@ -31,6 +31,9 @@ fn mirror(status: MirrorStatus, reason: &str) -> MirrorRecord {
         read_back_at: Some(NOW - 130),
         retry_at: (status == MirrorStatus::Failing).then_some(NOW + 300),
         failures: 0,
+        failure: None,
+        state: None,
+        refs_differ: None,
         refused: BTreeMap::new(),
         conversation: None,
     }

@@ -1,0 +1,588 @@
+//! A cycle of the bot, as `src/cycle` runs it: the decisions are the program's own, the hands are these.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use grasp_mirror::{
+    model::{
+        announcement::Announcement,
+        coordinate::Coordinate,
+        placement::Placement,
+        policy::{Policy, Reach},
+        replace::dated_after,
+        server::ServerUrl,
+        state::State,
+        status::MirrorStatus,
+    },
+    plan::{
+        catalog::{self, Limits, Obstacle, Repository},
+        converge::{Answer, Outcome, Seen, Wanted},
+        conversation::{self, PullRequest},
+        namespace,
+        placement::{self, Grasp, Place},
+        record::{self, Ending, HeldConversation, RepositoryRecord},
+        retry::{Backoff, Failure, Tried},
+        wanted::{fingerprint, wanted},
+    },
+};
+use nostr::{
+    event::{Event, EventId, Kind},
+    key::PublicKey,
+};
+
+use crate::{
+    check,
+    disk::Disk,
+    people::{key, sign},
+    walk::Walk,
+    world::{Crash, Home, World, tell},
+};
+
+const LIMITS: Limits = Limits { max_refs: 100, max_repos_per_author: 10 };
+const MAX_EVENTS: usize = 100;
+
+/// The bot's key.
+#[must_use]
+pub fn bot() -> PublicKey {
+    key(0)
+}
+
+/// One repository in one cycle.
+pub(crate) struct Subject {
+    pub(crate) repository: Repository,
+    pub(crate) state: Option<State>,
+    pub(crate) places: BTreeMap<ServerUrl, Place>,
+    pub(crate) wanted: BTreeMap<ServerUrl, Wanted>,
+    pub(crate) seen: BTreeMap<ServerUrl, Seen>,
+    pub(crate) events: BTreeMap<EventId, Event>,
+    pub(crate) conversation: Vec<EventId>,
+    pub(crate) requests: Vec<PullRequest>,
+    pub(crate) fingerprint: String,
+    pub(crate) record: RepositoryRecord,
+}
+
+type End = (Ending, Seen, Option<HeldConversation>);
+
+/// The bot while it lives: what it knows beside its disk.
+pub struct Bot<'a> {
+    /// Around it.
+    pub world: &'a mut World,
+    /// What survives it.
+    pub disk: &'a mut Disk,
+    /// The operator's rules.
+    pub policy: &'a Policy,
+    /// How far to spread.
+    pub reach: Reach,
+}
+
+impl Bot<'_> {
+    /// One cycle. `patient` says that failing mirrors wait for their next try, `afresh` that nothing is believed.
+    ///
+    /// # Errors
+    ///
+    /// [`Crash`].
+    pub fn cycle(&mut self, patient: bool, afresh: bool) -> Result<(), Crash> {
+        if self.disk.paused {
+            return Ok(());
+        }
+        self.world.totals.cycles += 1;
+        self.world.ledger.sent.clear();
+        self.world.ledger.pushed.clear();
+        self.world.ledger.said_to_serve.clear();
+        if afresh {
+            self.world.ledger.refused.clear();
+            self.world.ledger.failed.clear();
+        }
+        tell!(self.world, "cycle, patient: {patient}, afresh: {afresh}");
+        let servers = self.look()?;
+        let events: Vec<Event> = self.disk.events.values().cloned().collect();
+        let catalog = catalog::build(&events, &self.disk.watched, &bot(), LIMITS);
+        let own: Vec<Event> = events.iter().filter(|event| event.pubkey == bot()).cloned().collect();
+        let announced: Vec<Announcement> = own.iter().cloned().filter_map(Announcement::read).collect();
+        let copies = namespace::identifiers(&catalog.repositories, &announced);
+        let mut subjects = Vec::new();
+        for repository in catalog.repositories {
+            let copy = copies.get(&repository.coordinate).cloned().unwrap_or_default();
+            subjects.push(self.subject(repository, &copy, &servers, &events, &own, afresh)?);
+        }
+        let mut down = BTreeSet::new();
+        for url in servers.iter().filter(|(_, grasp)| grasp.is_some()).map(|(url, _)| url) {
+            self.world.step()?;
+            let at = self.world.host(url);
+            let ids: Vec<EventId> = subjects
+                .iter()
+                .filter_map(|subject| subject.wanted.get(url))
+                .flat_map(|wanted| wanted.proofs().copied())
+                .collect();
+            match self.world.serves(at, &ids) {
+                Ok(served) => {
+                    for subject in &mut subjects {
+                        subject.note_served(url, &served, self.world.now);
+                    }
+                }
+                Err(_) => {
+                    down.insert(url.clone());
+                }
+            }
+        }
+        for subject in subjects {
+            self.mirror(subject, patient, afresh)?;
+        }
+        Ok(())
+    }
+
+    /// Asks servers who they are, and everybody for events. A server that does not answer has no [`Grasp`] here.
+    fn look(&mut self) -> Result<BTreeMap<ServerUrl, Option<Grasp>>, Crash> {
+        let mut servers = BTreeMap::new();
+        for at in 0..self.world.hosts.len() {
+            let url = self.world.hosts[at].grasp.url.clone();
+            if self.policy.admits_server(&url).is_err() {
+                continue;
+            }
+            self.world.step()?;
+            let up = self.world.ask(at).is_ok();
+            if up {
+                self.disk.met.insert(at);
+            }
+            servers.insert(url, up.then_some(Grasp::Full));
+        }
+        for at in 0..self.world.relays.len() {
+            self.world.step()?;
+            let (events, _) = self.world.read_relay(at);
+            self.save(&events);
+        }
+        for at in 0..self.world.hosts.len() {
+            if servers.get(&self.world.hosts[at].grasp.url) == Some(&Some(Grasp::Full)) {
+                self.world.step()?;
+                let events = self.world.read(at).unwrap_or_default();
+                self.save(&events);
+            }
+        }
+        Ok(servers)
+    }
+
+    fn save(&mut self, events: &[Event]) {
+        for event in events {
+            self.disk.save(event);
+        }
+    }
+
+    fn subject(
+        &mut self,
+        repository: Repository,
+        copy: &str,
+        servers: &BTreeMap<ServerUrl, Option<Grasp>>,
+        events: &[Event],
+        own: &[Event],
+        afresh: bool,
+    ) -> Result<Subject, Crash> {
+        let usable: BTreeMap<ServerUrl, Grasp> = servers
+            .iter()
+            .map(|(url, grasp)| {
+                let met = self.disk.met.contains(&self.world.host(url));
+                let remembered = if met { Grasp::Full } else { Grasp::Unknown };
+                (url.clone(), grasp.clone().unwrap_or(remembered))
+            })
+            .collect();
+        let places = placement::places(&repository, &usable, self.reach, &bot(), copy);
+        let mut record = self.disk.record(&repository.coordinate);
+        if afresh {
+            record.look_anew();
+        }
+        let state =
+            repository.state.clone().filter(|state| !state.refs.is_empty() && repository.obstacle.is_none());
+        let mut subject = Subject {
+            repository,
+            state,
+            places,
+            wanted: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            events: BTreeMap::new(),
+            conversation: Vec::new(),
+            requests: Vec::new(),
+            fingerprint: String::new(),
+            record,
+        };
+        let Some(state) = subject.state.clone() else { return Ok(subject) };
+        let announced = placement::announced_servers(&subject.places, &usable);
+        let mut copies = Vec::new();
+        if !announced.is_empty() {
+            let announcement = namespace::announcement(&subject.repository, &bot(), copy, &announced);
+            for draft in announcement.into_iter().chain([namespace::state(&state, copy)]) {
+                let existing =
+                    own.iter().find(|e| e.kind == draft.kind && e.tags.identifier().as_deref() == Some(copy));
+                let event = match (draft.unless_said(existing), existing) {
+                    (None, Some(existing)) => existing.clone(),
+                    (Some(draft), _) => {
+                        let event = sign(bot(), draft);
+                        self.world.step()?;
+                        self.disk.save(&event);
+                        event
+                    }
+                    (None, None) => continue,
+                };
+                copies.push(event);
+            }
+        }
+        let now = self.world.time();
+        let talk = conversation::gather(
+            &subject.repository.coordinates(),
+            events,
+            &subject.record.lost_now(now),
+            now,
+            MAX_EVENTS,
+        );
+        let mut known: BTreeMap<EventId, Event> =
+            copies.iter().map(|event| (event.id, event.clone())).collect();
+        for announcement in &subject.repository.announcements {
+            known.insert(announcement.id(), announcement.event.clone());
+        }
+        known.insert(state.event.id, state.event.clone());
+        subject.wanted = subject
+            .places
+            .iter()
+            .map(|(server, place)| {
+                let wanted = wanted(&subject.repository, &state, server, place, &copies, &talk.events);
+                (server.clone(), wanted)
+            })
+            .collect();
+        let talked = events.iter().filter(|event| talk.events.contains(&event.id));
+        known.extend(talked.map(|event| (event.id, event.clone())));
+        subject.fingerprint = fingerprint(&talk.events);
+        subject.requests = talk.pull_requests;
+        subject.conversation = talk.events;
+        subject.events = known;
+        Ok(subject)
+    }
+
+    /// Walks all mirrors of one repository and remembers how they ended.
+    fn mirror(&mut self, mut subject: Subject, patient: bool, afresh: bool) -> Result<(), Crash> {
+        let coordinate = subject.repository.coordinate.clone();
+        let endings: BTreeMap<ServerUrl, End> = match &subject.repository.obstacle {
+            Some(obstacle) => {
+                let ending = match obstacle {
+                    Obstacle::Limit(reason) => Ending::Blocked(reason.clone()),
+                    Obstacle::Signed(reason) => Ending::Failed(reason.clone()),
+                };
+                subject
+                    .places
+                    .keys()
+                    .map(|url| (url.clone(), (ending.clone(), Seen::default(), None)))
+                    .collect()
+            }
+            None if subject.wanted.is_empty() => {
+                // A repository that was emptied is forgotten, with what servers refused of it.
+                self.world.ledger.refused.clear();
+                self.world.ledger.failed.clear();
+                BTreeMap::new()
+            }
+            None => self.walk_mirrors(&mut subject, patient, afresh)?,
+        };
+        let now = self.world.time();
+        let state = subject.repository.state.as_ref().map(|state| state.event.id);
+        let (mut mirrors, mut refused) = (BTreeMap::new(), Vec::new());
+        let mut failed = self.world.ledger.failed.clone();
+        for (server, place) in &subject.places {
+            let before = subject.record.mirrors.get(server);
+            let governing =
+                subject.wanted.get(server).map(|wanted| wanted.governing.as_slice()).unwrap_or_default();
+            match endings.get(server) {
+                Some((ending, seen, held)) => {
+                    let mut record = record::after(
+                        before,
+                        place.placement,
+                        ending.clone(),
+                        seen,
+                        governing,
+                        held.clone(),
+                        now,
+                    );
+                    let tried = Tried { repository: Some(&coordinate), server, state };
+                    Backoff::default().schedule(&mut record, before, &tried, now);
+                    let at = self.world.host(server);
+                    tell!(
+                        self.world,
+                        "{} on server {at}: {:?} {:?}, {} failures",
+                        coordinate.identifier,
+                        record.status,
+                        record.reason,
+                        record.failures
+                    );
+                    let for_good = seen.answers.iter().filter(|(id, answer)| {
+                        let words = matches!(answer, Answer::Refused(words) if record::is_for_good(words));
+                        words && record.refused.contains_key(*id)
+                    });
+                    refused.extend(for_good.map(|(id, _)| (at, *id)));
+                    if record.status == MirrorStatus::InSync {
+                        check::was_read_back(self.world, at, subject.wanted.get(server));
+                    }
+                    let name = (at, coordinate.clone());
+                    if record.failures > 0 {
+                        let (of, count, last) = failed.entry(name).or_insert((state, 0, 0));
+                        *count = if *of == state { *count + 1 } else { 1 };
+                        (*of, *last) = (state, now.as_secs());
+                    } else {
+                        failed.remove(&name);
+                    }
+                    mirrors.insert(server.clone(), record);
+                }
+                None => {
+                    if let Some(before) = before.filter(|_| !subject.wanted.is_empty()) {
+                        mirrors.insert(server.clone(), before.clone());
+                    }
+                }
+            }
+        }
+        subject.record.mirrors = mirrors;
+        self.world.step()?;
+        self.disk.write_record(&coordinate, &subject.record);
+        self.world.ledger.refused.extend(refused);
+        self.world.ledger.failed = failed;
+        Ok(())
+    }
+
+    fn walk_mirrors(
+        &mut self,
+        subject: &mut Subject,
+        patient: bool,
+        afresh: bool,
+    ) -> Result<BTreeMap<ServerUrl, End>, Crash> {
+        let now = self.world.time();
+        if afresh {
+            self.compare_refs(subject)?;
+            self.renew_state(subject)?;
+        }
+        let git = self.bring(subject)?;
+        let state = subject.repository.state.as_ref().map(|state| state.event.id);
+        let mut endings: BTreeMap<ServerUrl, End> = BTreeMap::new();
+        let mut lacking = Vec::new();
+        for url in subject.wanted.keys().cloned().collect::<Vec<_>>() {
+            let before = subject.record.mirrors.get(&url);
+            if patient && before.is_some_and(|record| record.waits(state, now)) {
+                continue;
+            }
+            if patient {
+                check::has_waited(self.world, &url, &subject.repository.coordinate, state);
+            }
+            let Some(seen) = subject.seen.get(&url).cloned() else {
+                let ending = Ending::Unreachable("the server is down".to_owned());
+                endings.insert(url, (ending, Seen::default(), None));
+                continue;
+            };
+            let asked = seen.lacks.is_none();
+            let wanted = Wanted { conversation: Vec::new(), ..subject.wanted[&url].clone() };
+            let (ending, seen) = self.walk(subject, wanted, seen, &git)?;
+            if asked && ending == Ending::Settled(Outcome::InSync) {
+                lacking.push((url, seen));
+                continue;
+            }
+            let held = subject.record.mirrors.get(&url).and_then(|record| record.conversation.clone());
+            endings.insert(url, (ending, seen, held.filter(|_| !asked)));
+        }
+        if git.is_ok() {
+            self.world.step()?;
+            let refs = subject.state.as_ref().map(|state| state.refs.clone()).unwrap_or_default();
+            self.disk.copies.entry(subject.repository.coordinate.clone()).or_default().refs = refs;
+            subject.record.local = state;
+        }
+        if lacking.is_empty() {
+            return Ok(endings);
+        }
+        let (talk, requests) = self.prepare_conversation(subject, git.is_ok())?;
+        for (url, seen) in lacking {
+            let wanted = Wanted {
+                conversation: talk.clone(),
+                pull_requests: requests.clone(),
+                ..subject.wanted[&url].clone()
+            };
+            let (ending, seen) = self.walk(subject, wanted.clone(), Seen { lacks: None, ..seen }, &git)?;
+            let holds = match &seen.lacks {
+                Some(lacks) => lacks.iter().all(|id| seen.refused.contains_key(id)),
+                None => wanted.conversation.is_empty() || !wanted.takes_conversation(&seen),
+            };
+            let complete = ending == Ending::Settled(Outcome::InSync) && holds;
+            let held = HeldConversation { fingerprint: fingerprint(&talk), seen_at: now.as_secs() };
+            endings.insert(url, (ending, seen, complete.then_some(held)));
+        }
+        Ok(endings)
+    }
+
+    fn walk(
+        &mut self,
+        subject: &Subject,
+        wanted: Wanted,
+        seen: Seen,
+        git: &Result<(), Ending>,
+    ) -> Result<(Ending, Seen), Crash> {
+        let at = self.world.host(&wanted.server);
+        let mut walk = Walk {
+            world: self.world,
+            disk: self.disk,
+            at,
+            wanted,
+            seen,
+            events: &subject.events,
+            git: git.clone(),
+            refusal: None,
+        };
+        let ending = walk.run()?;
+        Ok((ending, walk.seen))
+    }
+
+    /// Brings here what the state names.
+    fn bring(&mut self, subject: &mut Subject) -> Result<Result<(), Ending>, Crash> {
+        let Some(state) = subject.state.clone() else {
+            return Ok(Err(Ending::Failed("nobody has signed a state".to_owned())));
+        };
+        let needed = self.world.history.closure(state.refs.values().copied());
+        self.fetch(subject, &needed)?;
+        let coordinate = &subject.repository.coordinate;
+        let held = self.disk.copies.get(coordinate).map(|copy| &copy.objects);
+        if held.is_some_and(|held| needed.is_subset(held)) {
+            return Ok(Ok(()));
+        }
+        Ok(Err(Ending::Hindered(Failure::SourceGone, "no clone URL serves what was signed".to_owned())))
+    }
+
+    fn fetch(
+        &mut self,
+        subject: &Subject,
+        needed: &BTreeSet<grasp_mirror::model::refs::ObjectId>,
+    ) -> Result<(), Crash> {
+        let coordinate = subject.repository.coordinate.clone();
+        let missing = |disk: &Disk| {
+            let held = disk.copies.get(&coordinate).map(|copy| &copy.objects);
+            held.is_none_or(|held| !needed.is_subset(held))
+        };
+        if !missing(self.disk) {
+            return Ok(());
+        }
+        let home = self.world.projects.iter().position(|project| project.coordinate() == coordinate);
+        let mut sources: Vec<Option<(usize, Coordinate)>> = vec![None];
+        for (url, seen) in &subject.seen {
+            let Some(wanted) = subject.wanted.get(url) else { continue };
+            if wanted.state.as_ref().is_some_and(|state| seen.served.contains(state)) {
+                sources.push(Some((self.world.host(url), wanted.place.path.clone())));
+            }
+        }
+        for source in sources {
+            self.world.step()?;
+            let brought = match source {
+                Some((at, path)) => self.world.clone_from(at, &path),
+                None => match home.map(|home| self.world.homes[home]) {
+                    Some(Home::Good) => needed.clone(),
+                    _ => BTreeSet::new(),
+                },
+            };
+            // A pack comes in whole or not at all.
+            if needed.is_subset(&brought) {
+                self.world.step()?;
+                self.disk.copies.entry(coordinate.clone()).or_default().objects.extend(needed);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare_conversation(
+        &mut self,
+        subject: &mut Subject,
+        local: bool,
+    ) -> Result<(Vec<EventId>, Vec<PullRequest>), Crash> {
+        let now = self.world.time();
+        let mut here = Vec::new();
+        if local {
+            for request in subject.requests.clone() {
+                let needed = self.world.history.closure([request.tip]);
+                self.fetch(subject, &needed)?;
+                let copy = self.disk.copies.get(&subject.repository.coordinate);
+                if copy.is_some_and(|copy| needed.is_subset(&copy.objects)) {
+                    here.push(request);
+                }
+            }
+        }
+        let missing: Vec<EventId> = subject
+            .requests
+            .iter()
+            .map(|request| request.id)
+            .filter(|id| here.iter().all(|r| r.id != *id))
+            .collect();
+        let mut talk = subject.conversation.clone();
+        if !missing.is_empty() {
+            let loaded: Vec<Event> = talk.iter().filter_map(|id| subject.events.get(id)).cloned().collect();
+            let without = missing.iter().copied().collect();
+            let roots = subject.repository.coordinates();
+            talk = conversation::gather(&roots, &loaded, &without, now, usize::MAX).events;
+        }
+        if local {
+            subject.record.lose(&missing, now);
+        }
+        Ok((talk, here))
+    }
+
+    /// Notes which servers serve the state and list other refs all the same.
+    fn compare_refs(&mut self, subject: &mut Subject) -> Result<(), Crash> {
+        for (url, wanted) in &subject.wanted {
+            let served = |seen: &&mut Seen| wanted.state.is_some_and(|state| seen.served.contains(&state));
+            let Some(seen) = subject.seen.get_mut(url).filter(served) else { continue };
+            self.world.step()?;
+            let at = self.world.host(url);
+            if let Ok(Some(listed)) = self.world.list(at, &wanted.place.path) {
+                let listed: BTreeMap<String, _> =
+                    listed.into_iter().filter(|(name, _)| !name.starts_with("refs/nostr/")).collect();
+                let signed: BTreeMap<String, _> =
+                    wanted.refs.iter().map(|(name, id)| (name.to_string(), *id)).collect();
+                seen.refs_differ = listed != signed;
+            }
+        }
+        Ok(())
+    }
+
+    /// Signs the state of the copy anew where a server lost the copy's git data.
+    fn renew_state(&mut self, subject: &mut Subject) -> Result<(), Crash> {
+        let is_copy = |wanted: &Wanted| wanted.place.placement == Placement::Namespace;
+        let lost = subject.wanted.values().find(|wanted| {
+            is_copy(wanted) && subject.seen.get(&wanted.server).is_some_and(|seen| seen.refs_differ)
+        });
+        let old = lost.and_then(|wanted| wanted.state).and_then(|id| subject.events.get(&id)).cloned();
+        let Some(old) = old else { return Ok(()) };
+        let renewed = grasp_mirror::model::draft::Draft {
+            kind: Kind::RepoState,
+            tags: old.tags.iter().cloned().collect(),
+            content: old.content.clone(),
+            created_at: dated_after(Some(&old), self.world.time()),
+        };
+        let renewed = sign(bot(), renewed);
+        self.world.step()?;
+        self.disk.save(&renewed);
+        for wanted in subject.wanted.values_mut().filter(|wanted| is_copy(wanted)) {
+            for id in wanted.governing.iter_mut().chain(&mut wanted.state).filter(|id| **id == old.id) {
+                *id = renewed.id;
+            }
+            if let Some(seen) = subject.seen.get_mut(&wanted.server) {
+                seen.refs_differ = false;
+            }
+        }
+        subject.events.insert(renewed.id, renewed);
+        Ok(())
+    }
+}
+
+impl Subject {
+    fn note_served(&mut self, url: &ServerUrl, served: &BTreeSet<EventId>, now: u64) {
+        let Some(wanted) = self.wanted.get(url) else { return };
+        let record = self.record.mirrors.get(url);
+        let mut seen = Seen {
+            served: wanted.proofs().copied().filter(|id| served.contains(id)).collect(),
+            fresh: true,
+            refused: record.map(|record| record.refused.clone()).unwrap_or_default(),
+            refs_differ: record::doubts(record, wanted),
+            ..Seen::default()
+        };
+        let held = record.and_then(|record| record.conversation.as_ref());
+        let now = nostr::types::Timestamp::from_secs(now);
+        if held.is_some_and(|held| held.covers(&self.fingerprint, now)) && wanted.is_proved_by(&seen) {
+            seen.lacks = Some(BTreeSet::new());
+        }
+        self.seen.insert(url.clone(), seen);
+    }
+}

@@ -1,0 +1,128 @@
+//! What of the bot survives when it is killed: stored events, records, local copies, the journal.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use grasp_mirror::{
+    model::{coordinate::Coordinate, refs::ObjectId, refs::Refs, replace::wins},
+    plan::{catalog::Watched, journal::Entry, record::RepositoryRecord},
+};
+use nostr::{
+    event::{Event, EventId, Kind},
+    types::Timestamp,
+};
+
+/// A local copy.
+#[derive(Clone, Debug, Default)]
+pub struct Copy {
+    /// Its objects.
+    pub objects: BTreeSet<ObjectId>,
+    /// Its heads and tags.
+    pub refs: Refs,
+}
+
+/// The data folder.
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    /// Stored events.
+    pub events: BTreeMap<EventId, Event>,
+    deleted: BTreeSet<EventId>,
+    /// Records, as they are written.
+    records: BTreeMap<Coordinate, String>,
+    /// Local copies.
+    pub copies: BTreeMap<Coordinate, Copy>,
+    /// Servers that were once reached.
+    pub met: BTreeSet<usize>,
+    /// Questions and what became of them, as they are written.
+    pub journal: BTreeMap<EventId, String>,
+    /// What the bot's lists say.
+    pub watched: Watched,
+    /// Whether it was told to pause.
+    pub paused: bool,
+}
+
+impl Disk {
+    /// Takes an event as the database does: the newest of each address, and nothing that its author deleted.
+    pub fn save(&mut self, event: &Event) {
+        if self.deleted.contains(&event.id) || self.events.contains_key(&event.id) {
+            return;
+        }
+        if event.kind == Kind::EventDeletion {
+            self.obey_deletion(event);
+        }
+        if event.kind.is_addressable() {
+            if self.coordinate_deleted_at(event).is_some_and(|at| at >= event.created_at) {
+                return;
+            }
+            let same = |known: &&Event| {
+                known.kind == event.kind
+                    && known.pubkey == event.pubkey
+                    && known.tags.identifier() == event.tags.identifier()
+            };
+            match self.events.values().find(same) {
+                Some(known) if !wins(event, known) => return,
+                Some(known) => {
+                    let id = known.id;
+                    self.events.remove(&id);
+                }
+                None => {}
+            }
+        }
+        self.events.insert(event.id, event.clone());
+    }
+
+    fn obey_deletion(&mut self, deletion: &Event) {
+        for id in deletion.tags.event_ids() {
+            if self.events.get(&id).is_some_and(|known| known.pubkey == deletion.pubkey) {
+                self.events.remove(&id);
+                self.deleted.insert(id);
+            }
+        }
+        for target in deletion.tags.iter().filter(|tag| tag.kind() == "a").filter_map(|tag| tag.content()) {
+            let Ok(coordinate) = target.parse::<Coordinate>() else { continue };
+            if coordinate.owner == deletion.pubkey {
+                self.events.retain(|_, known| {
+                    known.kind != Kind::GitRepoAnnouncement
+                        || known.pubkey != deletion.pubkey
+                        || known.tags.identifier().as_ref() != Some(&coordinate.identifier)
+                        || known.created_at > deletion.created_at
+                });
+            }
+        }
+    }
+
+    fn coordinate_deleted_at(&self, event: &Event) -> Option<Timestamp> {
+        let coordinate =
+            format!("{}:{}:{}", event.kind.as_u16(), event.pubkey.to_hex(), event.tags.identifier()?);
+        let deletes = |known: &&Event| {
+            known.kind == Kind::EventDeletion
+                && known.pubkey == event.pubkey
+                && known
+                    .tags
+                    .iter()
+                    .any(|tag| tag.kind() == "a" && tag.content() == Some(coordinate.as_str()))
+        };
+        self.events.values().filter(deletes).map(|known| known.created_at).max()
+    }
+
+    /// The record of a repository.
+    #[must_use]
+    pub fn record(&self, coordinate: &Coordinate) -> RepositoryRecord {
+        self.records.get(coordinate).map(|json| serde_json::from_str(json).unwrap()).unwrap_or_default()
+    }
+
+    /// Writes the record of a repository.
+    pub fn write_record(&mut self, coordinate: &Coordinate, record: &RepositoryRecord) {
+        self.records.insert(coordinate.clone(), serde_json::to_string(record).unwrap());
+    }
+
+    /// What became of a question.
+    #[must_use]
+    pub fn entry(&self, id: &EventId) -> Option<Entry> {
+        self.journal.get(id).map(|json| serde_json::from_str(json).unwrap())
+    }
+
+    /// Writes down what became of a question.
+    pub fn write_entry(&mut self, entry: &Entry) {
+        self.journal.insert(entry.id, serde_json::to_string(entry).unwrap());
+    }
+}

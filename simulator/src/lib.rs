@@ -1,0 +1,79 @@
+//! The pure core of grasp-mirror in a world of unreliable servers, relays and people, with a clock of its own.
+//!
+//! A schedule is made from a seed, and the same seed makes the same one again. The decisions are the program's own
+//! ([`grasp_mirror::plan`], [`grasp_mirror::model`]); what carries them out is small and in here: [`bot`] does what
+//! `src/cycle` does, `walk` what `src/transfer/mirror.rs` does with a step, [`inbox`] what `src/bot/journal.rs` does.
+//! The bot may be killed between any two steps; what is on its [`disk`] survives.
+//!
+//! [`grasp`] is a server that does nothing wrong: the contract in `tests/contract.rs` holds for it and for the real
+//! one alike. [`world`] adds the faults, [`owners`] the people. [`check`] says what must never happen: see there.
+
+// A simulation stops at the first surprise.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice
+)]
+
+pub mod bot;
+mod check;
+pub mod disk;
+pub mod git;
+pub mod grasp;
+pub mod inbox;
+pub mod owners;
+pub mod people;
+mod schedule;
+mod walk;
+pub mod world;
+
+pub use schedule::{Outcome, run};
+
+/// Seeds that found something once. They are always run.
+pub const KNOWN: &[u64] = &[
+    4, 17, 18, 22, 38, 43, 46, 50, 84, 145, 464, 496, 622, 954, 1437, 1841, 2489, 2942, 3193, 3772, 4605,
+    5861, 7455, 10439, 137587,
+];
+
+/// A cycle in which nothing was wrong has sent nothing.
+fn ledger_is_clean(world: &mut world::World) {
+    if !world.ledger.sent.is_empty() || !world.ledger.pushed.is_empty() {
+        let words = format!(
+            "everything is well, and yet {} events are sent and {} pushes made",
+            world.ledger.sent.len(),
+            world.ledger.pushed.len()
+        );
+        world.break_promise(|| words);
+    }
+}
+
+/// Runs the schedules of these seeds on all processors; the broken ones, and what happened in all.
+#[must_use]
+pub fn run_all(seeds: std::ops::Range<u64>) -> (Vec<(u64, String)>, world::Totals) {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let runs = std::thread::scope(|scope| {
+        let run_some = |first: u64| {
+            let seeds = seeds.clone();
+            move || {
+                let (mut broken, mut totals) = (Vec::new(), world::Totals::default());
+                for seed in seeds.skip(first as usize).step_by(threads as usize) {
+                    let outcome = run(seed, false);
+                    broken.extend(outcome.broken.map(|words| (seed, words)));
+                    totals.add(&outcome.totals);
+                }
+                (broken, totals)
+            }
+        };
+        let workers: Vec<_> = (0..threads).map(|first| scope.spawn(run_some(first))).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).collect::<Vec<_>>()
+    });
+    let (mut broken, mut totals) = (Vec::new(), world::Totals::default());
+    for (some, part) in runs {
+        broken.extend(some);
+        totals.add(&part);
+    }
+    broken.sort();
+    (broken, totals)
+}

@@ -1,0 +1,228 @@
+//! One schedule: a world made from a seed, some hours of trouble, and then calm.
+
+use std::collections::BTreeSet;
+
+use fastrand::Rng;
+use grasp_mirror::{
+    model::{
+        policy::{Policy, Reach},
+        refs::Refs,
+    },
+    plan::retry::next_due,
+};
+
+use crate::{
+    bot::Bot,
+    check,
+    disk::Disk,
+    git::History,
+    grasp::Grasp,
+    inbox::{Order, Post},
+    ledger_is_clean,
+    owners::Project,
+    people::key,
+    world::{Crash, Faults, Home, Host, Ledger, Relay, START, Totals, World, tell},
+};
+
+/// Cycles after which everything must be as it should be, but for what the bot believes for two days.
+const CALM_CYCLES: usize = 5;
+
+/// For how long it believes that a server still holds a conversation, and a little more.
+const BELIEF_SECS: u64 = 180_000;
+
+/// More than the longest wait between two tries.
+const CALM_SECS: u64 = 4_000;
+
+/// What came of a schedule.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What went wrong with the bot, if anything did.
+    pub broken: Option<String>,
+    /// What happened.
+    pub totals: Totals,
+}
+
+fn world(seed: u64, loud: bool) -> (World, Policy, Reach) {
+    let mut rng = Rng::with_seed(seed);
+    let hosts = (0..rng.usize(1..5))
+        .map(|n| Host {
+            grasp: Grasp::new(format!("wss://s{n}.example").parse().unwrap()),
+            faults: Faults::default(),
+            is_denied: false,
+        })
+        .collect();
+    let relays = (0..rng.usize(1..4)).map(|_| Relay::default()).collect();
+    let mut world = World {
+        now: START,
+        rng,
+        history: History::default(),
+        hosts,
+        relays,
+        projects: Vec::new(),
+        homes: Vec::new(),
+        mail: Vec::new(),
+        crash_in: None,
+        calm: false,
+        loses_git: false,
+        loud,
+        ledger: Ledger::default(),
+        broken: None,
+        totals: Totals::default(),
+    };
+    let mut policy = Policy::default();
+    if world.hosts.len() > 1 && world.chance(15) {
+        let last = world.hosts.len() - 1;
+        world.hosts[last].is_denied = true;
+        policy.deny.servers.insert(world.hosts[last].grasp.url.clone());
+    }
+    let reach = if world.chance(15) { Reach::Listed } else { Reach::Everywhere };
+    let servers = world.hosts.len();
+    for n in 0..world.rng.u8(1..4) {
+        // Two owners may use one name.
+        let owner = 1 + world.rng.u8(..2);
+        let mut d = ["hello", "world"][usize::from(n % 2)].to_owned();
+        if world.projects.iter().any(|other| other.owner == owner && other.d == d) {
+            d.push('2');
+        }
+        let listed: BTreeSet<usize> = (0..servers).filter(|_| world.rng.u8(..100) < 35).collect();
+        let (invites, new_tags) = (world.chance(30), world.chance(50));
+        world.projects.push(Project {
+            d,
+            owner,
+            helper: 10 + owner,
+            invites,
+            new_tags,
+            listed,
+            private: false,
+            refs: Refs::new(),
+            talk: Vec::new(),
+            announcement: None,
+            dated: START,
+        });
+        world.homes.push(Home::Good);
+        if world.chance(8) {
+            let (at, path) = (world.rng.usize(..servers), world.projects[usize::from(n)].coordinate());
+            world.hosts[at].grasp.denied.insert(path);
+        }
+    }
+    (world, policy, reach)
+}
+
+/// Runs the schedule of this seed; `loud` prints every step.
+#[must_use]
+pub fn run(seed: u64, loud: bool) -> Outcome {
+    let (mut world, policy, reach) = world(seed, loud);
+    let (mut disk, mut post) = (Disk::default(), Post::default());
+    disk.watched.authors.extend([key(1), key(2)]);
+    for at in 0..world.projects.len() {
+        world.announce(at);
+        let main = world.history.commit(None);
+        let owner = world.projects[at].owner;
+        world.sign_state(at, owner, Refs::from([("refs/heads/main".parse().unwrap(), main)]));
+    }
+    let mut schedule = Schedule { policy: &policy, reach, fresh_start: false, afresh: false };
+    for _ in 0..world.rng.u32(5..25) {
+        match world.rng.u8(..10) {
+            0..=2 => world.somebody_acts(),
+            3 | 4 => world.something_goes_wrong(),
+            5 => {
+                let owner = 1 + world.rng.u8(..2);
+                let orders = [
+                    Order::Watch(owner),
+                    Order::Unwatch(owner),
+                    Order::Pause,
+                    Order::Resume,
+                    Order::Resync,
+                    Order::Resync,
+                ];
+                let order = orders[world.rng.usize(..orders.len())];
+                post.say(&mut world, order);
+            }
+            _ => {
+                let secs = if world.chance(20) { world.rng.u64(..10_000) } else { world.rng.u64(..900) };
+                world.wait(secs);
+                if world.chance(25) {
+                    world.crash_in = Some(world.rng.u32(..60));
+                }
+                let patient = world.chance(80);
+                schedule.live(&mut world, &mut disk, &mut post, patient);
+            }
+        }
+        if world.broken.is_some() {
+            return Outcome { broken: world.broken, totals: world.totals };
+        }
+    }
+    schedule.calm(&mut world, &mut disk, &mut post);
+    Outcome { broken: world.broken, totals: world.totals }
+}
+
+struct Schedule<'a> {
+    policy: &'a Policy,
+    reach: Reach,
+    /// The bot was killed and begins anew.
+    fresh_start: bool,
+    /// Somebody asked for a resync that no cycle has done yet. Lost with the bot, like in the program.
+    afresh: bool,
+}
+
+impl Schedule<'_> {
+    /// The bot hears what there is to hear, and runs a cycle.
+    fn live(&mut self, world: &mut World, disk: &mut Disk, post: &mut Post, patient: bool) {
+        if self.once(world, disk, post, patient).is_err() {
+            self.fresh_start = true;
+            self.afresh = false;
+        }
+    }
+
+    fn once(
+        &mut self,
+        world: &mut World,
+        disk: &mut Disk,
+        post: &mut Post,
+        patient: bool,
+    ) -> Result<(), Crash> {
+        let mut bot = Bot { world, disk, policy: self.policy, reach: self.reach };
+        if self.fresh_start {
+            self.afresh |= bot.resume_journal(post)?;
+        }
+        self.afresh |= bot.hear(post)?;
+        bot.forget();
+        let (patient, afresh) = (patient && !self.fresh_start && !self.afresh, self.afresh);
+        bot.cycle(patient, afresh)?;
+        (self.fresh_start, self.afresh) = (false, false);
+        Ok(())
+    }
+
+    /// Nothing goes wrong any more: everything must come right, and then stay in peace.
+    fn calm(&mut self, world: &mut World, disk: &mut Disk, post: &mut Post) {
+        world.calm_down();
+        for (at, _, _) in &mut post.arriving {
+            *at = world.now;
+        }
+        self.live(world, disk, post, true);
+        disk.paused = false;
+        disk.watched.authors.extend([key(1), key(2)]);
+        for cycle in 0..2 * CALM_CYCLES {
+            world.wait(if cycle == CALM_CYCLES { BELIEF_SECS } else { CALM_SECS });
+            // Git data that a server lost while it serves the state is found by a resync alone.
+            self.afresh |= cycle == CALM_CYCLES && world.loses_git;
+            self.live(world, disk, post, true);
+        }
+        let at_rest = world.broken.is_none() && check::has_converged(world, disk, self.policy, self.reach);
+        if at_rest && world.broken.is_none() {
+            world.wait(CALM_SECS);
+            self.live(world, disk, post, true);
+            ledger_is_clean(world);
+            if let Some(due) = next_due(&check::records_of_wanted(disk)) {
+                world.break_promise(|| format!("everything is well, and yet something is due at {due}"));
+            }
+        }
+        for id in &post.heard {
+            let answers = post.answers.get(id).map_or(0, BTreeSet::len);
+            if answers != 1 {
+                world.break_promise(|| format!("the command {id} has {answers} answers in the end"));
+            }
+        }
+        tell!(world, "the end: {:?}", world.totals);
+    }
+}

@@ -1,0 +1,534 @@
+//! Everything outside the bot: the clock, servers and relays with what is wrong with them, and events on their way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fastrand::Rng;
+use grasp_mirror::model::{coordinate::Coordinate, refs::ObjectId, server::ServerUrl};
+use nostr::{
+    event::{Event, EventId},
+    types::Timestamp,
+};
+
+use crate::{
+    git::History,
+    grasp::{Change, Grasp, Said},
+    owners::Project,
+};
+
+/// When the clock begins.
+pub const START: u64 = 1_790_000_000;
+
+/// What is wrong with a server or relay.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Nobody reaches it.
+    pub down: bool,
+    /// Of a hundred requests, so many never arrive.
+    pub loses_requests: u8,
+    /// Of a hundred answers, so many are lost after the deed.
+    pub loses_answers: u8,
+    /// It says OK and keeps nothing.
+    pub swallows: bool,
+    /// It refuses every event, with these words.
+    pub refuses: Option<&'static str>,
+    /// It shows what it served earlier.
+    pub stale: Option<BTreeSet<EventId>>,
+    /// It lists refs that are not there.
+    pub foreign: bool,
+    /// It shows only a part of what it has.
+    pub hides: bool,
+    /// It takes so many events more, and then wants to be left alone.
+    pub takes: Option<u8>,
+}
+
+/// A server, with what it does wrong.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// What it would be without faults.
+    pub grasp: Grasp,
+    /// What is wrong.
+    pub faults: Faults,
+    /// The operator keeps the bot away from it.
+    pub is_denied: bool,
+}
+
+/// An ordinary relay.
+#[derive(Clone, Debug, Default)]
+pub struct Relay {
+    /// What it has.
+    pub events: BTreeMap<EventId, Event>,
+    /// What is wrong.
+    pub faults: Faults,
+}
+
+/// What went wrong with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// No connection.
+    Unreachable,
+    /// The connection broke: perhaps the deed was done.
+    Broken,
+    /// Later.
+    RateLimited,
+}
+
+/// The bot was killed.
+#[derive(Clone, Copy, Debug)]
+pub struct Crash;
+
+/// Where an event is going.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A relay.
+    Relay(usize),
+    /// A server.
+    Host(usize),
+}
+
+/// Where the owner's own clone URL leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// To everything.
+    Good,
+    /// To nothing.
+    Gone,
+    /// To something else.
+    Lies,
+}
+
+/// What the bot did, to be compared with what it may do.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// Events sent in this cycle, with how often.
+    pub sent: BTreeMap<(usize, EventId), u32>,
+    /// Pushes of heads and tags in this cycle.
+    pub pushed: BTreeMap<(usize, Coordinate), u32>,
+    /// What servers said in this cycle that they serve.
+    pub said_to_serve: BTreeSet<(usize, EventId)>,
+    /// Mirrors that failed: for which state, how often in a row, and when last.
+    pub failed: BTreeMap<(usize, Coordinate), (Option<EventId>, u32, u64)>,
+    /// What was refused for good, since when the bot was last told to look anew.
+    pub refused: BTreeSet<(usize, EventId)>,
+}
+
+/// What happened in all schedules.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Requests of the bot, and writes to its disk.
+    pub steps: u64,
+    /// Cycles begun.
+    pub cycles: u64,
+    /// Times the bot was killed.
+    pub crashes: u64,
+    /// Events sent.
+    pub sends: u64,
+    /// Pushes.
+    pub pushes: u64,
+    /// Commands that came in, counting each delivery.
+    pub commands: u64,
+}
+
+impl Totals {
+    /// Counts what happened elsewhere, too.
+    pub fn add(&mut self, other: &Self) {
+        self.steps += other.steps;
+        self.cycles += other.cycles;
+        self.crashes += other.crashes;
+        self.sends += other.sends;
+        self.pushes += other.pushes;
+        self.commands += other.commands;
+    }
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { steps, cycles, crashes, sends, pushes, commands } = self;
+        write!(
+            f,
+            "{steps} steps in {cycles} cycles, {crashes} kills, {sends} events sent, {pushes} pushes, {commands} commands delivered"
+        )
+    }
+}
+
+/// The world.
+#[derive(Debug)]
+pub struct World {
+    /// Unix time.
+    pub now: u64,
+    /// What decides.
+    pub rng: Rng,
+    /// All commits.
+    pub history: History,
+    /// GRASP servers.
+    pub hosts: Vec<Host>,
+    /// Relays.
+    pub relays: Vec<Relay>,
+    /// Repositories with their owners.
+    pub projects: Vec<Project>,
+    /// Where the projects' own clone URLs lead.
+    pub homes: Vec<Home>,
+    /// Events on their way.
+    pub mail: Vec<(u64, Target, Event)>,
+    /// Steps until the bot is killed.
+    pub crash_in: Option<u32>,
+    /// Nothing goes wrong any more.
+    pub calm: bool,
+    /// A server lost git data and went on serving its events.
+    pub loses_git: bool,
+    /// Says what happens.
+    pub loud: bool,
+    /// What the bot did.
+    pub ledger: Ledger,
+    /// The first promise that was broken.
+    pub broken: Option<String>,
+    /// For the figures.
+    pub totals: Totals,
+}
+
+/// Says what happens, when somebody listens.
+macro_rules! tell {
+    ($world:expr, $($words:tt)*) => {
+        if $world.loud {
+            println!("{:>7} {}", $world.now - $crate::world::START, format_args!($($words)*));
+        }
+    };
+}
+pub(crate) use tell;
+
+impl World {
+    /// Unix time.
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
+        Timestamp::from_secs(self.now)
+    }
+
+    /// Whether something happens that does so in `percent` of all cases.
+    pub fn chance(&mut self, percent: u8) -> bool {
+        self.rng.u8(..100) < percent
+    }
+
+    /// Notes a broken promise.
+    pub fn break_promise(&mut self, what: impl FnOnce() -> String) {
+        if self.broken.is_none() {
+            let what = what();
+            tell!(self, "!!! {what}");
+            self.broken = Some(what);
+        }
+    }
+
+    /// One step of the bot: time passes, others act, and it may be the bot's last.
+    ///
+    /// # Errors
+    ///
+    /// [`Crash`] when the bot is killed now.
+    pub fn step(&mut self) -> Result<(), Crash> {
+        self.totals.steps += 1;
+        if let Some(left) = &mut self.crash_in {
+            if *left == 0 {
+                self.crash_in = None;
+                self.totals.crashes += 1;
+                tell!(self, "the bot is killed");
+                return Err(Crash);
+            }
+            *left -= 1;
+        }
+        if !self.calm {
+            self.now += u64::from(self.rng.u8(..3));
+            if self.chance(2) {
+                self.something_goes_wrong();
+            }
+            self.deliver();
+        }
+        Ok(())
+    }
+
+    /// Lets time pass.
+    pub fn wait(&mut self, secs: u64) {
+        self.now += secs;
+        self.deliver();
+        let now = self.time();
+        for host in &mut self.hosts {
+            host.grasp.expire(now);
+        }
+    }
+
+    /// Delivers what has arrived by now, in any order.
+    pub fn deliver(&mut self) {
+        let now = self.now;
+        if self.mail.iter().all(|(at, _, _)| *at > now) {
+            return;
+        }
+        let (mut due, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.mail).into_iter().partition(|(at, _, _)| *at <= now);
+        self.mail = rest;
+        self.rng.shuffle(&mut due);
+        for (_, target, event) in due {
+            match target {
+                Target::Relay(relay) => {
+                    if !self.relays[relay].faults.down {
+                        self.relays[relay].events.insert(event.id, event);
+                    } else {
+                        self.mail.push((now + 600, target, event));
+                    }
+                }
+                Target::Host(host) => {
+                    let time = self.time();
+                    if !self.hosts[host].faults.down {
+                        self.hosts[host].grasp.send(&event, &self.history, time);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A fault comes or goes.
+    pub fn something_goes_wrong(&mut self) {
+        if self.chance(25) {
+            let relay = self.rng.usize(..self.relays.len());
+            let faults = match self.rng.u8(..4) {
+                0 => Faults { down: true, ..Faults::default() },
+                1 => Faults { loses_answers: 50, ..Faults::default() },
+                2 => Faults { hides: true, ..Faults::default() },
+                _ => Faults::default(),
+            };
+            tell!(self, "relay {relay}: {faults:?}");
+            self.relays[relay].faults = faults;
+            return;
+        }
+        if self.chance(12) && !self.homes.is_empty() {
+            let home = self.rng.usize(..self.homes.len());
+            self.homes[home] = [Home::Good, Home::Gone, Home::Lies][self.rng.usize(..3)];
+            tell!(self, "the clone URL of project {home} is {:?}", self.homes[home]);
+            return;
+        }
+        let at = self.rng.usize(..self.hosts.len());
+        if self.chance(8) {
+            tell!(self, "server {at} is wiped");
+            self.hosts[at].grasp.wipe();
+            return;
+        }
+        if self.chance(3) {
+            let paths: Vec<Coordinate> =
+                self.hosts[at].grasp.repositories().map(|(path, _)| path.clone()).collect();
+            if !paths.is_empty() {
+                let path = &paths[self.rng.usize(..paths.len())];
+                tell!(self, "server {at} loses the git data of {path}");
+                self.hosts[at].grasp.lose_git_data(path);
+                self.loses_git = true;
+            }
+            return;
+        }
+        let stale = || Some(self.hosts[at].grasp.served().map(|event| event.id).collect());
+        let faults = match self.rng.u8(..14) {
+            0 | 1 => Faults { down: true, ..Faults::default() },
+            2 => Faults { loses_requests: 30, ..Faults::default() },
+            3 => Faults { loses_answers: 30, ..Faults::default() },
+            4 => Faults { swallows: true, ..Faults::default() },
+            5 => Faults { refuses: Some("error: try again later"), ..Faults::default() },
+            6 => Faults { stale: stale(), ..Faults::default() },
+            7 => Faults { foreign: true, ..Faults::default() },
+            8 => Faults { hides: true, ..Faults::default() },
+            9 => Faults { takes: Some(self.rng.u8(..6)), ..Faults::default() },
+            10 => Faults { loses_answers: 20, loses_requests: 20, hides: true, ..Faults::default() },
+            _ => Faults::default(),
+        };
+        tell!(self, "server {at}: {faults:?}");
+        self.hosts[at].faults = faults;
+    }
+
+    /// From now on nothing goes wrong, and everything that was said arrives.
+    pub fn calm_down(&mut self) {
+        tell!(self, "--- calm ---");
+        self.calm = true;
+        self.crash_in = None;
+        self.homes.fill(Home::Good);
+        for host in &mut self.hosts {
+            host.faults = Faults::default();
+        }
+        for relay in &mut self.relays {
+            relay.faults = Faults::default();
+        }
+        for (at, _, _) in &mut self.mail {
+            *at = self.now;
+        }
+        self.deliver();
+    }
+
+    /// The server with this address.
+    #[must_use]
+    pub fn host(&self, url: &ServerUrl) -> usize {
+        self.hosts.iter().position(|host| host.grasp.url == *url).unwrap()
+    }
+
+    /// The bot makes a request: does it arrive?
+    fn arrives(&mut self, at: usize) -> Result<(), Trouble> {
+        if self.hosts[at].is_denied {
+            self.break_promise(|| format!("server {at} is denied by the policy, and was asked"));
+        }
+        let faults = &self.hosts[at].faults;
+        let lost = faults.loses_requests;
+        if faults.down {
+            return Err(Trouble::Unreachable);
+        }
+        if self.chance(lost) { Err(Trouble::Broken) } else { Ok(()) }
+    }
+
+    /// Does its answer?
+    fn returns<T>(&mut self, at: usize, answer: T) -> Result<T, Trouble> {
+        let lost = self.hosts[at].faults.loses_answers;
+        if self.chance(lost) { Err(Trouble::Broken) } else { Ok(answer) }
+    }
+
+    /// Who are you?
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble`], as in every request.
+    pub fn ask(&mut self, at: usize) -> Result<(), Trouble> {
+        self.arrives(at)?;
+        self.returns(at, ())
+    }
+
+    /// Everything a server serves.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble`].
+    pub fn read(&mut self, at: usize) -> Result<Vec<Event>, Trouble> {
+        self.arrives(at)?;
+        let hides = self.hosts[at].faults.hides;
+        let all: Vec<Event> = self.hosts[at].grasp.served().cloned().collect();
+        let shown = all.into_iter().filter(|_| !hides || self.rng.bool()).collect();
+        self.returns(at, shown)
+    }
+
+    /// Everything a relay has.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble`]; with what arrived before.
+    pub fn read_relay(&mut self, at: usize) -> (Vec<Event>, Result<(), Trouble>) {
+        let Relay { events, faults } = &self.relays[at];
+        if faults.down {
+            return (Vec::new(), Err(Trouble::Unreachable));
+        }
+        let (hides, breaks) = (faults.hides, faults.loses_answers);
+        let all: Vec<Event> = events.values().cloned().collect();
+        let breaks = self.chance(breaks);
+        let shown = all.into_iter().filter(|_| !(hides || breaks) || self.rng.bool()).collect();
+        (shown, if breaks { Err(Trouble::Broken) } else { Ok(()) })
+    }
+
+    /// Which of `ids` do you serve?
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble`].
+    pub fn serves(&mut self, at: usize, ids: &[EventId]) -> Result<BTreeSet<EventId>, Trouble> {
+        self.arrives(at)?;
+        let Host { grasp, faults, .. } = &self.hosts[at];
+        let serves = |id: &&EventId| match &faults.stale {
+            Some(earlier) => earlier.contains(*id),
+            None => grasp.serves(id),
+        };
+        let served: BTreeSet<EventId> = ids.iter().filter(serves).copied().collect();
+        let served = self.returns(at, served)?;
+        self.ledger.said_to_serve.extend(served.iter().map(|id| (at, *id)));
+        Ok(served)
+    }
+
+    /// Take this event.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble`].
+    pub fn send(&mut self, at: usize, event: &Event) -> Result<Said, Trouble> {
+        self.arrives(at)?;
+        self.totals.sends += 1;
+        let count = self.ledger.sent.entry((at, event.id)).or_default();
+        *count += 1;
+        let count = *count;
+        if count > 1 {
+            self.break_promise(|| format!("{} was sent to server {at} {count} times in one cycle", event.id));
+        }
+        if self.ledger.refused.contains(&(at, event.id)) {
+            self.break_promise(|| {
+                format!("{} was refused for good by server {at}, and is sent again", event.id)
+            });
+        }
+        let now = self.time();
+        let Host { grasp, faults, .. } = &mut self.hosts[at];
+        let said = match faults {
+            Faults { takes: Some(0), .. } => return Err(Trouble::RateLimited),
+            Faults { refuses: Some(words), .. } => Said::Refused((*words).to_owned()),
+            Faults { swallows: true, .. } => {
+                if event.kind.is_addressable() {
+                    Said::Purgatory
+                } else {
+                    Said::Taken
+                }
+            }
+            _ => grasp.send(event, &self.history, now),
+        };
+        if let Some(takes) = &mut self.hosts[at].faults.takes {
+            *takes -= 1;
+        }
+        self.returns(at, said)
+    }
+
+    /// Which refs do you list there?
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble`]; `None` is "no such repository".
+    pub fn list(
+        &mut self,
+        at: usize,
+        path: &Coordinate,
+    ) -> Result<Option<BTreeMap<String, ObjectId>>, Trouble> {
+        self.arrives(at)?;
+        let Host { grasp, faults, .. } = &self.hosts[at];
+        let mut refs = grasp.refs(path).cloned();
+        if let Some(refs) = refs.as_mut().filter(|_| faults.foreign) {
+            refs.insert("refs/heads/foreign".to_owned(), ObjectId::from_bytes_or_panic(&[0xee; 20]));
+        }
+        self.returns(at, refs)
+    }
+
+    /// Take this push.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble`]; inside, the server's own no.
+    pub fn push(
+        &mut self,
+        at: usize,
+        path: &Coordinate,
+        changes: &[Change],
+        sent: &BTreeSet<ObjectId>,
+    ) -> Result<Result<(), String>, Trouble> {
+        self.arrives(at)?;
+        self.totals.pushes += 1;
+        if changes.iter().any(|(name, _)| !name.starts_with("refs/nostr/")) {
+            let count = self.ledger.pushed.entry((at, path.clone())).or_default();
+            *count += 1;
+            if *count > 2 {
+                self.break_promise(|| {
+                    format!("{path} was pushed to server {at} more than twice in one cycle")
+                });
+            }
+        }
+        let now = self.time();
+        let Host { grasp, faults, .. } = &mut self.hosts[at];
+        let done = if faults.swallows { Ok(()) } else { grasp.push(path, changes, sent, &self.history, now) };
+        self.returns(at, done)
+    }
+
+    /// What a clone from a server brings.
+    pub fn clone_from(&mut self, at: usize, path: &Coordinate) -> BTreeSet<ObjectId> {
+        if self.arrives(at).is_err() {
+            return BTreeSet::new();
+        }
+        self.hosts[at].grasp.objects(path).cloned().unwrap_or_default()
+    }
+}

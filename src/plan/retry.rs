@@ -1,0 +1,331 @@
+//! When a mirror that failed is tried again.
+//!
+//! Every failure in a row doubles the wait; the same failures of many mirrors are spread, so that a server that comes
+//! back is not met by all of them at once. The spread is worked out from who is to be tried, not drawn: the same
+//! record gives the same time on every machine. A changed state and `resync` begin anew.
+
+use nostr::prelude::{EventId, Timestamp};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::record::{MirrorRecord, RepositoryRecord};
+use crate::model::{coordinate::Coordinate, server::ServerUrl};
+
+/// Whose doing it is that a mirror is not in sync: what has to happen before it can be differs with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Failure {
+    /// This machine's, but for its disk.
+    Ours,
+    /// The disk here is full.
+    Disk,
+    /// No source has the git data that was signed.
+    SourceGone,
+    /// A source sent something else than the git data that was signed.
+    SourceLies,
+    /// The server cannot be reached.
+    ServerDown,
+    /// The server answers, but not as it should, or does not serve what it took.
+    ServerFails,
+    /// The server said no. Nothing is sent again before something changes.
+    ServerRefused,
+    /// The server wants to be left alone for a while.
+    RateLimited,
+}
+
+impl Failure {
+    /// Whether another try may end otherwise without anybody doing anything.
+    #[must_use]
+    pub fn passes(self) -> bool {
+        self != Self::ServerRefused
+    }
+}
+
+/// How long is waited between tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// After the first failure, in seconds.
+    pub first_secs: u64,
+    /// After many, in seconds.
+    pub max_secs: u64,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { first_secs: 30, max_secs: 3_600 }
+    }
+}
+
+/// What is tried again.
+#[derive(Clone, Copy, Debug)]
+pub struct Tried<'a> {
+    /// The repository; `None` when it is the server as a whole.
+    pub repository: Option<&'a Coordinate>,
+    /// The server.
+    pub server: &'a ServerUrl,
+    /// The maintainers' state that it was to have.
+    pub state: Option<EventId>,
+}
+
+impl Tried<'_> {
+    /// A number that is the same whenever it is asked for, and another one for everybody else.
+    fn spread(&self, failures: u32) -> u64 {
+        let repository = self.repository.map(ToString::to_string).unwrap_or_default();
+        let all = Sha256::digest(format!("{repository} {} {failures}", self.server));
+        all.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+}
+
+impl Backoff {
+    /// The wait after so many failures in a row, in seconds: doubled each time, and shortened by up to a quarter, by
+    /// whom it is about.
+    #[must_use]
+    pub fn wait_secs(&self, tried: &Tried<'_>, failures: u32) -> u64 {
+        let wait = self.longest_secs(failures);
+        wait - tried.spread(failures) % (wait / 4 + 1)
+    }
+
+    fn longest_secs(&self, failures: u32) -> u64 {
+        self.first_secs.saturating_mul(1 << failures.saturating_sub(1).min(32)).min(self.max_secs)
+    }
+
+    /// When it is tried again at the latest, Unix seconds.
+    #[must_use]
+    pub fn latest(&self, failures: u32, now: Timestamp) -> u64 {
+        now.as_secs().saturating_add(self.longest_secs(failures))
+    }
+
+    /// When it is tried again that failed `failures` times in a row. A server that said how long it wants to be left
+    /// alone is, for a day at most.
+    #[must_use]
+    pub fn retry_at(&self, tried: &Tried<'_>, failures: u32, told_secs: Option<u64>, now: Timestamp) -> u64 {
+        const DAY_SECS: u64 = 24 * 3_600;
+        let told = told_secs.unwrap_or(0).min(DAY_SECS);
+        now.as_secs().saturating_add(self.wait_secs(tried, failures).max(told))
+    }
+
+    /// Writes into the record of a mirror that was just tried when that is done again; `before` is the record that it
+    /// replaces. One that is not failing is not waited for.
+    pub fn schedule(
+        &self,
+        record: &mut MirrorRecord,
+        before: Option<&MirrorRecord>,
+        tried: &Tried<'_>,
+        now: Timestamp,
+    ) {
+        record.state = tried.state;
+        if before.is_some_and(|before| before.state != tried.state) {
+            record.failures = record.failures.min(1);
+        }
+        record.retry_at = (record.failures > 0).then(|| {
+            let limited = record.failure == Some(Failure::RateLimited);
+            let told = record.reason.as_deref().filter(|_| limited).and_then(told_secs);
+            self.retry_at(tried, record.failures, told, now)
+        });
+    }
+}
+
+impl MirrorRecord {
+    /// Whether it is not its turn yet: it failed with this very state, as far as is known, and its next try is later.
+    #[must_use]
+    pub fn waits(&self, state: Option<EventId>, now: Timestamp) -> bool {
+        (self.state.is_none() || self.state == state) && self.retry_at.is_some_and(|at| at > now.as_secs())
+    }
+
+    /// Whether people have not been told yet how it stands: what stays as it was is not told in every cycle.
+    #[must_use]
+    pub fn is_news(&self, before: Option<&Self>) -> bool {
+        before.is_none_or(|before| (before.status, &before.reason) != (self.status, &self.reason))
+    }
+}
+
+/// How a server as a whole stands, between tries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerTries {
+    /// Failures in a row.
+    #[serde(default)]
+    pub failures: u32,
+    /// When it is tried again, Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<u64>,
+}
+
+impl ServerTries {
+    /// Whether it is left alone for now.
+    #[must_use]
+    pub fn waits(&self, now: Timestamp) -> bool {
+        self.retry_at.is_some_and(|at| at > now.as_secs())
+    }
+
+    /// Notes that it could not be reached, or wants to be left alone for `told_secs`.
+    pub fn failed(&mut self, server: &ServerUrl, backoff: &Backoff, told_secs: Option<u64>, now: Timestamp) {
+        self.failures = self.failures.saturating_add(1);
+        let tried = Tried { repository: None, server, state: None };
+        self.retry_at = Some(backoff.retry_at(&tried, self.failures, told_secs, now));
+    }
+
+    /// Notes that it answered.
+    pub fn answered(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// When the next mirror is to be tried again; `None` when none waits. It may be in the past.
+#[must_use]
+pub fn next_due<'a>(records: impl IntoIterator<Item = &'a RepositoryRecord>) -> Option<Timestamp> {
+    let mirrors = records.into_iter().flat_map(|record| record.mirrors.values());
+    mirrors.filter_map(|mirror| mirror.retry_at).min().map(Timestamp::from_secs)
+}
+
+/// For how long a server wants to be left alone, when its words say so: "rate-limited: try again in 2 minutes".
+#[must_use]
+pub fn told_secs(words: &str) -> Option<u64> {
+    let words = words.to_lowercase();
+    let mut words =
+        words.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).peekable();
+    while let Some(word) = words.next() {
+        let digits = word.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let Ok(number) = digits.parse::<u64>() else { continue };
+        let unit = word.get(digits.len()..).filter(|unit| !unit.is_empty()).or(words.peek().copied());
+        let secs = match unit {
+            Some("s" | "sec" | "secs" | "second" | "seconds") => 1,
+            Some("m" | "min" | "mins" | "minute" | "minutes") => 60,
+            Some("h" | "hour" | "hours") => 3_600,
+            _ => continue,
+        };
+        return Some(number.saturating_mul(secs));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+
+    use nostr::prelude::Keys;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        model::placement::Placement,
+        plan::{
+            converge::{Outcome, Seen},
+            record::{Ending, after},
+        },
+    };
+
+    const NOW: Timestamp = Timestamp::from_secs(1_790_000_000);
+
+    fn server(name: &str) -> ServerUrl {
+        format!("wss://{name}.example").parse().unwrap()
+    }
+
+    fn id(n: u8) -> EventId {
+        EventId::from_byte_array([n; 32])
+    }
+
+    /// A mirror tried at `now` for the state `state`, with this end.
+    fn tried(before: Option<&MirrorRecord>, ending: Ending, state: u8, now: Timestamp) -> MirrorRecord {
+        let repository = Coordinate::new(Keys::generate().public_key(), "d");
+        let mut record = after(before, Placement::Listed, ending, &Seen::default(), &[], None, now);
+        let (repository, server, state) = (Some(&repository), &server("a"), Some(id(state)));
+        Backoff::default().schedule(&mut record, before, &Tried { repository, server, state }, now);
+        record
+    }
+
+    fn broken() -> Ending {
+        Ending::Failed("broke".to_owned())
+    }
+
+    #[test]
+    fn waits_double_up_to_the_longest_and_differ_between_mirrors() {
+        let (a, b) = (server("a"), server("b"));
+        let backoff = Backoff::default();
+        let wait =
+            |server, failures| backoff.wait_secs(&Tried { repository: None, server, state: None }, failures);
+        for (failures, full) in
+            [(1, 30), (2, 60), (3, 120), (7, 1_920), (8, 3_600), (50, 3_600), (u32::MAX, 3_600)]
+        {
+            let wait = wait(&a, failures);
+            assert!(wait <= full && wait >= full - full / 4, "{failures}: {wait}");
+        }
+        assert_eq!(wait(&a, 8), wait(&a, 8));
+        assert_ne!(wait(&a, 8), wait(&b, 8));
+        let never = Backoff { first_secs: 0, max_secs: 0 };
+        assert_eq!(never.wait_secs(&Tried { repository: None, server: &a, state: None }, 9), 0);
+    }
+
+    #[test]
+    fn a_changed_state_and_a_resync_begin_anew() {
+        let mut record = tried(None, broken(), 1, NOW);
+        for _ in 0..6 {
+            record = tried(Some(&record), broken(), 1, NOW);
+        }
+        assert_eq!((record.failures, record.failure), (7, Some(Failure::ServerFails)));
+        assert!(record.waits(Some(id(1)), NOW) && !record.waits(Some(id(2)), NOW));
+        let later = Timestamp::from_secs(record.retry_at.unwrap());
+        assert!(!record.waits(Some(id(1)), later));
+        let changed = tried(Some(&record), broken(), 2, NOW);
+        assert_eq!(changed.failures, 1);
+
+        let mut all =
+            RepositoryRecord { mirrors: BTreeMap::from([(server("a"), record)]), ..Default::default() };
+        assert_eq!(next_due([&all]), Some(later));
+        all.look_anew();
+        assert_eq!((next_due([&all]), all.mirrors[&server("a")].failures), (None, 0));
+    }
+
+    #[test]
+    fn what_does_not_change_is_told_once_and_what_is_for_good_is_not_waited_for() {
+        let refused = || Ending::Settled(Outcome::Refused("blocked: no".to_owned()));
+        let first = tried(None, refused(), 1, NOW);
+        let second = tried(Some(&first), refused(), 1, NOW);
+        assert!(first.is_news(None) && !second.is_news(Some(&first)));
+        assert_eq!((first.retry_at, first.failure), (None, Some(Failure::ServerRefused)));
+        let down = tried(Some(&second), Ending::Unreachable("down".to_owned()), 1, NOW);
+        assert!(down.is_news(Some(&second)) && down.failure.unwrap().passes() && down.retry_at.is_some());
+        let well = tried(Some(&down), Ending::Settled(Outcome::InSync), 1, NOW);
+        assert_eq!((well.failure, well.retry_at, well.failures), (None, None, 0));
+    }
+
+    #[test]
+    fn a_server_is_left_alone_for_as_long_as_it_says() {
+        for (words, secs) in [
+            ("rate-limited: slow down", None),
+            ("rate-limited: try again in 2 minutes", Some(120)),
+            ("rate-limited: 57 events in the last minute; retry after 90s", Some(90)),
+            ("rate-limited: wait 1 hour", Some(3_600)),
+            ("rate-limited: 9999999999999999999999 seconds", None),
+            ("é 5 sek", None),
+        ] {
+            assert_eq!(told_secs(words), secs, "{words}");
+        }
+        let limited = |words: &str| Ending::Hindered(Failure::RateLimited, words.to_owned());
+        let record = tried(None, limited("rate-limited: retry after 10 minutes"), 1, NOW);
+        assert_eq!(record.retry_at, Some(NOW.as_secs() + 600));
+        let record = tried(None, limited("rate-limited: 1000 hours"), 1, NOW);
+        assert_eq!(record.retry_at, Some(NOW.as_secs() + 24 * 3_600));
+
+        let (mut tries, a) = (ServerTries::default(), server("a"));
+        tries.failed(&a, &Backoff::default(), Some(600), NOW);
+        assert!(tries.waits(NOW) && !tries.waits(Timestamp::from_secs(NOW.as_secs() + 600)));
+        tries.answered();
+        assert!(!tries.waits(NOW));
+    }
+
+    proptest! {
+        /// Whatever is configured and however often it failed: no wait is longer than the longest or, but for the
+        /// spread, shorter than the first.
+        #[test]
+        fn waits_stay_within_their_bounds(first_secs: u64, max_secs: u64, failures: u32, words: String) {
+            let backoff = Backoff { first_secs, max_secs };
+            let a = server("a");
+            let wait = backoff.wait_secs(&Tried { repository: None, server: &a, state: None }, failures);
+            let floor = first_secs.min(max_secs);
+            prop_assert!(wait <= max_secs && wait >= floor - floor / 4);
+            let _ = told_secs(&words);
+        }
+    }
+}
