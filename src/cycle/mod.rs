@@ -6,6 +6,7 @@
 
 mod copy;
 mod discovery;
+pub mod live;
 mod memory;
 mod read_back;
 mod repository;

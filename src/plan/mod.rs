@@ -11,6 +11,7 @@ pub mod converge;
 pub mod conversation;
 pub mod identity;
 pub mod journal;
+pub mod live;
 pub mod namespace;
 pub mod placement;
 pub mod record;
