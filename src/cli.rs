@@ -15,8 +15,9 @@ use grasp_mirror::{
     daemon,
     key::{self, BotKey, KeySource},
     model::coordinate::npub,
-    report::{Report, tables},
-    store::{Store, lock::Lock},
+    plan::progress::Progress,
+    report::{Report, answers, tables},
+    store::{Store, lock::Lock, records::Records},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -102,14 +103,14 @@ pub(crate) fn mirror_once(context: &Context) -> anyhow::Result<Outcome> {
     let progress = context.progress.add(spinner()?);
     let done = runtime()?.block_on(async {
         let _lock = Lock::take(&ready.config.bot.data_dir)?;
-        let world = world(&ready).await?;
+        let mut world = world(&ready).await?;
         if world.is_paused() {
             bail!("the bot is paused: start `grasp-mirror daemon`, and send it: resume");
         }
         anyhow::Ok(Box::pin(world.run(Trigger::Once, None, &progress)).await?)
     })?;
     progress.finish_and_clear();
-    print_report(context, &done.report)
+    print_report(context, &done.report, None)
 }
 
 /// `status`: the last report, also beside a running daemon.
@@ -119,11 +120,12 @@ pub(crate) fn status(context: &Context) -> anyhow::Result<Outcome> {
     let Some(bot) = key::find(&config.environment.key, data_dir)? else {
         bail!("there is no bot in {} yet; `grasp-mirror init` makes one", data_dir.display());
     };
-    let report = runtime()?.block_on(async {
+    let (report, progress) = runtime()?.block_on(async {
         let store = Store::open(data_dir).await?;
-        anyhow::Ok(cycle::last_report(&config, &store, &bot.keys).await?)
+        let progress = cycle::running(&Records::new(store.clone(), bot.keys.clone())).await?;
+        anyhow::Ok((cycle::last_report(&config, &store, &bot.keys).await?, progress))
     })?;
-    print_report(context, &report)
+    print_report(context, &report, progress)
 }
 
 /// `verify`: are the servers GRASP servers, and do they list exactly the signed refs?
@@ -206,12 +208,28 @@ fn spinner() -> anyhow::Result<ProgressBar> {
     Ok(bar)
 }
 
-fn print_report(context: &Context, report: &Report) -> anyhow::Result<Outcome> {
+/// The report, and beside it what is not published: how far the cycle is that runs just now.
+#[derive(serde::Serialize)]
+struct Status<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<Progress>,
+}
+
+fn print_report(context: &Context, report: &Report, progress: Option<Progress>) -> anyhow::Result<Outcome> {
     let mut out = io::stdout().lock();
     if context.json {
-        writeln!(out, "{}", serde_json::to_string(report)?)?;
+        writeln!(out, "{}", serde_json::to_string(&Status { report, progress })?)?;
     } else {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        if let Some(progress) = progress {
+            writeln!(
+                out,
+                "{}\n",
+                grasp_mirror_commands::status::progress(&answers::under_way(&progress), now)
+            )?;
+        }
         writeln!(out, "{}", tables::status(report, now))?;
     }
     let ran = report.cycle.number > 0;

@@ -121,9 +121,9 @@ pub struct Mirror {
 /// `[limits]`: how much of this machine, and of others, the bot may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Git transfers at a time, in all.
+    /// Repositories whose git data is fetched at a time.
     pub transfers: usize,
-    /// Git transfers at a time with one server.
+    /// Large pushes at a time to one server; a server holds what it is sent in memory.
     pub per_server: usize,
     /// To connect.
     pub connect_timeout: Duration,
@@ -141,6 +141,8 @@ pub struct Limits {
     pub max_events_per_repo: usize,
     /// The longest answer that is not a pack.
     pub max_response_bytes: u64,
+    /// Bytes sent in a second, all pushes together; 0 means as fast as it goes.
+    pub upload_bytes_per_sec: u32,
     /// Events written to one server in a minute (servers cut off at 60).
     pub events_per_minute: u32,
     /// Free disk space below which nothing new is fetched.
@@ -227,6 +229,7 @@ impl Default for Limits {
             max_repos_per_author: 1000,
             max_events_per_repo: 20_000,
             max_response_bytes: 16 << 20,
+            upload_bytes_per_sec: 0,
             events_per_minute: 55,
             disk_floor_bytes: 1 << 30,
         }

@@ -33,6 +33,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How long a cycle may go on when there is more to mirror than it knows of.
 const FINISH: Duration = Duration::from_secs(10);
 
+/// How long a cycle waits for slow servers before it reports and the next one goes on.
+const CYCLE_MAX: Duration = Duration::from_secs(900);
+
 /// The service manager hears that all is well at least so often, where it asks for that.
 const WATCHDOG_MAX: Duration = Duration::from_secs(30);
 
@@ -62,12 +65,17 @@ struct Waiting {
     since: Instant,
 }
 
+/// How a cycle's task ended.
+type Ended = Result<Result<(World, CycleDone), CycleError>, JoinError>;
+
 /// A cycle under way.
 struct Running {
-    task: JoinHandle<Result<CycleDone, CycleError>>,
+    /// Hands back what it worked with, unless it failed.
+    task: JoinHandle<Result<(World, CycleDone), CycleError>>,
     /// What it was started with.
     settings: Settings,
     waiting: Vec<Waiting>,
+    since: Instant,
     /// When it is dropped for one that knows more.
     drop_at: Option<Instant>,
 }
@@ -75,7 +83,7 @@ struct Running {
 /// What the loop waits for.
 enum Happened {
     /// The cycle came to its end.
-    Ended(Box<Result<Result<CycleDone, CycleError>, JoinError>>),
+    Ended(Box<Ended>),
     /// The cycle has had its time to finish; there is more to mirror than it knows of.
     TimeIsUp,
     /// It is time for a cycle.
@@ -96,6 +104,8 @@ struct Daemon {
     store: Store,
     doors: Doors,
     running: Option<Running>,
+    /// Connections and what was seen, between two cycles with the same configuration.
+    world: Option<World>,
     /// A cycle is to begin as soon as none is running.
     due: Option<Trigger>,
     next_at: Instant,
@@ -134,6 +144,7 @@ pub async fn run(
         store,
         doors,
         running: None,
+        world: None,
         due: Some(Trigger::Start),
         next_at: Instant::now(),
         queue: VecDeque::new(),
@@ -240,31 +251,41 @@ impl Daemon {
         let (config, keys, store) = (self.config.clone(), self.keys.clone(), self.store.clone());
         let (mine, silent) = (settings.clone(), self.doors.silent.borrow().clone());
         let next_at = Timestamp::from_secs(Timestamp::now().as_secs() + config.bot.cycle_interval.as_secs());
+        let world = self.world.take();
         let task = tokio::spawn(async move {
-            let mut world = World::new(&config, &keys, &store)?;
+            let mut world = world.map_or_else(|| World::new(&config, &keys, &store), Ok)?;
             world.obey(mine);
             world.look_anew_at(afresh);
+            world.end_after(CYCLE_MAX.min(config.bot.cycle_interval));
             world.mention_silent(silent);
-            Box::pin(world.run(trigger, Some(next_at), &ProgressBar::hidden())).await
+            let done = Box::pin(world.run(trigger, Some(next_at), &ProgressBar::hidden())).await?;
+            Ok((world, done))
         });
         self.doors.busy.send_replace(true);
-        self.running = Some(Running { task, settings, waiting, drop_at: None });
+        self.running = Some(Running { task, settings, waiting, since: Instant::now(), drop_at: None });
     }
 
-    async fn end_cycle(&mut self, result: Result<Result<CycleDone, CycleError>, JoinError>) {
+    async fn end_cycle(&mut self, result: Ended) {
         let Some(running) = self.running.take() else { return };
         self.doors.busy.send_replace(false);
         if running.drop_at.is_some() {
             self.due = Some(Trigger::Command);
         }
         let problem = match result {
-            Ok(Ok(done)) => {
+            Ok(Ok((world, done))) => {
+                // One that is to be followed by another may know an old configuration.
+                self.world = Some(world).filter(|_| running.drop_at.is_none());
                 tracing::info!(
                     cycle = done.report.cycle.number,
                     in_sync = done.report.totals.in_sync,
                     mirrors = done.report.totals.mirrors,
+                    unfinished = done.unfinished,
+                    elapsed_ms = running.since.elapsed().as_millis(),
                     "cycle done"
                 );
+                if done.unfinished {
+                    self.due.get_or_insert(Trigger::Timer);
+                }
                 for one in &running.waiting {
                     let about = done.outcomes.iter().filter(|outcome| {
                         one.repositories.as_ref().is_none_or(|some| some.contains(&outcome.coordinate))
@@ -354,6 +375,7 @@ impl Daemon {
             self.next_at = self.next_at.min(Instant::now() + config.bot.cycle_interval);
         }
         self.config = config.clone();
+        self.world = None;
         self.tell(Tidings::Config(Box::new(config))).await;
         self.begin_anew();
     }

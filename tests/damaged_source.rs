@@ -1,6 +1,14 @@
 //! A server whose disk is damaged serves packs that are no good: they are thrown away, it is marked, the next source
 //! is asked, and the report says so.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
+
 use std::{
     fs::{self, File},
     os::unix::fs::FileExt,

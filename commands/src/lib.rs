@@ -37,7 +37,7 @@ use nostr::key::PublicKey;
 
 pub use self::{
     error::ParseError,
-    text::{ago, clean, count, is_invisible, short, until, with_causes},
+    text::{ago, clean, count, is_invisible, short, span, until, with_causes},
     who::{Found, Nip05, RepoName, Repository, Scope, Target},
     words::Words,
 };

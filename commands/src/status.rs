@@ -31,6 +31,34 @@ pub struct Overview {
     pub next_at: Option<u64>,
     /// Repositories with trouble, worst first.
     pub troubled: Vec<RepoStatus>,
+    /// The cycle that runs just now.
+    pub under_way: Option<UnderWay>,
+}
+
+/// A cycle under way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnderWay {
+    /// When it began, Unix seconds.
+    pub since: u64,
+    /// Repositories that it is done with.
+    pub done: usize,
+    /// Repositories in all; 0 while it looks what there is.
+    pub repos: usize,
+    /// Servers with mirrors that are not done, the slowest first.
+    pub servers: Vec<Behind>,
+}
+
+/// A server with mirrors that are not done yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Behind {
+    /// Its host.
+    pub server: String,
+    /// Mirrors that are not done.
+    pub left: usize,
+    /// How many events it takes in a minute, where that decides.
+    pub events_per_minute: Option<u32>,
+    /// How long the rest takes, where that can be said.
+    pub seconds_left: Option<u64>,
 }
 
 /// One repository. Times are Unix seconds.
@@ -77,7 +105,12 @@ pub fn reply(overview: &Overview, now: u64) -> String {
         out.push("Paused. Send: resume".to_owned());
     }
     if overview.repos == 0 && overview.finished_at.is_none() {
-        out.push("Nothing to mirror yet, as far as I know: my first check is not over.".to_owned());
+        match &overview.under_way {
+            Some(under_way) => out.push(progress(under_way, now)),
+            None => {
+                out.push("Nothing to mirror yet, as far as I know: my first check is not over.".to_owned());
+            }
+        }
         return out.join("\n");
     } else if overview.repos == 0 {
         out.push("Nothing to mirror yet. Send: watch <npub>".to_owned());
@@ -102,6 +135,29 @@ pub fn reply(overview: &Overview, now: u64) -> String {
         }
         (Some(finished), None) => out.push(format!("Checked {}.", ago(now, finished))),
         (None, _) => out.push("Not checked yet.".to_owned()),
+    }
+    out.extend(overview.under_way.as_ref().map(|under_way| progress(under_way, now)));
+    out.join("\n")
+}
+
+/// How far a cycle is at `now`.
+#[must_use]
+pub fn progress(under_way: &UnderWay, now: u64) -> String {
+    let UnderWay { since, done, repos, servers } = under_way;
+    let elapsed = span(now.saturating_sub(*since));
+    let far = match *repos {
+        0 => "looking at servers and relays".to_owned(),
+        repos => format!("{done} of {} done", count(repos, "repository", "repositories")),
+    };
+    let each = servers.iter().map(|Behind { server, left, events_per_minute, seconds_left }| {
+        let time = seconds_left.map_or(String::new(), |seconds| format!(", about {}", span(seconds)));
+        let rate =
+            events_per_minute.map_or(String::new(), |rate| format!(" (it takes {rate} events a minute)"));
+        format!("• {}: {} to go{time}{rate}", clean(server, 60), count(*left, "mirror", "mirrors"))
+    });
+    let mut out = vec![format!("A check is running for {elapsed}: {far}.")];
+    if !servers.is_empty() {
+        out.push(lines(each, 10));
     }
     out.join("\n")
 }

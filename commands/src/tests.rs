@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     resync::Resync,
-    status::{Overview, Problem, RepoStatus},
+    status::{Behind, Overview, Problem, RepoStatus, UnderWay},
     unwatch::Unwatched,
     watch::Watched,
     why::Mirror,
@@ -246,6 +246,7 @@ fn status_shows_the_numbers_and_then_the_trouble() {
         finished_at: Some(NOW - 130),
         next_at: Some(NOW + 3400),
         troubled: vec![troubled.clone()],
+        under_way: None,
     };
     insta::assert_snapshot!(status::reply(&overview, NOW), @"
     ! 106 of 108 mirrors in sync: 12 repositories on 9 servers.
@@ -256,6 +257,28 @@ fn status_shows_the_numbers_and_then_the_trouble() {
     Paused. Send: resume
     Nothing to mirror yet, as far as I know: my first check is not over.
     ");
+    let behind = |server: &str, events_per_minute, seconds_left| Behind {
+        server: server.to_owned(),
+        left: 1960,
+        events_per_minute,
+        seconds_left,
+    };
+    let under_way = UnderWay {
+        since: NOW - 720,
+        done: 40,
+        repos: 2000,
+        servers: vec![behind("slow.example", Some(55), Some(8_500)), behind("b.example", None, None)],
+    };
+    insta::assert_snapshot!(status::reply(&Overview { under_way: Some(under_way), ..overview }, NOW), @"
+    ! 106 of 108 mirrors in sync: 12 repositories on 9 servers.
+    • hello: 7 of 9, gitnostr.com: failing for 2 h, connection refused (next try in 1 min) (+1)
+    Checked 2 min ago, next check in 56 min.
+    A check is running for 12 min: 40 of 2000 repositories done.
+    • slow.example: 1960 mirrors to go, about 2 h (it takes 55 events a minute)
+    • b.example: 1960 mirrors to go
+    ");
+    let first = UnderWay { since: NOW - 5, ..UnderWay::default() };
+    insta::assert_snapshot!(status::reply(&Overview { under_way: Some(first), ..Overview::default() }, NOW), @"A check is running for 5 s: looking at servers and relays.");
     insta::assert_snapshot!(status::reply_repo(&troubled, NOW), @"
     ! hello by npub14f8us…9nsy: in sync on 7 of 9 servers.
     • gitnostr.com: failing for 2 h, connection refused (next try in 1 min)

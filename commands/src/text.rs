@@ -81,7 +81,8 @@ pub fn until(now: u64, then: u64) -> String {
 }
 
 /// `3 min`
-pub(crate) fn span(seconds: u64) -> String {
+#[must_use]
+pub fn span(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min", seconds / 60),

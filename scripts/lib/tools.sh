@@ -1,4 +1,4 @@
-# The real server and the real client, installed into target/tools. Sourced by scripts/test and scripts/demo.
+# The real server and the real client, installed into target/tools. Sourced by scripts/test, scripts/demo and scripts/bench.
 # shellcheck shell=bash
 
 NGIT_GRASP_VERSION=3.0.9

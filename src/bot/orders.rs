@@ -107,7 +107,9 @@ impl Bot {
             }
             Command::List => self.list().await?,
             Command::Status(None) => {
-                status::reply(&answers::overview(&self.report().await?, self.settings().paused), now)
+                let mut overview = answers::overview(&self.report().await?, self.settings().paused);
+                overview.under_way = cycle::running(&self.records).await?.as_ref().map(answers::under_way);
+                status::reply(&overview, now)
             }
             Command::Status(Some(name)) => match self.find(&name).await? {
                 Err(which) => which,

@@ -50,6 +50,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "max_repos_per_author",
             "max_events_per_repo",
             "max_response_bytes",
+            "upload_bytes_per_sec",
             "events_per_minute",
             "disk_floor_bytes",
         ],
@@ -126,6 +127,7 @@ fn set(config: &mut Config, section: &str, key: &str, value: &Value<'_>) -> Resu
         ("limits", "max_repos_per_author") => limits.max_repos_per_author = value.number(1..=1_000_000)?,
         ("limits", "max_events_per_repo") => limits.max_events_per_repo = value.number(1..=10_000_000)?,
         ("limits", "max_response_bytes") => limits.max_response_bytes = value.number(1024..=1 << 40)?,
+        ("limits", "upload_bytes_per_sec") => limits.upload_bytes_per_sec = upload(value)?,
         ("limits", "events_per_minute") => limits.events_per_minute = value.number(1..=100_000)?,
         ("limits", "disk_floor_bytes") => limits.disk_floor_bytes = value.number(0..=1 << 60)?,
         ("http", "listen") => http.listen = value.listen()?,
@@ -133,6 +135,14 @@ fn set(config: &mut Config, section: &str, key: &str, value: &Value<'_>) -> Resu
         _ => return Err(value.wrong("no such key")),
     }
     Ok(())
+}
+
+/// Less than a kibibyte a second would look like silence to a server.
+fn upload(value: &Value<'_>) -> Result<u32, ConfigError> {
+    match value.number::<u32>(0..=u64::from(u32::MAX))? {
+        few @ 1..1024 => Err(value.wrong(format!("expected 0 (no cap) or at least 1024, found {few}"))),
+        cap => Ok(cap),
+    }
 }
 
 /// `allow` and `deny`: authors, repositories and servers in one list, told apart by their look.

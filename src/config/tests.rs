@@ -95,6 +95,7 @@ fn every_listed_key_can_be_set() {
         ("placement = \"everywhere\"", "placement = \"listed\""),
         ("listen = \"127.0.0.1:7335\"", "listen = \"\""),
         ("max_refs = 20000", "max_refs = 0x10"),
+        ("upload_bytes_per_sec = 0", "upload_bytes_per_sec = 1048576"),
     ] {
         assert!(changed.contains(from), "{from}");
         changed = changed.replacen(from, to, 1);
@@ -104,6 +105,7 @@ fn every_listed_key_can_be_set() {
     assert!(config.servers.discover && !config.bot.alerts && !config.bot.answer_where_asked);
     assert_eq!((config.mirror.copies_wanted, config.mirror.reach), (Some(5), Reach::Listed));
     assert_eq!((config.http.listen, config.limits.max_refs), (None, 16));
+    assert_eq!(config.limits.upload_bytes_per_sec, 1 << 20);
 }
 
 #[test]
@@ -144,6 +146,7 @@ fn bad_values_say_what_would_do() {
     insta::assert_snapshot!(wrong("[limits]\ntransfers = 0"), @"config.toml, line 2: limits.transfers: expected a whole number from 1 to 256, found 0");
     insta::assert_snapshot!(wrong("[limits]\ntransfers = -1"), @"config.toml, line 2: limits.transfers: expected a whole number from 1 to 256, found -1");
     insta::assert_snapshot!(wrong("[limits]\nmax_refs = \"many\""), @r#"config.toml, line 2: limits.max_refs: expected a whole number from 1 to 1000000, found "many""#);
+    insta::assert_snapshot!(wrong("[limits]\nupload_bytes_per_sec = 5"), @"config.toml, line 2: limits.upload_bytes_per_sec: expected 0 (no cap) or at least 1024, found 5");
     insta::assert_snapshot!(wrong("[mirror]\nplacement = \"all\""), @r#"config.toml, line 2: mirror.placement: expected "everywhere" or "listed", found "all""#);
     insta::assert_snapshot!(wrong("[bot]\nalerts = \"no\""), @r#"config.toml, line 2: bot.alerts: expected true or false, found "no""#);
     insta::assert_snapshot!(wrong("[servers]\ndiscover = 1"), @"config.toml, line 2: servers.discover: expected true or false, found 1");

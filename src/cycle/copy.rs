@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use nostr::prelude::{Event, Timestamp};
+use nostr::prelude::{Event, PublicKey, Timestamp};
 
-use super::{CycleError, survey::Subject, world::World};
+use super::{CycleError, subject::Subject, world::World};
 use crate::{
     model::{draft::Draft, placement::Placement, replace::dated_after, server::ServerUrl, state::State},
     plan::{
@@ -21,6 +21,31 @@ pub(super) struct Signed {
     pub(super) current: Vec<Event>,
     /// Those of them that nobody has seen yet.
     pub(super) new: Vec<Event>,
+}
+
+/// The announcements and states that the bot has published, by identifier.
+pub(super) struct OwnCopies(BTreeMap<String, Vec<Event>>);
+
+impl OwnCopies {
+    /// Those of `bot` among `events`.
+    pub(super) fn of(events: Vec<Event>, bot: &PublicKey) -> Self {
+        let mut own: BTreeMap<String, Vec<Event>> = BTreeMap::new();
+        for event in events.into_iter().filter(|event| event.pubkey == *bot) {
+            if let Some(identifier) = event.tags.identifier() {
+                own.entry(identifier.to_string()).or_default().push(event);
+            }
+        }
+        Self(own)
+    }
+
+    pub(super) fn events(&self) -> impl Iterator<Item = &Event> {
+        self.0.values().flatten()
+    }
+
+    /// The newest of each kind comes first, as in the store.
+    pub(super) fn called(&self, copy: &str) -> impl Iterator<Item = &Event> {
+        self.0.get(copy).into_iter().flatten()
+    }
 }
 
 impl World {
@@ -61,7 +86,7 @@ impl World {
         state: &State,
         copy: &str,
         servers: &BTreeMap<ServerUrl, Grasp>,
-        own: &[Event],
+        own: &OwnCopies,
     ) -> Result<Signed, CycleError> {
         let announced = placement::announced_servers(&subject.places, servers);
         let mut signed = Signed::default();
@@ -70,9 +95,7 @@ impl World {
         }
         let announcement = namespace::announcement(&subject.repository, &self.bot(), copy, &announced);
         for draft in announcement.into_iter().chain([namespace::state(state, copy)]) {
-            let existing = own
-                .iter()
-                .find(|event| event.kind == draft.kind && event.tags.identifier().as_deref() == Some(copy));
+            let existing = own.called(copy).find(|event| event.kind == draft.kind);
             let event = match (draft.unless_said(existing), existing) {
                 (None, Some(existing)) => existing.clone(),
                 (Some(draft), _) => {

@@ -8,6 +8,7 @@ use nostr::prelude::{Event, Filter, Kind, PublicKey, RelayUrl};
 
 use super::{
     CycleError,
+    kept::{Kept, People},
     servers::Server,
     world::{AT_ONCE, World},
 };
@@ -25,37 +26,37 @@ pub(super) const RELAYS_PER_EVENT: usize = 16;
 /// Authors read in one run; beyond it only the watched ones are.
 const MAX_AUTHORS: usize = 2_000;
 
-/// Authors in one filter (66 bytes each).
-pub(super) const AUTHORS_PER_FILTER: usize = 200;
-
-/// What is read of an author: announcements, states, server lists, deletions and relay lists.
-const KINDS: [Kind; 5] = [
-    Kind::GitRepoAnnouncement,
-    Kind::RepoState,
-    Kind::GitUserGraspList,
-    Kind::EventDeletion,
-    Kind::RelayList,
-];
-
 impl World {
-    /// Brings everything that watched authors and their co-maintainers announced into the store.
+    /// Brings everything that watched authors and their co-maintainers announced into the store, and sees what each
+    /// relay and server has of it.
     ///
     /// A relay that fails costs nothing but its own news: the store keeps what was known before. Returns those
-    /// that could not be read to the end.
+    /// that could not be read to the end, with the reason.
     pub(super) async fn discover(
         &self,
         servers: &BTreeMap<ServerUrl, Server>,
-    ) -> Result<BTreeSet<RelayUrl>, CycleError> {
-        let mut unread = BTreeSet::new();
+        kept: &mut Kept,
+    ) -> Result<BTreeMap<RelayUrl, String>, CycleError> {
+        let mut unread = BTreeMap::new();
         let watched = &self.settings.watched;
         let bot = &self.config.bot;
         let mut relays: BTreeSet<RelayUrl> = bot.relays.iter().chain(&bot.index_relays).cloned().collect();
         relays.extend(
             servers.iter().filter(|(_, server)| server.is_up()).map(|(url, _)| url.relay_url().clone()),
         );
+        let given = relays.clone();
         let mut authors = watched.authors.clone();
         authors.extend(watched.repositories.iter().map(|coordinate| coordinate.owner));
         authors.insert(self.bot());
+        // Where nothing was saved since they were learned, they would be learned again.
+        let mut learned_at = None;
+        if let Some(people) =
+            kept.people.take().filter(|people| people.learned_at == self.store.news().sources)
+        {
+            authors.extend(people.authors);
+            relays.extend(people.relays);
+            learned_at = Some(people.learned_at);
+        }
         let mut asked: BTreeMap<RelayUrl, BTreeSet<PublicKey>> = BTreeMap::new();
         let mut considered = relays.clone();
         for _ in 0..ROUNDS {
@@ -71,7 +72,12 @@ impl World {
             if todo.is_empty() {
                 break;
             }
-            unread.extend(self.ask_relays(todo).await);
+            unread.extend(self.ask_relays(todo, kept).await?);
+            let saved = self.store.news().sources;
+            if learned_at == Some(saved) {
+                break;
+            }
+            learned_at = Some(saved);
             let (more_authors, mut more_relays) = self.learn(&authors).await?;
             let room = MAX_AUTHORS.saturating_sub(authors.len());
             let new: Vec<PublicKey> = more_authors.difference(&authors).take(room).copied().collect();
@@ -80,25 +86,46 @@ impl World {
             more_relays.truncate(MAX_RELAYS.saturating_sub(relays.len()));
             relays.extend(self.usable_relays(more_relays).await);
         }
+        kept.holdings.retain(|relay, _| relays.contains(relay));
+        kept.holdings.values_mut().for_each(|holdings| holdings.keep_only(&authors));
+        asked.retain(|relay, _| !unread.contains_key(relay));
+        kept.compared = asked;
+        let relays = relays.difference(&given).cloned().collect();
+        kept.people = learned_at.map(|learned_at| People { authors, relays, learned_at });
         Ok(unread)
     }
 
-    async fn ask_relays(&self, todo: Vec<(RelayUrl, Vec<PublicKey>)>) -> Vec<RelayUrl> {
-        stream::iter(todo)
-            .map(|(relay, authors)| async move {
-                for some in authors.chunks(AUTHORS_PER_FILTER) {
-                    let filter = Filter::new().kinds(KINDS).authors(some.iter().copied());
-                    if let Err(error) = self.relays.backfill(&relay, filter).await {
-                        tracing::warn!(%relay, %error, "could not be read to the end; what it said before counts");
-                        return Some(relay);
-                    }
-                }
-                None
+    /// Compares what each of the relays has of its authors. Returns those that failed.
+    pub(super) async fn ask_relays(
+        &self,
+        todo: Vec<(RelayUrl, Vec<PublicKey>)>,
+        kept: &mut Kept,
+    ) -> Result<BTreeMap<RelayUrl, String>, CycleError> {
+        let mut unknown = BTreeSet::new();
+        let mut asks = Vec::new();
+        for (relay, authors) in todo {
+            let holdings = kept.holdings.remove(&relay).unwrap_or_default();
+            unknown.extend(authors.iter().filter(|author| !holdings.know(author)));
+            asks.push((relay, authors, holdings));
+        }
+        let stored = &self.stored(&unknown).await?;
+        let answers: Vec<_> = stream::iter(asks)
+            .map(|(relay, authors, mut holdings)| async move {
+                let error = self.see(&relay, &mut holdings, &authors, stored).await.err();
+                (relay, holdings, error)
             })
             .buffer_unordered(AT_ONCE)
-            .filter_map(|unread| async move { unread })
             .collect()
-            .await
+            .await;
+        let mut failed = BTreeMap::new();
+        for (relay, holdings, error) in answers {
+            if let Some(error) = error {
+                tracing::warn!(%relay, %error, "could not be read to the end; what it said before counts");
+                failed.insert(relay.clone(), error.to_string());
+            }
+            kept.holdings.insert(relay, holdings);
+        }
+        Ok(failed)
     }
 
     /// Authors and relays that the stored announcements and relay lists of `authors` name.

@@ -1,5 +1,7 @@
 //! What the store tells without anyone being asked: the last report, the repositories known, how their mirrors were.
 
+use std::collections::BTreeMap;
+
 use nostr::prelude::{Event, Filter, Keys, Kind, PublicKey};
 
 use super::{
@@ -9,7 +11,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    model::coordinate::Coordinate,
+    model::{coordinate::Coordinate, server::ServerUrl},
     plan::{
         catalog::{self, Catalog, Watched},
         record::RepositoryRecord,
@@ -20,6 +22,9 @@ use crate::{
     },
     store::{Store, StoreError, records::Records},
 };
+
+/// The record that says when servers last proved all their mirrors.
+const PROVED: &str = "proved";
 
 pub(super) async fn latest_report_event(store: &Store, keys: &Keys) -> Result<Option<Event>, StoreError> {
     let filter =
@@ -62,5 +67,17 @@ pub async fn known(
 ///
 /// [`StoreError`].
 pub async fn remembered(records: &Records, coordinate: &Coordinate) -> Result<RepositoryRecord, StoreError> {
-    Ok(records.read(&record_name(coordinate)).await?.unwrap_or_default())
+    let mut record: RepositoryRecord = records.read(&record_name(coordinate)).await?.unwrap_or_default();
+    record.confirm(&records.read(PROVED).await?.unwrap_or_default());
+    Ok(record)
+}
+
+/// Remembers when servers were seen to serve all that counts as in sync there.
+pub(super) async fn note_proved(
+    records: &Records,
+    proved: BTreeMap<ServerUrl, u64>,
+) -> Result<(), StoreError> {
+    let mut all: BTreeMap<ServerUrl, u64> = records.read(PROVED).await?.unwrap_or_default();
+    all.extend(proved);
+    records.write(PROVED, &all).await
 }

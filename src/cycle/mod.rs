@@ -1,43 +1,69 @@
 //! One cycle: the whole walk, once, over every repository.
 //!
 //! [`World::survey`] looks (servers, discovery, catalog, what is served already); [`World::run`] then acts on
-//! each repository by itself, remembers, and reports. `plan` stops after the look; `verify` goes on to compare
-//! refs. The daemon runs cycles, `mirror-once` runs one.
+//! each repository by itself, remembers, reports, and puts the local copies in order. `plan` stops after the
+//! look; `verify` goes on to compare refs. The daemon runs cycles, `mirror-once` runs one.
 
+mod compare;
 mod copy;
 mod discovery;
+mod housekeeping;
+mod kept;
+mod lanes;
+mod late;
 pub mod live;
 mod memory;
+mod progress;
 mod read_back;
 mod repository;
 mod servers;
 mod settings;
+mod subject;
 mod survey;
 mod talk;
 mod threads;
 mod verify;
 mod world;
 
-use futures::{StreamExt, stream};
+use std::{collections::BTreeMap, mem, sync::Arc};
+
+use futures::{
+    StreamExt,
+    stream::{self, FuturesUnordered},
+};
 use indicatif::ProgressBar;
 use nostr::prelude::{Kind, Tag, Timestamp};
+use tokio::time::Instant;
 
+use self::{lanes::Lanes, progress::Board, repository::Course};
+
+use self::{
+    kept::Kept,
+    survey::{Endings, record_name},
+};
 pub use self::{
     memory::{known, last_report, remembered},
+    progress::running,
     servers::Server,
     settings::{OwnWord, own_filters, own_word, read_into},
-    survey::{Subject, Survey},
+    subject::Subject,
+    survey::Survey,
     world::{World, guard, own_addresses},
 };
 use crate::{
     model::{
+        coordinate::Coordinate,
         draft::{Draft, SignError},
         replace::dated_after,
+        server::ServerUrl,
     },
-    plan::converge::{Outcome, Step, next_step},
+    plan::{
+        converge::{Outcome, Step, next_step},
+        rest::Known,
+    },
     report::{
         Report,
-        document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome},
+        document::{CycleSummary, IDENTIFIER, RepositoryOutcome},
         tables::PlannedStep,
     },
     store::StoreError,
@@ -74,6 +100,8 @@ pub struct CycleDone {
     pub report: Report,
     /// Every repository, also those that the report had no room for; sorted by coordinate.
     pub outcomes: Vec<RepositoryOutcome>,
+    /// Whether there was more to do than time: the next cycle goes on with it.
+    pub unfinished: bool,
 }
 
 /// Why a cycle as a whole failed: the local machine is at fault, never one repository or server.
@@ -108,30 +136,67 @@ impl World {
     ///
     /// [`CycleError`]. A failing repository or server is not one: it is in the report.
     pub async fn run(
-        &self,
+        &mut self,
         trigger: Trigger,
         next_at: Option<Timestamp>,
         progress: &ProgressBar,
     ) -> Result<CycleDone, CycleError> {
+        // A run that breaks off leaves nothing.
+        let mut kept = mem::take(&mut self.kept);
+        let board = Board::new(progress);
+        let walk = Box::pin(self.walk(&mut kept, trigger, next_at, &board));
+        let cycle = board.kept_by(&self.records, walk).await;
+        board.take_down(&self.records).await?;
+        let done = cycle?;
+        self.kept = kept;
+        Ok(done)
+    }
+
+    async fn walk(
+        &self,
+        kept: &mut Kept,
+        trigger: Trigger,
+        next_at: Option<Timestamp>,
+        board: &Board<'_>,
+    ) -> Result<CycleDone, CycleError> {
         let started = Timestamp::now();
-        progress.set_message("looking at servers and relays");
-        let survey = self.survey(started).await?;
+        board.say("looking at servers and relays");
+        self.relays.start_over().await;
+        let mut survey = Box::pin(self.survey(kept, Some(trigger), started)).await?;
+        let before = self.store.news().sources;
         for event in &survey.signed {
             self.store.save(event).await?;
         }
-        progress.set_length(survey.subjects.len() as u64);
-        progress.set_message("mirroring");
+        if let Some(worked_out) = kept.worked_out.as_mut().filter(|known| known.sources == before) {
+            // The bot's own copies are in it already.
+            worked_out.sources = self.store.news().sources;
+        }
+        let until = self.bound.map(|bound| Instant::now() + bound);
+        let lanes = Lanes::new(&survey, self.config.limits.transfers, until, Arc::clone(&self.relays));
+        let subjects = mem::take(&mut survey.subjects);
+        let copies = subjects.iter().map(|subject| self.copy(&subject.repository)).collect();
+        let lanes = board.begin(subjects.len(), lanes);
         let servers = &survey.servers;
-        let outcomes: Vec<Result<RepositoryOutcome, CycleError>> = stream::iter(survey.subjects)
-            .map(|subject| async {
-                let done = Box::pin(self.mirror_repository(subject, servers, trigger, started)).await;
-                progress.inc(1);
-                done
+        let course = Course { servers, lanes, trigger, now: started };
+        // All at once: each waits for its turn by itself, and holds nothing meanwhile.
+        let mut walks: FuturesUnordered<_> = subjects
+            .into_iter()
+            .map(|subject| {
+                let known = subject.known();
+                let walk = Box::pin(self.mirror_repository(subject, &course));
+                async move { Ok::<_, CycleError>((known, walk.await?)) }
             })
-            .buffer_unordered(self.config.limits.transfers)
-            .collect()
-            .await;
-        let mut outcomes = outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
+            .collect();
+        let mut outcomes = self.rest(mem::take(&mut survey.resting), servers, kept, started).await?;
+        while let Some(end) = walks.next().await {
+            let (known, (outcome, record)) = end?;
+            let known = Known { record, notes: outcome.notes.clone(), ..known };
+            kept.repositories.insert(outcome.coordinate.clone(), known);
+            outcomes.push(outcome);
+            board.one_more();
+        }
+        drop(walks);
+        let unfinished = lanes.is_unfinished();
         outcomes.sort_by(|a, b| a.coordinate.cmp(&b.coordinate));
 
         let number = self.records.read::<u64>(RECORD).await?.unwrap_or(0) + 1;
@@ -141,21 +206,51 @@ impl World {
             trigger: trigger.as_str().to_owned(),
             started_at: started.as_secs(),
             finished_at: Timestamp::now().as_secs(),
-            next_at: next_at.map(|at| at.as_secs()),
+            next_at: next_at.map(|at| if unfinished { Timestamp::now().as_secs() } else { at.as_secs() }),
         };
         let authors = &self.settings.watched.authors;
         let mut server_outcomes: Vec<_> = servers.iter().map(|(url, server)| server.outcome(url)).collect();
         server_outcomes.extend(self.denied_servers());
-        let left_alone = LeftAlone {
-            deleted: survey.catalog.deleted,
-            private: survey.catalog.private,
-            over_limit: survey.catalog.over_limit,
-        };
-        let mut report = Report::of(cycle, authors, &server_outcomes, &outcomes, left_alone);
+        let mut report = Report::of(cycle, authors, &server_outcomes, &outcomes, survey.left_alone);
         report.silent_inboxes = self.silent.iter().cloned().collect();
-        progress.set_message("publishing the report");
+        board.say("publishing the report");
         self.publish(&report).await?;
-        Ok(CycleDone { report, outcomes })
+        self.keep_house(copies, trigger, started).await;
+        Ok(CycleDone { report, outcomes, unfinished })
+    }
+
+    /// Notes of the repositories that rest that their servers were seen to serve them. One record says it for all; only
+    /// where more has changed a repository's own is written.
+    async fn rest(
+        &self,
+        resting: BTreeMap<Coordinate, Endings>,
+        servers: &BTreeMap<ServerUrl, Server>,
+        kept: &mut Kept,
+        now: Timestamp,
+    ) -> Result<Vec<RepositoryOutcome>, CycleError> {
+        let mut outcomes = Vec::new();
+        for (coordinate, endings) in resting {
+            let Some(known) = kept.repositories.get_mut(&coordinate) else { continue };
+            let (record, changed) = known.rested(&endings, now);
+            if changed {
+                self.records.write(&record_name(&coordinate), &record).await?;
+            }
+            known.record = record;
+            outcomes.push(RepositoryOutcome {
+                coordinate,
+                state: known.state,
+                mirrors: known.record.mirrors.clone(),
+                notes: known.notes.clone(),
+                rewritten_at: known.record.rewritten_at,
+                repaired: 0,
+            });
+        }
+        if !outcomes.is_empty() {
+            let up = servers.iter().filter(|(_, server)| server.is_up());
+            let proved: BTreeMap<ServerUrl, u64> = up.map(|(url, _)| (url.clone(), now.as_secs())).collect();
+            memory::note_proved(&self.records, proved).await?;
+        }
+        Ok(outcomes)
     }
 
     /// What a cycle would do first for each mirror. Sends nothing to anyone.
@@ -164,7 +259,7 @@ impl World {
     ///
     /// [`CycleError`] when the store fails.
     pub async fn plan(&self) -> Result<(Vec<PlannedStep>, Vec<String>), CycleError> {
-        let survey = self.survey(Timestamp::now()).await?;
+        let survey = self.survey(&mut Kept::default(), None, Timestamp::now()).await?;
         let mut steps = Vec::new();
         let mut notes = Vec::new();
         for (url, server) in &survey.servers {

@@ -1,84 +1,70 @@
-//! Asks the servers what they serve already, before anything is sent.
+//! What the servers serve already, before anything is sent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::{StreamExt, stream};
-use nostr::prelude::{EventId, Filter, Kind, PublicKey, Timestamp};
+use nostr::prelude::{PublicKey, Timestamp};
 
-use super::{
-    discovery::AUTHORS_PER_FILTER,
-    survey::Survey,
-    world::{AT_ONCE, World},
+use super::{CycleError, kept::Kept, survey::Survey, world::World};
+use crate::{
+    model::server::ServerUrl,
+    plan::{converge::Seen, holdings::Holdings},
 };
-use crate::{model::server::ServerUrl, plan::converge::Seen, relay::RelayError};
-
-/// Events asked for, by author: filters are made from authors.
-type PerAuthor = BTreeMap<PublicKey, Vec<(EventId, Timestamp)>>;
 
 impl World {
-    /// Asks every server which of the wanted announcements and states it serves: one round a server,
-    /// however many repositories there are.
-    pub(super) async fn read_back(&self, survey: &mut Survey, now: Timestamp) {
-        let mut asks: Vec<(ServerUrl, PerAuthor)> = Vec::new();
-        for (url, _) in survey.servers.iter().filter(|(_, server)| server.is_up()) {
-            let mut per_author = PerAuthor::new();
-            for subject in &survey.subjects {
-                let Some(wanted) = subject.wanted.get(url) else { continue };
-                for event in wanted.proofs().filter_map(|id| subject.events.get(id)) {
-                    per_author.entry(event.pubkey).or_default().push((event.id, event.created_at));
-                }
+    /// Notes which of the wanted announcements and states every server serves. Discovery has seen it already; servers
+    /// and authors that turned up since are compared now.
+    pub(super) async fn read_back(
+        &self,
+        survey: &mut Survey,
+        kept: &mut Kept,
+        now: Timestamp,
+    ) -> Result<(), CycleError> {
+        let up: Vec<ServerUrl> =
+            survey.servers.iter().filter(|(_, server)| server.is_up()).map(|(url, _)| url.clone()).collect();
+        let mut todo = Vec::new();
+        for url in &up {
+            let proofs = survey.subjects.iter().filter_map(|subject| {
+                let wanted = subject.wanted.get(url)?;
+                Some(wanted.proofs().filter_map(|id| subject.events.get(id)).map(|event| event.pubkey))
+            });
+            let mut authors: BTreeSet<PublicKey> = proofs.flatten().collect();
+            if let Some(compared) = kept.compared.get(url.relay_url()) {
+                authors.retain(|author| !compared.contains(author));
             }
-            asks.push((url.clone(), per_author));
+            if !authors.is_empty() {
+                todo.push((url.relay_url().clone(), authors.into_iter().collect::<Vec<_>>()));
+            }
         }
-        let answers: Vec<_> = stream::iter(asks)
-            .map(|(url, per_author)| async move {
-                let lacks = self.lacks(&url, per_author).await;
-                (url, lacks)
-            })
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
-        for (url, lacks) in answers {
-            match lacks {
-                Ok(lacks) => survey.note_served(&url, &lacks, now),
-                Err(error) => {
-                    tracing::warn!(server = %url, %error, "could not be read; its mirrors wait for the next run");
+        let compared = todo.clone();
+        let failed = if todo.is_empty() { BTreeMap::new() } else { self.ask_relays(todo, kept).await? };
+        for (relay, authors) in compared.into_iter().filter(|(relay, _)| !failed.contains_key(relay)) {
+            kept.compared.entry(relay).or_default().extend(authors);
+        }
+        let nothing = Holdings::default();
+        for url in up {
+            match failed.get(url.relay_url()) {
+                None => survey.note_served(&url, kept.holdings.get(url.relay_url()).unwrap_or(&nothing), now),
+                Some(error) => {
+                    tracing::warn!(server = %url, error, "could not be read; its mirrors wait for the next run");
                     if let Some(server) = survey.servers.get_mut(&url) {
-                        server.down = Some(error.to_string());
+                        server.down = Some(error.clone());
                     }
                 }
             }
         }
-    }
-
-    async fn lacks(
-        &self,
-        server: &ServerUrl,
-        per_author: PerAuthor,
-    ) -> Result<BTreeSet<EventId>, RelayError> {
-        let mut lacks = BTreeSet::new();
-        let authors: Vec<PublicKey> = per_author.keys().copied().collect();
-        for some in authors.chunks(AUTHORS_PER_FILTER) {
-            let mut wanted: Vec<(EventId, Timestamp)> =
-                some.iter().filter_map(|author| per_author.get(author)).flatten().copied().collect();
-            wanted.sort_unstable();
-            wanted.dedup();
-            let filter = Filter::new()
-                .kinds([Kind::GitRepoAnnouncement, Kind::RepoState])
-                .authors(some.iter().copied());
-            lacks.extend(self.relays.lacks(server.relay_url(), filter, &wanted).await?);
-        }
-        Ok(lacks)
+        Ok(())
     }
 }
 
 impl Survey {
-    fn note_served(&mut self, url: &ServerUrl, lacks: &BTreeSet<EventId>, now: Timestamp) {
+    fn note_served(&mut self, url: &ServerUrl, holdings: &Holdings, now: Timestamp) {
         for subject in &mut self.subjects {
             let Some(wanted) = subject.wanted.get(url) else { continue };
             let record = subject.record.mirrors.get(url);
+            let serves = |event: &&nostr::prelude::Event| holdings.has(&event.pubkey, &event.id);
+            let proofs = wanted.proofs().filter_map(|id| subject.events.get(id));
             let mut seen = Seen {
-                served: wanted.proofs().copied().filter(|id| !lacks.contains(id)).collect(),
+                served: proofs.filter(serves).map(|event| event.id).collect(),
                 fresh: true,
                 refused: record.map(|record| record.refused.clone()).unwrap_or_default(),
                 ..Seen::default()

@@ -1,39 +1,47 @@
 //! One repository's part of a cycle: bring its git data here, then walk each of its mirrors.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::join_all;
 use grasp_mirror_commands::{clean, count};
 use nostr::prelude::Timestamp;
+use tokio::sync::OnceCell;
 
 use super::{
     CycleError, Trigger,
+    lanes::{Lanes, has_work},
     servers::Server,
-    survey::{Subject, fingerprint, record_name},
+    subject::{Subject, fingerprint, in_the_way},
+    survey::record_name,
+    talk::Talk,
     world::World,
 };
 use crate::{
     git::{GitError, Repository},
     model::{address::shown_text, server::ServerUrl, state::State, status::MirrorStatus},
     plan::{
-        catalog::Obstacle,
         converge::{Outcome, Seen, Wanted},
-        record::{self, Ending, HeldConversation, MirrorRecord, REASON_MAX, TooLarge},
+        record::{self, Ending, HeldConversation, MirrorRecord, REASON_MAX, RepositoryRecord, TooLarge},
     },
     report::document::RepositoryOutcome,
     transfer::{
         blocking,
         fetch::{FetchError, Tips},
-        mirror::{Done, Job},
+        mirror::Job,
         supply::{Supply, SupplyError},
     },
 };
 
 /// How one mirror's walk ended, what was seen, and the conversation the server holds.
 type MirrorEnd = (Ending, Seen, Option<HeldConversation>);
+
+/// The cycle that a repository is walked in.
+pub(super) struct Course<'cycle> {
+    pub(super) servers: &'cycle BTreeMap<ServerUrl, Server>,
+    pub(super) lanes: &'cycle Lanes,
+    pub(super) trigger: Trigger,
+    pub(super) now: Timestamp,
+}
 
 impl World {
     /// Walks all mirrors of one repository and remembers how they ended.
@@ -44,21 +52,17 @@ impl World {
     pub(super) async fn mirror_repository(
         &self,
         mut subject: Subject,
-        servers: &BTreeMap<ServerUrl, Server>,
-        trigger: Trigger,
-        now: Timestamp,
-    ) -> Result<RepositoryOutcome, CycleError> {
+        course: &Course<'_>,
+    ) -> Result<(RepositoryOutcome, RepositoryRecord), CycleError> {
+        let now = course.now;
         let endings = match subject.obstacle.take() {
             Some(obstacle) => {
-                let ending = match obstacle {
-                    Obstacle::Limit(reason) => Ending::Blocked(reason),
-                    Obstacle::Signed(reason) => Ending::Failed(reason),
-                };
+                let ending = in_the_way(&obstacle);
                 let end = |server: &ServerUrl| (server.clone(), (ending.clone(), Seen::default(), None));
                 subject.places.keys().map(end).collect()
             }
             None if subject.wanted.is_empty() => BTreeMap::new(),
-            None => self.walk_mirrors(&mut subject, servers, trigger, now).await?,
+            None => Box::pin(self.walk_mirrors(&mut subject, course)).await?,
         };
         let mut mirrors: BTreeMap<ServerUrl, MirrorRecord> = BTreeMap::new();
         let mut repaired = 0;
@@ -93,15 +97,22 @@ impl World {
             }
         }
         subject.record.mirrors = mirrors;
+        let in_sync = |mirror: &MirrorRecord| mirror.status == MirrorStatus::InSync;
+        if subject.in_depth
+            || subject.record.deep_checked_at.is_none() && subject.record.mirrors.values().all(in_sync)
+        {
+            subject.record.deep_checked_at = Some(now.as_secs());
+        }
         self.records.write(&record_name(&subject.repository.coordinate), &subject.record).await?;
-        Ok(RepositoryOutcome {
+        let outcome = RepositoryOutcome {
             coordinate: subject.repository.coordinate,
             state: subject.repository.state.map(|state| state.event.id),
-            mirrors: subject.record.mirrors,
+            mirrors: subject.record.mirrors.clone(),
             notes: subject.notes,
             rewritten_at: subject.record.rewritten_at,
             repaired,
-        })
+        };
+        Ok((outcome, subject.record))
     }
 
     /// Branches and tags first, on every server; then the conversation, so that nobody waits for a stranger's
@@ -109,75 +120,37 @@ impl World {
     async fn walk_mirrors(
         &self,
         subject: &mut Subject,
-        servers: &BTreeMap<ServerUrl, Server>,
-        trigger: Trigger,
-        now: Timestamp,
+        course: &Course<'_>,
     ) -> Result<BTreeMap<ServerUrl, MirrorEnd>, CycleError> {
-        if self.is_afresh(&subject.repository.coordinate) {
-            self.compare_refs(subject).await;
-            self.renew_state(subject, now).await?;
-        }
-        let git = self.git_data(subject, now).await;
+        let now = course.now;
+        let git = match course.lanes.copy_place().await {
+            Some(_place) => Box::pin(self.prepare(subject, now)).await?,
+            None => Err(Ending::Waiting("waits its turn: other repositories are fetched first".to_owned())),
+        };
         let waits = |url: &ServerUrl| {
             let again = subject.record.mirrors.get(url).and_then(|record| record.retry_at);
-            trigger == Trigger::Timer && again.is_some_and(|at| at > now.as_secs())
+            course.trigger == Trigger::Timer && again.is_some_and(|at| at > now.as_secs())
         };
-        let (turn, down): (BTreeSet<ServerUrl>, BTreeSet<ServerUrl>) = subject
-            .wanted
-            .keys()
-            .filter(|url| !waits(url))
-            .cloned()
-            .partition(|url| subject.seen.contains_key(url));
         let mut endings: BTreeMap<ServerUrl, MirrorEnd> = BTreeMap::new();
-        for url in down {
-            let reason = servers.get(&url).and_then(|server| server.down.clone());
-            let ending = Ending::Unreachable(reason.unwrap_or_else(|| "the server is down".to_owned()));
-            endings.insert(url, (ending, Seen::default(), None));
+        let mut turn = Vec::new();
+        for url in subject.wanted.keys() {
+            if waits(url) {
+                course.lanes.dropped(url);
+            } else if subject.seen.contains_key(url) {
+                turn.push(url.clone());
+            } else {
+                let down = course.servers.get(url).and_then(|server| server.down.clone());
+                let ending = Ending::Unreachable(down.unwrap_or_else(|| "the server is down".to_owned()));
+                endings.insert(url.clone(), (ending, Seen::default(), None));
+            }
         }
-        let mut walked = self.walk_refs(subject, &git, &turn).await;
+        endings.extend(self.walk_all(subject, turn, &git, course).await?);
         let settled = self.settle(subject, git, now).await;
         if settled.is_other_data {
-            let (good, again): (Vec<Done>, Vec<Done>) =
-                walked.into_iter().partition(|done| done.ending == Ending::Settled(Outcome::InSync));
-            let again = again.into_iter().map(|done| done.wanted.server).collect();
-            walked = good;
-            walked.extend(self.walk_refs(subject, &settled.git, &again).await);
-        }
-        let git = settled.git;
-        let mut lacking: Vec<Done> = Vec::new();
-        for done in walked {
-            let url = done.wanted.server.clone();
-            let asked = subject.seen.get(&url).is_some_and(|seen| seen.lacks.is_none());
-            if asked && done.ending == Ending::Settled(Outcome::InSync) {
-                lacking.push(done);
-                continue;
-            }
-            let held = subject.record.mirrors.get(&url).and_then(|record| record.conversation.clone());
-            endings.insert(url, (done.ending, done.seen, held.filter(|_| !asked)));
-        }
-        if !lacking.is_empty() {
-            let local = git.as_ref().ok().map(|supply| supply.repository().clone());
-            let talk = self.prepare_conversation(subject, local.as_ref(), now).await?;
-            let walks = lacking.into_iter().map(|done| {
-                let wanted = Wanted {
-                    conversation: talk.conversation.clone(),
-                    pull_requests: talk.requests.clone(),
-                    ..done.wanted
-                };
-                let seen = Seen { lacks: None, ..done.seen };
-                self.transfer.converge(Job {
-                    wanted,
-                    seen,
-                    events: Arc::clone(&talk.events),
-                    git: git.clone(),
-                })
-            });
-            let fingerprint = fingerprint(&talk.conversation);
-            for done in join_all(walks).await {
-                let complete = done.ending == Ending::Settled(Outcome::InSync) && done.holds_conversation;
-                let held = HeldConversation { fingerprint: fingerprint.clone(), seen_at: now.as_secs() };
-                endings.insert(done.wanted.server, (done.ending, done.seen, complete.then_some(held)));
-            }
+            // What failed may have failed for what it was sent.
+            let again = |(_, (ending, ..)): &(&ServerUrl, &MirrorEnd)| matches!(ending, Ending::Failed(_));
+            let again = endings.iter().filter(again).map(|(url, _)| url.clone()).collect();
+            endings.extend(self.walk_all(subject, again, &settled.git, course).await?);
         }
         subject.notes.extend(subject.record.distrusted_now(now));
         if !subject.record.lost.is_empty() {
@@ -187,19 +160,109 @@ impl World {
         Ok(endings)
     }
 
-    /// Branches and tags on `servers`.
-    async fn walk_refs(
+    /// Walks the mirrors on `servers`.
+    async fn walk_all(
+        &self,
+        subject: &mut Subject,
+        servers: Vec<ServerUrl>,
+        git: &Result<Supply, Ending>,
+        course: &Course<'_>,
+    ) -> Result<Vec<(ServerUrl, MirrorEnd)>, CycleError> {
+        let talk = OnceCell::new();
+        let walks = servers.iter().map(|url| self.walk_mirror(subject, url, git, &talk, course));
+        let ends = join_all(walks).await.into_iter().collect::<Result<_, _>>()?;
+        if let Some(talk) = talk.into_inner().flatten() {
+            subject.record.lose(&talk.lost, course.now);
+        }
+        Ok(ends)
+    }
+
+    /// Brings a repository's git data here, as far as it has to be here before it is sent on.
+    async fn prepare(
+        &self,
+        subject: &mut Subject,
+        now: Timestamp,
+    ) -> Result<Result<Supply, Ending>, CycleError> {
+        if subject.in_depth || self.is_afresh(&subject.repository.coordinate) {
+            self.compare_refs(subject).await;
+            self.renew_state(subject, now).await?;
+        }
+        Ok(self.git_data(subject, now).await)
+    }
+
+    /// Walks one mirror, each part of the way when its turn has come in the server's lane.
+    async fn walk_mirror(
         &self,
         subject: &Subject,
+        url: &ServerUrl,
         git: &Result<Supply, Ending>,
-        servers: &BTreeSet<ServerUrl>,
-    ) -> Vec<Done> {
-        let walks = servers.iter().filter_map(|url| {
-            let wanted = Wanted { conversation: Vec::new(), ..subject.wanted.get(url)?.clone() };
-            let (seen, events) = (subject.seen.get(url)?.clone(), Arc::clone(&subject.events));
-            Some(self.transfer.converge(Job { wanted, seen, events, git: git.clone() }))
-        });
-        join_all(walks).await
+        talk: &OnceCell<Option<Talk>>,
+        course: &Course<'_>,
+    ) -> Result<(ServerUrl, MirrorEnd), CycleError> {
+        let (Some(wanted), Some(seen)) = (subject.wanted.get(url), subject.seen.get(url)) else {
+            return Ok((
+                url.clone(),
+                (Ending::Waiting("nothing is known of it".to_owned()), Seen::default(), None),
+            ));
+        };
+        if !has_work(wanted, seen) {
+            let job = branches(subject, wanted, seen, git, course.lanes);
+            let done = Box::pin(self.transfer.converge(job)).await;
+            course.lanes.dropped(url);
+            return Ok((url.clone(), (done.ending, done.seen, held_before(subject, url))));
+        }
+        let end = self.walk_parts(subject, (wanted, seen), git, talk, course).await?;
+        match &end.0 {
+            Ending::Waiting(_) => course.lanes.cut_short(),
+            _ => course.lanes.done(url, end.1.answers.len()),
+        }
+        Ok((url.clone(), end))
+    }
+
+    async fn walk_parts(
+        &self,
+        subject: &Subject,
+        (wanted, seen): (&Wanted, &Seen),
+        git: &Result<Supply, Ending>,
+        talk: &OnceCell<Option<Talk>>,
+        course: &Course<'_>,
+    ) -> Result<MirrorEnd, CycleError> {
+        let (server, lanes) = (&wanted.server, course.lanes);
+        if let Err(ending @ Ending::Waiting(_)) = git {
+            return Ok((ending.clone(), Seen::default(), None));
+        }
+        let first = || self.transfer.converge(branches(subject, wanted, seen, git, lanes));
+        let done = match lanes.take(server, first).await {
+            Ok(done) => done,
+            Err(reason) => return Ok((Ending::Waiting(reason), Seen::default(), None)),
+        };
+        if done.ending != Ending::Settled(Outcome::InSync) {
+            return Ok((done.ending, done.seen, None));
+        }
+        // It is known already that the server holds the conversation.
+        if seen.lacks.is_some() {
+            return Ok((done.ending, done.seen, held_before(subject, server)));
+        }
+        let prepare = || Box::pin(self.prepare_conversation(subject, git.as_ref().ok(), course));
+        let Some(talk) = talk.get_or_try_init(prepare).await? else {
+            let reason = "waits its turn: the pull requests of other repositories are fetched first";
+            return Ok((Ending::Waiting(reason.to_owned()), done.seen, None));
+        };
+        let (sent, again) = (done.seen.clone(), done);
+        let second = || {
+            let conversation = talk.conversation.clone();
+            let wanted = Wanted { conversation, pull_requests: talk.requests.clone(), ..again.wanted };
+            let (events, git) = (Arc::clone(&talk.events), git.clone());
+            self.transfer.converge(Job { wanted, seen: again.seen, events, git, until: lanes.until() })
+        };
+        let done = match lanes.take(server, second).await {
+            Ok(done) => done,
+            Err(reason) => return Ok((Ending::Waiting(reason), sent, None)),
+        };
+        let complete = done.ending == Ending::Settled(Outcome::InSync) && done.holds_conversation;
+        let fingerprint = fingerprint(&talk.conversation);
+        let held = complete.then(|| HeldConversation { fingerprint, seen_at: course.now.as_secs() });
+        Ok((done.ending, done.seen, held))
     }
 
     /// Everything the state names, here or as a pack that was just fetched; or how a mirror that needs it ends.
@@ -210,6 +273,7 @@ impl World {
         let folder = self.folder(&subject.repository.coordinate, &subject.repository.folder);
         let opened = blocking(move || Repository::open_or_create(&folder)).await;
         let repository = opened.map_err(|error| Ending::Failed(error.to_string()))?;
+        self.borrow(&subject.repository, &repository).await;
         let limit = self.config.limits.max_repo_bytes;
         if let Some(known) = &subject.record.too_large
             && known.still_holds(state.event.id, limit, now)
@@ -325,6 +389,27 @@ impl World {
         sources.sort_by_key(|source| subject.record.distrusted.contains_key(&shown_text(source)));
         sources
     }
+}
+
+/// The first part of a mirror's way, without the conversation.
+fn branches(
+    subject: &Subject,
+    wanted: &Wanted,
+    seen: &Seen,
+    git: &Result<Supply, Ending>,
+    lanes: &Lanes,
+) -> Job {
+    Job {
+        wanted: Wanted { conversation: Vec::new(), ..wanted.clone() },
+        seen: seen.clone(),
+        events: Arc::clone(&subject.events),
+        git: git.clone(),
+        until: lanes.until(),
+    }
+}
+
+fn held_before(subject: &Subject, server: &ServerUrl) -> Option<HeldConversation> {
+    subject.record.mirrors.get(server).and_then(|record| record.conversation.clone())
 }
 
 /// What became of the local copy.

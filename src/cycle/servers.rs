@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
+use nostr::prelude::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
     CycleError,
+    kept::Kept,
     world::{AT_ONCE, World},
 };
 use crate::{
@@ -59,10 +61,48 @@ struct Remembered {
 
 impl World {
     /// Asks every server the bot mirrors to who it is (NIP-11).
-    pub(super) async fn ask_servers(&self) -> Result<BTreeMap<ServerUrl, Server>, CycleError> {
+    pub(super) async fn ask_servers(
+        &self,
+        kept: &mut Kept,
+        now: Timestamp,
+    ) -> Result<BTreeMap<ServerUrl, Server>, CycleError> {
         let policy = &self.config.policy;
         let known = self.settings.servers.iter();
-        self.ask(known.filter(|server| policy.admits_server(server).is_ok()).cloned().collect()).await
+        let known = known.filter(|server| policy.admits_server(server).is_ok()).cloned().collect();
+        self.introduced(known, kept, now).await
+    }
+
+    /// Who these servers are: as they said lately, else asked now. One that was down is asked in every run.
+    pub(super) async fn introduced(
+        &self,
+        servers: BTreeSet<ServerUrl>,
+        kept: &mut Kept,
+        now: Timestamp,
+    ) -> Result<BTreeMap<ServerUrl, Server>, CycleError> {
+        let good_for = self.config.servers.health_interval.as_secs();
+        let mut found = BTreeMap::new();
+        let mut unknown = BTreeSet::new();
+        for url in servers {
+            match kept.introduced.get(&url) {
+                Some((server, at)) if now.as_secs() < at.as_secs().saturating_add(good_for) => {
+                    found.insert(url, server.clone());
+                }
+                _ => {
+                    unknown.insert(url);
+                }
+            }
+        }
+        if !unknown.is_empty() {
+            let asked = self.ask(unknown).await?;
+            for (url, server) in &asked {
+                kept.introduced.remove(url);
+                if server.down.is_none() {
+                    kept.introduced.insert(url.clone(), (server.clone(), now));
+                }
+            }
+            found.extend(asked);
+        }
+        Ok(found)
     }
 
     /// The servers that the operator's own rules keep away; they are not even asked who they are.
@@ -75,10 +115,7 @@ impl World {
         self.settings.servers.iter().filter_map(denied).collect()
     }
 
-    pub(super) async fn ask(
-        &self,
-        servers: BTreeSet<ServerUrl>,
-    ) -> Result<BTreeMap<ServerUrl, Server>, CycleError> {
+    async fn ask(&self, servers: BTreeSet<ServerUrl>) -> Result<BTreeMap<ServerUrl, Server>, CycleError> {
         let mut remembered: BTreeMap<ServerUrl, Remembered> =
             self.records.read(RECORD).await?.unwrap_or_default();
         let timeout = self.config.limits.connect_timeout;

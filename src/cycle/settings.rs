@@ -128,6 +128,9 @@ impl World {
     pub fn obey(&mut self, settings: Settings) {
         // Only who has the bot's key can put an address there: as good as the operator's configuration.
         self.guard.trust(settings.servers.iter().map(|server| server.http_base().clone()));
+        if self.settings != settings {
+            self.kept.forget_what_follows();
+        }
         self.settings = settings;
     }
 

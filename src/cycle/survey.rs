@@ -1,73 +1,50 @@
 //! Looks before anything is done: what is wanted, where, and what the servers serve already.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use nostr::prelude::{Event, EventId, Filter, Kind, PublicKey, RelayUrl, Timestamp};
-use sha2::{Digest, Sha256};
 
 use super::{
-    CycleError,
+    CycleError, Trigger,
+    copy::OwnCopies,
+    kept::{Kept, WorkedOut},
+    late::Late,
     servers::Server,
+    subject::{Ground, Subject},
+    threads::Talked,
     world::{World, catalog_limits},
 };
 use crate::{
-    model::{
-        announcement::Announcement, coordinate::Coordinate, placement::Placement, server::ServerUrl,
-        state::State,
-    },
+    model::{announcement::Announcement, coordinate::Coordinate, server::ServerUrl},
     plan::{
-        catalog::{self, Catalog, Obstacle, Repository},
-        converge::{Seen, Wanted},
-        conversation::{self, PullRequest},
+        catalog::{self, Catalog, Repository},
+        conversation::Threads,
+        holdings::Recent,
         namespace,
-        placement::{self, Grasp, Place},
-        record::RepositoryRecord,
+        placement::Grasp,
+        record::{Ending, RepositoryRecord},
+        rest::{self, Known, Look, Terms},
     },
-    report::document::ServerOutcome,
+    report::document::{LeftAlone, ServerOutcome},
 };
 
 /// Everything known before the first change.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Survey {
     /// The servers and how they are.
     pub servers: BTreeMap<ServerUrl, Server>,
-    /// What is wanted, and what is left alone.
-    pub catalog: Catalog,
+    /// What is left alone.
+    pub left_alone: LeftAlone,
     /// One subject a repository.
     pub subjects: Vec<Subject>,
+    /// Repositories about which nothing is new and which every server serves, with how their mirrors end.
+    pub(super) resting: BTreeMap<Coordinate, Endings>,
     /// New events of the bot's own that the mirrors need, signed and not yet stored or sent.
     pub signed: Vec<Event>,
 }
 
-/// One repository with all its mirrors.
-#[derive(Debug)]
-pub struct Subject {
-    /// What is wanted.
-    pub repository: Repository,
-    /// Why nothing can be done for it.
-    pub obstacle: Option<Obstacle>,
-    /// What each server is to have.
-    pub wanted: BTreeMap<ServerUrl, Wanted>,
-    /// What each server that answered serves already.
-    pub seen: BTreeMap<ServerUrl, Seen>,
-    /// Where it belongs, also when there is nothing to mirror yet.
-    pub places: BTreeMap<ServerUrl, Place>,
-    /// The conversation, in order: everything there is to send beside announcements and states.
-    pub conversation: Vec<EventId>,
-    /// Pull requests, whose commits may have to be fetched.
-    pub pull_requests: Vec<PullRequest>,
-    /// Fingerprint of the conversation.
-    pub fingerprint: String,
-    /// The announcements and states that `wanted` names. The conversation is loaded when somebody lacks it.
-    pub events: Arc<BTreeMap<EventId, Event>>,
-    /// What was remembered of its mirrors.
-    pub record: RepositoryRecord,
-    /// What people should know.
-    pub notes: Vec<String>,
-}
+/// How the mirrors of a repository that rests end.
+pub(super) type Endings = BTreeMap<ServerUrl, Option<Ending>>;
 
 /// What a catalog is made from.
 pub(super) const SOURCES: [Kind; 3] = [Kind::GitRepoAnnouncement, Kind::RepoState, Kind::EventDeletion];
@@ -77,51 +54,138 @@ pub(super) fn record_name(coordinate: &Coordinate) -> String {
     format!("mirrors/{coordinate}")
 }
 
+/// Repositories whose conversations are looked up together.
+const LOOKED_UP_TOGETHER: usize = 100;
+
+/// Above this number, all records are read at once.
+const RECORDS_ONE_BY_ONE: usize = 20;
+
 impl World {
     /// Reads servers and relays, and works out what is wanted. Changes nothing outside the store.
+    ///
+    /// What `kept` tells from the cycle before is not worked out again. With a `trigger` the work of a cycle follows:
+    /// then some repositories are looked at in depth.
     ///
     /// # Errors
     ///
     /// [`CycleError`] when the store fails. Relays and servers that fail are part of the result.
-    pub async fn survey(&self, now: Timestamp) -> Result<Survey, CycleError> {
-        let mut servers = self.ask_servers().await?;
-        let unread = self.discover(&servers).await?;
-        let mut events = self.store.query(Filter::new().kinds(SOURCES)).await?;
-        let bot = self.bot();
-        let catalog = catalog::build(&events, &self.settings.watched, &bot, catalog_limits(&self.config));
-        if catalog.repositories.is_empty() {
-            // A server that broke off has not said that there is nothing.
-            for (_, server) in servers.iter_mut().filter(|(url, _)| unread.contains(url.relay_url())) {
-                server
-                    .down
-                    .get_or_insert_with(|| "its announcements could not be read to the end".to_owned());
+    pub(super) async fn survey(
+        &self,
+        kept: &mut Kept,
+        trigger: Option<Trigger>,
+        now: Timestamp,
+    ) -> Result<Survey, CycleError> {
+        let mut servers = self.ask_servers(kept, now).await?;
+        let unread = self.discover(&servers, kept).await?;
+        if let Some(worked_out) = &kept.worked_out {
+            let discovered = worked_out.discovered.clone();
+            servers.extend(self.introduced(discovered, kept, now).await?);
+        }
+        if !kept.repositories.is_empty() {
+            self.look_again(&mut servers, &unread, kept).await?;
+        }
+        let mut catalog = None;
+        let sources = self.store.news().sources;
+        let grasps = grasps(&servers);
+        if kept.worked_out.as_ref().is_none_or(|known| known.sources != sources || known.grasps != grasps) {
+            let events = self.store.query(Filter::new().kinds(SOURCES)).await?;
+            let worked = self.work_out(events, &mut servers, kept, now).await?;
+            if worked.repositories.is_empty() {
+                // A server that broke off has not said that there is nothing.
+                for (_, server) in servers.iter_mut().filter(|(url, _)| unread.contains_key(url.relay_url()))
+                {
+                    server
+                        .down
+                        .get_or_insert_with(|| "its announcements could not be read to the end".to_owned());
+                }
+            }
+            catalog = Some(worked);
+        }
+
+        let in_depth = self.due_in_depth(catalog.as_ref(), trigger, kept, now).await?;
+        let anew = self.collect(catalog.as_ref(), &servers, &in_depth, kept, now).await?;
+        let resting = self.resting(&servers, &anew, trigger, kept, now);
+        let left_alone = kept.worked_out.as_ref().map(|known| known.left_alone.clone()).unwrap_or_default();
+        let mut survey = Survey { servers, left_alone, resting, ..Survey::default() };
+        if catalog.is_none() && survey.resting.len() < kept.repositories.len() {
+            let events = self.store.query(Filter::new().kinds(SOURCES)).await?;
+            catalog = Some(self.work_out(events, &mut survey.servers, kept, now).await?);
+        }
+        if let Some(catalog) = catalog {
+            self.subjects(catalog, &mut survey, kept, &in_depth, now).await?;
+            self.read_back(&mut survey, kept, now).await?;
+        }
+        for (url, _) in survey.servers.iter().filter(|(_, server)| server.down.is_some()) {
+            kept.introduced.remove(url);
+        }
+        Ok(survey)
+    }
+
+    /// Servers that broke off get a second chance; then they are down.
+    async fn look_again(
+        &self,
+        servers: &mut BTreeMap<ServerUrl, Server>,
+        unread: &BTreeMap<RelayUrl, String>,
+        kept: &mut Kept,
+    ) -> Result<(), CycleError> {
+        let authors: Vec<PublicKey> =
+            kept.people.iter().flat_map(|people| &people.authors).copied().collect();
+        let broken = servers.iter().filter(|(url, _)| unread.contains_key(url.relay_url()));
+        let todo: Vec<_> = broken.map(|(url, _)| (url.relay_url().clone(), authors.clone())).collect();
+        if todo.is_empty() {
+            return Ok(());
+        }
+        let asked: Vec<RelayUrl> = todo.iter().map(|(relay, _)| relay.clone()).collect();
+        let failed = self.ask_relays(todo, kept).await?;
+        for relay in asked.into_iter().filter(|relay| !failed.contains_key(relay)) {
+            kept.compared.insert(relay, authors.iter().copied().collect());
+        }
+        for (url, server) in servers {
+            if let Some(error) = failed.get(url.relay_url()) {
+                server.down.get_or_insert_with(|| error.clone());
             }
         }
-        if self.config.servers.discover {
-            servers.extend(self.discover_servers(&catalog, &servers).await?);
-        }
-        let everywhere: BTreeSet<RelayUrl> = servers
-            .iter()
-            .filter(|(_, server)| server.is_up())
-            .map(|(url, _)| url.relay_url().clone())
-            .collect();
-        self.collect_threads(&catalog.repositories, &everywhere).await?;
+        Ok(())
+    }
 
-        events.retain(|event| event.pubkey == bot);
-        let own: Vec<Announcement> = events.iter().cloned().filter_map(Announcement::read).collect();
-        let copies = namespace::identifiers(&catalog.repositories, &own);
-        let mut survey =
-            Survey { servers, catalog: Catalog::default(), subjects: Vec::new(), signed: Vec::new() };
-        for repository in &catalog.repositories {
-            let copy = copies.get(&repository.coordinate).cloned().unwrap_or_default();
-            let (subject, signed) =
-                self.subject(repository.clone(), &copy, &survey.servers, &events, now).await?;
-            survey.subjects.push(subject);
-            survey.signed.extend(signed);
+    /// Makes the catalog, and forgets what was kept of repositories that are not as they were.
+    async fn work_out(
+        &self,
+        events: Vec<Event>,
+        servers: &mut BTreeMap<ServerUrl, Server>,
+        kept: &mut Kept,
+        now: Timestamp,
+    ) -> Result<Worked, CycleError> {
+        let sources = self.store.news().sources;
+        let bot = self.bot();
+        let catalog = catalog::build(&events, &self.settings.watched, &bot, catalog_limits(&self.config));
+        let mut discovered = BTreeSet::new();
+        if self.config.servers.discover {
+            discovered = self.discover_servers(&catalog, servers).await;
+            servers.extend(self.introduced(discovered.clone(), kept, now).await?);
+            discovered.extend(kept.worked_out.iter().flat_map(|known| known.discovered.clone()));
         }
-        survey.catalog = catalog;
-        self.read_back(&mut survey, now).await;
-        Ok(survey)
+        let own = OwnCopies::of(events, &bot);
+        let announced: Vec<Announcement> = own.events().cloned().filter_map(Announcement::read).collect();
+        let copies = namespace::identifiers(&catalog.repositories, &announced);
+        let grasps = grasps(servers);
+        if kept.worked_out.as_ref().is_some_and(|known| known.grasps != grasps) {
+            kept.repositories.clear();
+        }
+        let mut as_before: BTreeMap<Coordinate, Known> = BTreeMap::new();
+        for repository in &catalog.repositories {
+            let coordinate = &repository.coordinate;
+            let copy = copies.get(coordinate).map(String::as_str).unwrap_or_default();
+            let Some(known) = kept.repositories.remove(coordinate) else { continue };
+            if known.obstacle.is_none() && is_made_of(&known.made_of, repository, own.called(copy)) {
+                as_before.insert(coordinate.clone(), known);
+            }
+        }
+        kept.repositories = as_before;
+        let left_alone =
+            LeftAlone { deleted: catalog.deleted, private: catalog.private, over_limit: catalog.over_limit };
+        kept.worked_out = Some(WorkedOut { sources, grasps, discovered, left_alone });
+        Ok(Worked { repositories: catalog.repositories, own, copies })
     }
 
     /// Servers that the announcements list and the configuration does not know.
@@ -129,7 +193,7 @@ impl World {
         &self,
         catalog: &Catalog,
         known: &BTreeMap<ServerUrl, Server>,
-    ) -> Result<BTreeMap<ServerUrl, Server>, CycleError> {
+    ) -> BTreeSet<ServerUrl> {
         const MAX_DISCOVERED: usize = 64;
         let mut found = BTreeSet::new();
         for announcement in catalog.repositories.iter().flat_map(|repository| &repository.announcements) {
@@ -147,105 +211,199 @@ impl World {
                 }
             }
         }
-        self.ask(found).await
+        found
     }
 
-    /// Works out one repository's mirrors.
-    async fn subject(
+    async fn due_in_depth(
         &self,
-        repository: Repository,
-        copy: &str,
-        servers: &BTreeMap<ServerUrl, Server>,
-        own: &[Event],
+        catalog: Option<&Worked>,
+        trigger: Option<Trigger>,
+        kept: &Kept,
         now: Timestamp,
-    ) -> Result<(Subject, Vec<Event>), CycleError> {
-        let policy = &self.config.policy;
-        let exception = policy.exception(&repository.coordinate);
-        let usable: BTreeMap<ServerUrl, Grasp> = servers
-            .iter()
-            .filter(|(url, _)| exception.servers.as_ref().is_none_or(|only| only.contains(*url)))
-            .map(|(url, server)| (url.clone(), server.grasp.clone()))
-            .collect();
-        let reach = exception.reach.unwrap_or(self.config.mirror.reach);
-        let places = placement::places(&repository, &usable, reach, &self.bot(), copy);
-        let obstacle = match policy.admits(&repository.coordinate) {
-            Err(rule) => Some(Obstacle::Limit(rule.to_string())),
-            Ok(()) => repository.obstacle.clone(),
-        };
-        let mut record: RepositoryRecord =
-            self.records.read(&record_name(&repository.coordinate)).await?.unwrap_or_default();
-        if self.is_afresh(&repository.coordinate) {
-            record.look_anew();
-        }
-        let mut subject = Subject {
-            obstacle,
-            wanted: BTreeMap::new(),
-            seen: BTreeMap::new(),
-            places,
-            conversation: Vec::new(),
-            pull_requests: Vec::new(),
-            fingerprint: String::new(),
-            events: Arc::default(),
-            record,
-            notes: Vec::new(),
-            repository,
-        };
-        let state = match (&subject.obstacle, &subject.repository.state) {
-            (Some(_), _) => return Ok((subject, Vec::new())),
-            (None, None) => {
-                subject.notes.push("empty: no maintainer has signed a state yet".to_owned());
-                return Ok((subject, Vec::new()));
+    ) -> Result<BTreeSet<Coordinate>, CycleError> {
+        let interval = self.config.bot.cycle_interval.as_secs();
+        match (trigger, catalog) {
+            (None, _) => Ok(BTreeSet::new()),
+            (Some(_), Some(catalog)) if kept.repositories.is_empty() => {
+                let records = self.records.snapshot().await?;
+                let checked: Vec<_> = catalog
+                    .repositories
+                    .iter()
+                    .map(|repository| {
+                        let record = records.read::<RepositoryRecord>(&record_name(&repository.coordinate));
+                        (&repository.coordinate, record.and_then(|record| record.deep_checked_at))
+                    })
+                    .collect();
+                Ok(rest::due_in_depth(checked.into_iter(), now, interval))
             }
-            (None, Some(state)) if state.refs.is_empty() => {
-                subject.notes.push("empty: the signed state names no branches and tags".to_owned());
-                return Ok((subject, Vec::new()));
+            (Some(_), _) => {
+                let known = kept.repositories.iter();
+                let checked = known.map(|(coordinate, known)| (coordinate, known.record.deep_checked_at));
+                Ok(rest::due_in_depth(checked, now, interval))
             }
-            (None, Some(state)) => state.clone(),
-        };
-        let signed = self.sign_copy(&subject, &state, copy, &usable, own)?;
-
-        let mut events: BTreeMap<EventId, Event> = BTreeMap::new();
-        let coordinates: Vec<String> =
-            subject.repository.coordinates().iter().map(ToString::to_string).collect();
-        let thread = self.thread(&coordinates, self.config.limits.max_events_per_repo).await?;
-        let talk = conversation::gather(
-            &subject.repository.coordinates(),
-            &thread,
-            &subject.record.lost_now(now),
-            now,
-            self.config.limits.max_events_per_repo,
-        );
-        if talk.truncated {
-            subject.notes.push("only part of its events: limits.max_events_per_repo is reached".to_owned());
         }
-        if talk.kept_home > 0 {
-            tracing::debug!(repository = %subject.repository.coordinate, events = talk.kept_home, "protected or expired, not forwarded");
-        }
-        for announcement in &subject.repository.announcements {
-            events.insert(announcement.id(), announcement.event.clone());
-        }
-        events.insert(state.event.id, state.event.clone());
-        for event in signed.current.iter() {
-            events.insert(event.id, event.clone());
-        }
-        let in_namespace = subject.places.values().any(|place| place.placement == Placement::Namespace);
-        if in_namespace && copy != subject.repository.coordinate.identifier {
-            subject.notes.push(format!(
-                "its copies are called {copy}, since another owner's have its name; servers take their git data, \
-                 not the conversation"
-            ));
-        }
-        subject.fingerprint = fingerprint(&talk.events);
-        let wanted = subject.places.iter().map(|(server, place)| {
-            let wanted = wanted(&subject.repository, &state, server, place, &signed.current, &talk.events);
-            (server.clone(), wanted)
-        });
-        subject.wanted = wanted.collect();
-        subject.pull_requests = talk.pull_requests;
-        subject.conversation = talk.events;
-        subject.events = Arc::new(events);
-        Ok((subject, signed.new))
     }
+
+    /// Brings what was said into the store, and returns the repositories that have to be worked out anew.
+    async fn collect(
+        &self,
+        catalog: Option<&Worked>,
+        servers: &BTreeMap<ServerUrl, Server>,
+        in_depth: &BTreeSet<Coordinate>,
+        kept: &mut Kept,
+        now: Timestamp,
+    ) -> Result<BTreeSet<Coordinate>, CycleError> {
+        let everywhere: BTreeSet<RelayUrl> = servers
+            .iter()
+            .filter(|(_, server)| server.is_up())
+            .map(|(url, _)| url.relay_url().clone())
+            .collect();
+        let mut late = Late::default();
+        if !kept.repositories.is_empty() {
+            late = self.listen(&everywhere, kept, now).await?;
+        }
+        let mut anew = late.touched;
+        anew.extend(in_depth.iter().cloned());
+        anew.extend(kept.repositories.keys().filter(|coordinate| self.is_afresh(coordinate)).cloned());
+        let mut to_read: Vec<Talked> = Vec::new();
+        for coordinate in &anew {
+            to_read.extend(kept.repositories.get(coordinate).map(Talked::from));
+        }
+        let new = catalog.iter().flat_map(|catalog| &catalog.repositories);
+        let new = new.filter(|repository| !kept.repositories.contains_key(&repository.coordinate));
+        to_read.extend(new.map(Talked::from));
+        let first_time = kept.repositories.is_empty();
+        let mut per_relay = self.whom_to_ask(&to_read, &everywhere, kept).await;
+        // A relay that was not listened to is read to the end, for all.
+        let told = self.store.news().talk;
+        for known in kept.repositories.values().filter(|_| !late.unknown.is_empty()) {
+            for relay in late
+                .unknown
+                .iter()
+                .filter(|relay| everywhere.contains(*relay) || known.relays.contains(*relay))
+            {
+                let coordinates = known.coordinates.iter().map(ToString::to_string);
+                per_relay.entry(relay.clone()).or_default().extend(coordinates);
+            }
+        }
+        let read: Vec<RelayUrl> = per_relay.keys().cloned().collect();
+        let failed = self.collect_threads(per_relay).await?;
+        for relay in read.into_iter().filter(|relay| !failed.contains(relay)) {
+            if first_time || late.unknown.contains(&relay) {
+                kept.read_at.insert(relay.clone(), now);
+                if everywhere.contains(&relay) {
+                    kept.recent.insert(relay, Recent::after(now));
+                }
+            }
+        }
+        if !late.unknown.is_empty() && self.store.news().talk != told {
+            anew.extend(kept.repositories.keys().cloned());
+        }
+        Ok(anew)
+    }
+
+    /// The repositories for which nothing is to be done.
+    fn resting(
+        &self,
+        servers: &BTreeMap<ServerUrl, Server>,
+        anew: &BTreeSet<Coordinate>,
+        trigger: Option<Trigger>,
+        kept: &Kept,
+        now: Timestamp,
+    ) -> BTreeMap<Coordinate, Endings> {
+        let max_repo_bytes = self.config.limits.max_repo_bytes;
+        let terms = Terms { now, patient: trigger == Some(Trigger::Timer), max_repo_bytes };
+        let look = |url: &ServerUrl| {
+            let server = servers.get(url);
+            let relay = url.relay_url();
+            match (server.map(|server| server.down.as_deref()), kept.holdings.get(relay)) {
+                (Some(Some(reason)), _) => Look::Down(reason),
+                (Some(None), Some(holdings)) if kept.compared.contains_key(relay) => Look::Has(holdings),
+                _ => Look::NotSeen,
+            }
+        };
+        let known = kept.repositories.iter().filter(|(coordinate, _)| !anew.contains(*coordinate));
+        known
+            .filter_map(|(coordinate, known)| Some((coordinate.clone(), rest::endings(known, terms, look)?)))
+            .collect()
+    }
+
+    /// Works out every repository that does not rest.
+    async fn subjects(
+        &self,
+        catalog: Worked,
+        survey: &mut Survey,
+        kept: &Kept,
+        in_depth: &BTreeSet<Coordinate>,
+        now: Timestamp,
+    ) -> Result<(), CycleError> {
+        let Worked { repositories, own, copies } = catalog;
+        let todo: Vec<Repository> = repositories
+            .into_iter()
+            .filter(|repository| !survey.resting.contains_key(&repository.coordinate))
+            .collect();
+        let records = match todo.len() {
+            ..=RECORDS_ONE_BY_ONE => None,
+            _ => Some(self.records.snapshot().await?),
+        };
+        let ground = Ground { servers: &survey.servers, own: &own, copies: &copies, in_depth, now };
+        let mut todo = todo.into_iter();
+        loop {
+            let some: Vec<Repository> = todo.by_ref().take(LOOKED_UP_TOGETHER).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            let coordinates: Vec<String> =
+                some.iter().flat_map(Repository::coordinates).map(|name| name.to_string()).collect();
+            let most = self.config.limits.max_events_per_repo.saturating_mul(some.len());
+            let events = self.thread(&coordinates, most).await?;
+            let threads = Threads::of(&events);
+            for repository in some {
+                let name = record_name(&repository.coordinate);
+                let record = match (kept.repositories.get(&repository.coordinate), &records) {
+                    (Some(known), _) => Some(known.record.clone()),
+                    (None, Some(records)) => records.read(&name),
+                    (None, None) => self.records.read(&name).await?,
+                };
+                let (subject, signed) =
+                    self.subject(repository, record.unwrap_or_default(), &threads, &ground)?;
+                survey.subjects.push(subject);
+                survey.signed.extend(signed);
+            }
+        }
+    }
+}
+
+/// A catalog and what goes with it.
+struct Worked {
+    repositories: Vec<Repository>,
+    /// What the bot has published of its copies.
+    own: OwnCopies,
+    /// How its copies are called.
+    copies: BTreeMap<Coordinate, String>,
+}
+
+fn grasps(servers: &BTreeMap<ServerUrl, Server>) -> BTreeMap<ServerUrl, Grasp> {
+    servers.iter().map(|(url, server)| (url.clone(), server.grasp.clone())).collect()
+}
+
+/// Whether a repository is still worked out from the same events; `copies` are the bot's, which count where there are
+/// any.
+fn is_made_of<'a>(
+    known: &BTreeSet<EventId>,
+    repository: &Repository,
+    copies: impl Iterator<Item = &'a Event>,
+) -> bool {
+    let mut now: BTreeSet<EventId> = repository.announcements.iter().map(Announcement::id).collect();
+    if let Some(state) = &repository.state {
+        now.insert(state.event.id);
+    }
+    let obstructed = repository.obstacle.is_some();
+    !obstructed
+        && (now == *known || {
+            now.extend(copies.map(|event| event.id));
+            now == *known
+        })
 }
 
 impl Survey {
@@ -254,61 +412,4 @@ impl Survey {
     pub fn server_outcomes(&self) -> Vec<ServerOutcome> {
         self.servers.iter().map(|(url, server)| server.outcome(url)).collect()
     }
-}
-
-/// What `server` is to have of `repository`; `copy` is the bot's announcement and state.
-fn wanted(
-    repository: &Repository,
-    state: &State,
-    server: &ServerUrl,
-    place: &Place,
-    copy: &[Event],
-    conversation: &[EventId],
-) -> Wanted {
-    let (governing, attached) = match place.placement {
-        Placement::Namespace => {
-            let order = repository.introduced_by(&repository.coordinate.owner);
-            let owners = order.iter().map(|(announcement, _)| announcement.id()).chain([state.event.id]);
-            (copy.iter().map(|event| event.id).collect(), owners.collect())
-        }
-        _ => listed_events(repository, &place.path.owner, &state.event),
-    };
-    Wanted {
-        repository: repository.coordinate.clone(),
-        server: server.clone(),
-        place: place.clone(),
-        state: governing.last().copied(),
-        governing,
-        refs: state.refs.clone(),
-        attached,
-        pull_requests: Vec::new(),
-        conversation: conversation.to_vec(),
-    }
-}
-
-/// What makes a server take a repository that one of its maintainers listed there: the lister's announcement,
-/// those through which it leads to the state's author, and the state. The other maintainers' announcements are
-/// attached.
-fn listed_events(repository: &Repository, lister: &PublicKey, state: &Event) -> (Vec<EventId>, Vec<EventId>) {
-    let order = repository.introduced_by(lister);
-    let mut needed = BTreeSet::from([0]);
-    let mut at = order.iter().position(|(announcement, _)| announcement.author() == state.pubkey);
-    while let Some(place) = at {
-        needed.insert(place);
-        at = order.get(place).and_then(|(_, host)| *host);
-    }
-    let ids = order.iter().map(|(announcement, _)| announcement.id()).enumerate();
-    let (first, attached): (Vec<_>, Vec<_>) = ids.partition(|(place, _)| needed.contains(place));
-    let id = |(_, id)| id;
-    (first.into_iter().map(id).chain([state.id]).collect(), attached.into_iter().map(id).collect())
-}
-
-/// A short name for a set of events.
-pub(super) fn fingerprint(ids: &[EventId]) -> String {
-    let sorted: BTreeSet<&EventId> = ids.iter().collect();
-    let mut hasher = Sha256::new();
-    for id in sorted {
-        hasher.update(id.as_bytes());
-    }
-    hasher.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -8,22 +8,23 @@ use nostr::prelude::{Event, EventId, Filter, RelayUrl, SingleLetterTag};
 use super::{
     CycleError,
     discovery::RELAYS_PER_EVENT,
+    kept::Kept,
     world::{AT_ONCE, World},
 };
 use crate::{
-    plan::{catalog::Repository, conversation::MAX_DEPTH},
+    plan::{catalog::Repository, conversation::MAX_DEPTH, rest::Known},
     relay::RelayError,
 };
 
 /// Values in one tag filter.
-const VALUES_PER_FILTER: usize = 100;
+pub(super) const VALUES_PER_FILTER: usize = 100;
 
 /// How events point at a repository.
-const AT_REPOSITORY: [SingleLetterTag; 3] =
+pub(super) const AT_REPOSITORY: [SingleLetterTag; 3] =
     [SingleLetterTag::LOWERCASE_A, SingleLetterTag::UPPERCASE_A, SingleLetterTag::LOWERCASE_Q];
 
 /// How events point at events.
-const AT_EVENT: [SingleLetterTag; 3] =
+pub(super) const AT_EVENT: [SingleLetterTag; 3] =
     [SingleLetterTag::LOWERCASE_E, SingleLetterTag::UPPERCASE_E, SingleLetterTag::LOWERCASE_Q];
 
 /// What events may point at.
@@ -34,24 +35,57 @@ struct Targets {
     events: Vec<String>,
 }
 
+/// What may point at a repository, and the relays where that is looked for.
+pub(super) struct Talked {
+    /// Every confirmed maintainer's coordinate.
+    pub(super) coordinates: Vec<String>,
+    /// The relays that they name.
+    pub(super) relays: BTreeSet<RelayUrl>,
+}
+
+impl From<&Repository> for Talked {
+    fn from(repository: &Repository) -> Self {
+        let coordinates = repository.coordinates().iter().map(ToString::to_string).collect();
+        Self { coordinates, relays: relays_of(repository) }
+    }
+}
+
+impl From<&Known> for Talked {
+    fn from(known: &Known) -> Self {
+        let coordinates = known.coordinates.iter().map(ToString::to_string).collect();
+        Self { coordinates, relays: known.relays.clone() }
+    }
+}
+
 impl World {
-    /// Brings the conversation around `repositories` into the store, from the relays each of them names and
-    /// from `everywhere`.
-    pub(super) async fn collect_threads(
+    /// Whom to ask for the conversations around `repositories`: the relays each of them names, and `everywhere`.
+    pub(super) async fn whom_to_ask(
         &self,
-        repositories: &[Repository],
+        repositories: &[Talked],
         everywhere: &BTreeSet<RelayUrl>,
-    ) -> Result<(), CycleError> {
-        let named: Vec<Vec<RelayUrl>> = repositories.iter().map(relays_of).collect();
-        let distinct: BTreeSet<RelayUrl> = named.iter().flatten().cloned().collect();
+        kept: &mut Kept,
+    ) -> BTreeMap<RelayUrl, BTreeSet<String>> {
+        let distinct: BTreeSet<RelayUrl> =
+            repositories.iter().flat_map(|repository| &repository.relays).cloned().collect();
         let usable: BTreeSet<RelayUrl> = self.usable_relays(distinct).await.into_iter().collect();
         let mut per_relay: BTreeMap<RelayUrl, BTreeSet<String>> = BTreeMap::new();
-        for (repository, named) in repositories.iter().zip(&named) {
-            let coordinates: Vec<String> = repository.coordinates().iter().map(ToString::to_string).collect();
-            for relay in named.iter().filter(|relay| usable.contains(*relay)).chain(everywhere) {
-                per_relay.entry(relay.clone()).or_default().extend(coordinates.iter().cloned());
+        for repository in repositories {
+            let named = repository.relays.iter().filter(|relay| usable.contains(*relay));
+            for relay in named.chain(everywhere) {
+                per_relay.entry(relay.clone()).or_default().extend(repository.coordinates.iter().cloned());
             }
         }
+        kept.usable.extend(usable);
+        per_relay
+    }
+
+    /// Brings the conversation around the coordinates into the store, from each relay to the end. Returns the relays
+    /// that could not be read to theirs.
+    pub(super) async fn collect_threads(
+        &self,
+        mut per_relay: BTreeMap<RelayUrl, BTreeSet<String>>,
+    ) -> Result<BTreeSet<RelayUrl>, CycleError> {
+        let mut unread = BTreeSet::new();
         let mut asked: BTreeMap<RelayUrl, BTreeSet<String>> = BTreeMap::new();
         // Round by round over all relays together: what one relay brings, another may have the answers to.
         for _ in 0..MAX_DEPTH {
@@ -89,9 +123,10 @@ impl World {
                 .await;
             for relay in failed.into_iter().flatten() {
                 per_relay.remove(&relay);
+                unread.insert(relay);
             }
         }
-        Ok(())
+        Ok(unread)
     }
 
     async fn collect_from(&self, relay: &RelayUrl, targets: Targets) -> Result<(), RelayError> {
@@ -146,7 +181,7 @@ impl World {
 }
 
 /// The relays that the maintainers name for a repository's conversation, a few of each.
-fn relays_of(repository: &Repository) -> Vec<RelayUrl> {
+pub(super) fn relays_of(repository: &Repository) -> BTreeSet<RelayUrl> {
     let named = repository.announcements.iter();
     named
         .flat_map(|announcement| announcement.relays.iter().take(RELAYS_PER_EVENT))

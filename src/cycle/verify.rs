@@ -6,11 +6,7 @@ use futures::{StreamExt, future::join_all, stream};
 use grasp_mirror_commands::clean;
 use nostr::prelude::Timestamp;
 
-use super::{
-    CycleError,
-    survey::{Subject, Survey},
-    world::World,
-};
+use super::{CycleError, kept::Kept, subject::Subject, survey::Survey, world::World};
 use crate::{git::wire::WireError, model::refs::ObjectId, plan::converge::Wanted, report::tables::Finding};
 
 /// Mirrors compared at the same time.
@@ -23,7 +19,7 @@ impl World {
     ///
     /// [`CycleError`] when the store fails.
     pub async fn verify(&self) -> Result<(Survey, Vec<Finding>), CycleError> {
-        let survey = self.survey(Timestamp::now()).await?;
+        let survey = self.survey(&mut Kept::default(), None, Timestamp::now()).await?;
         let mut checks: Vec<(&Wanted, Option<String>)> = Vec::new();
         for wanted in survey.subjects.iter().flat_map(|subject| subject.wanted.values()) {
             let down = survey.servers.get(&wanted.server).and_then(|server| server.down.clone());

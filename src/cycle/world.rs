@@ -1,12 +1,12 @@
 //! What one run works with.
 
-use std::{collections::BTreeSet, num::NonZeroU32, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use nostr::prelude::{Keys, PublicKey, RelayUrl};
 use url::Url;
 
-use super::CycleError;
+use super::{CycleError, kept::Kept};
 use crate::{
     config::Config,
     git::wire::{self, GitHttp},
@@ -43,8 +43,8 @@ pub(super) fn catalog_limits(config: &Config) -> catalog::Limits {
     }
 }
 
-/// Connections, stores and limits of one run. A new run starts with new connections, so a relay that was down
-/// is tried again.
+/// Connections, stores and limits of one run, or of a daemon's runs one after the other: connections stay open, what was
+/// seen is kept, and a relay that was down is tried again in the next run.
 #[derive(Debug)]
 pub struct World {
     pub(super) config: Config,
@@ -62,6 +62,10 @@ pub struct World {
     pub(super) afresh: Vec<Option<BTreeSet<Coordinate>>>,
     /// Inbox relays that do not deliver, for the report.
     pub(super) silent: BTreeSet<RelayUrl>,
+    /// After how long a cycle leaves what waits to the next one.
+    pub(super) bound: Option<Duration>,
+    /// What the last run left.
+    pub(super) kept: Kept,
 }
 
 impl World {
@@ -82,6 +86,7 @@ impl World {
                 total: limits.total_timeout,
                 max_refs: limits.max_refs,
                 max_advertisement_bytes: limits.max_response_bytes,
+                upload_bytes_per_sec: limits.upload_bytes_per_sec,
             },
         );
         let relays = Arc::new(Relays::new(
@@ -120,6 +125,8 @@ impl World {
             settings: Settings::default(),
             afresh: Vec::new(),
             silent: BTreeSet::new(),
+            bound: None,
+            kept: Kept::default(),
         })
     }
 
@@ -127,6 +134,11 @@ impl World {
     /// mirrors tried at once, and every server's refs compared.
     pub fn look_anew_at(&mut self, repositories: Vec<Option<BTreeSet<Coordinate>>>) {
         self.afresh = repositories;
+    }
+
+    /// Lets nothing wait for longer than `bound` for a slow server: the cycle ends, and the next one goes on.
+    pub fn end_after(&mut self, bound: Duration) {
+        self.bound = Some(bound);
     }
 
     /// Says in the report that these inbox relays do not deliver.

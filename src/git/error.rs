@@ -36,6 +36,16 @@ pub enum GitError {
         /// What is wrong with it.
         source: PackError,
     },
+    /// Objects are borrowed from a repository that is not there any more.
+    #[error(
+        "{repository} borrows objects from {base}, which is gone; put it back, or remove {repository} to have it fetched again"
+    )]
+    BaseGone {
+        /// Folder of the repository.
+        repository: PathBuf,
+        /// The objects folder it borrows from.
+        base: PathBuf,
+    },
     /// A ref would point at nothing.
     #[error("{name} is to point at {id}, which is not in {repository}; fetch it from another clone URL")]
     MissingTip {

@@ -10,5 +10,5 @@ pub mod wire;
 pub use self::{
     error::GitError,
     pack::{Pack, PackError},
-    repo::{Ingested, RefChanges, Repository},
+    repo::{Consolidated, Ingested, RefChanges, Repository},
 };

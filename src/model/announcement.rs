@@ -2,7 +2,7 @@
 
 use nostr::prelude::{Event, EventId, Kind, PublicKey, Timestamp};
 
-use super::{coordinate::Coordinate, roles::Roles, server::ServerUrl};
+use super::{coordinate::Coordinate, refs::ObjectId, roles::Roles, server::ServerUrl};
 
 /// What an announcement says, read once from its tags.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Announcement {
     pub private: bool,
     /// The repository this one is a subordinate copy of (`u` tag), as a mirror's announcement has it.
     pub upstream: Option<Coordinate>,
+    /// The earliest commit that is this repository's own and its forks' (`["r", <commit>, "euc"]`), as announced.
+    pub root: Option<ObjectId>,
 }
 
 impl Announcement {
@@ -38,6 +40,7 @@ impl Announcement {
             roles: Roles::of(&event),
             private: first(&event, "private") == Some("true"),
             upstream: first(&event, "u").and_then(|target| target.parse().ok()),
+            root: root(&event),
             event,
         })
     }
@@ -71,6 +74,13 @@ impl Announcement {
         cloned_there
             && self.relays.iter().any(|relay| relay.parse::<ServerUrl>().is_ok_and(|relay| relay == *server))
     }
+}
+
+fn root(event: &Event) -> Option<ObjectId> {
+    event.tags.iter().find_map(|tag| match tag.as_slice() {
+        [name, commit, marker, ..] if name == "r" && marker == "euc" => commit.parse().ok(),
+        _ => None,
+    })
 }
 
 /// All values of all tags called `name`.

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nostr::prelude::{Event, EventId, Kind, PublicKey, Timestamp};
 
-use super::authority::{self, Authority, Family};
+use super::{
+    authority::{self, Authority, Family},
+    kinship::{self, Relative},
+};
 use crate::model::{
     announcement::Announcement,
     coordinate::{Coordinate, folder_name},
@@ -46,6 +49,8 @@ pub struct Repository {
     pub obstacle: Option<Obstacle>,
     /// The folder of its local copy, below the owner's.
     pub folder: String,
+    /// Others that may hold some of its objects.
+    pub kin: Vec<Relative>,
 }
 
 /// Why a repository cannot be mirrored although it is wanted, in words for people.
@@ -210,6 +215,7 @@ pub fn build(events: &[Event], watched: &Watched, bot: &PublicKey, limits: Limit
     }
     catalog.keep_newest(limits.max_repos_per_author);
     catalog.repositories.sort_by(|a, b| a.coordinate.cmp(&b.coordinate));
+    kinship::find(&mut catalog.repositories);
     catalog
 }
 
@@ -356,7 +362,8 @@ fn repository(
         }
         None => None,
     };
-    Repository { coordinate, announcements, authority: authority.ok().cloned(), state, obstacle, folder }
+    let authority = authority.ok().cloned();
+    Repository { coordinate, announcements, authority, state, obstacle, folder, kin: Vec::new() }
 }
 
 #[cfg(test)]

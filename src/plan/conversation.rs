@@ -33,6 +33,8 @@ pub struct PullRequest {
 pub struct Conversation {
     /// In an order every server accepts.
     pub events: Vec<EventId>,
+    /// All that was found, also what is not forwarded.
+    pub thread: Vec<(EventId, Timestamp)>,
     /// Those of them that need git data.
     pub pull_requests: Vec<PullRequest>,
     /// Events that must not be forwarded: protected (NIP-70) or expired (NIP-40).
@@ -60,50 +62,83 @@ pub fn gather(
     now: Timestamp,
     max_events: usize,
 ) -> Conversation {
-    let mut pointing: BTreeMap<&str, Vec<&Event>> = BTreeMap::new();
-    for event in events.iter().filter(|event| may_belong(event.kind) && !without.contains(&event.id)) {
-        for target in points_at(event) {
-            pointing.entry(target).or_default().push(event);
-        }
-    }
-    let mut found: BTreeSet<EventId> = BTreeSet::new();
-    let mut conversation = Conversation::default();
-    let mut level: Vec<String> = roots.iter().map(ToString::to_string).collect();
-    for _ in 0..MAX_DEPTH {
-        let mut next: Vec<&Event> = level
-            .iter()
-            .filter_map(|target| pointing.get(target.as_str()))
-            .flatten()
-            .copied()
-            .filter(|event| found.insert(event.id))
-            .collect();
-        if next.is_empty() {
-            break;
-        }
-        // Deletion requests go last: what they delete must not be sent after them.
-        next.sort_by_key(|event| (event.kind == Kind::EventDeletion, event.created_at, event.id));
-        level = next.iter().map(|event| event.id.to_hex()).collect();
-        for event in next {
-            if event.is_protected() || event.is_expired_at(now) {
-                conversation.kept_home += 1;
-                continue;
+    Threads::of(events).around(roots, without, now, max_events)
+}
+
+/// Events by what they point at: made once, it serves all repositories whose conversations are among them.
+#[derive(Debug)]
+pub struct Threads<'a> {
+    pointing: BTreeMap<&'a str, Vec<&'a Event>>,
+}
+
+impl<'a> Threads<'a> {
+    /// Sorts `events`.
+    #[must_use]
+    pub fn of(events: &'a [Event]) -> Self {
+        let mut pointing: BTreeMap<&str, Vec<&Event>> = BTreeMap::new();
+        for event in events.iter().filter(|event| may_belong(event.kind)) {
+            for target in points_at(event) {
+                pointing.entry(target).or_default().push(event);
             }
-            if conversation.events.len() >= max_events {
-                conversation.truncated = true;
-                return conversation;
-            }
-            conversation.events.push(event.id);
-            conversation.pull_requests.extend(pull_request(event));
         }
+        Self { pointing }
     }
-    conversation
+
+    /// As [`gather`].
+    #[must_use]
+    pub fn around(
+        &self,
+        roots: &[Coordinate],
+        without: &BTreeSet<EventId>,
+        now: Timestamp,
+        max_events: usize,
+    ) -> Conversation {
+        let mut found: BTreeSet<EventId> = BTreeSet::new();
+        let mut conversation = Conversation::default();
+        let mut level: Vec<String> = roots.iter().map(ToString::to_string).collect();
+        for _ in 0..MAX_DEPTH {
+            let mut next: Vec<&Event> = level
+                .iter()
+                .filter_map(|target| self.pointing.get(target.as_str()))
+                .flatten()
+                .copied()
+                .filter(|event| !without.contains(&event.id) && found.insert(event.id))
+                .collect();
+            if next.is_empty() {
+                break;
+            }
+            // Deletion requests go last: what they delete must not be sent after them.
+            next.sort_by_key(|event| (event.kind == Kind::EventDeletion, event.created_at, event.id));
+            level = next.iter().map(|event| event.id.to_hex()).collect();
+            for event in next {
+                conversation.thread.push((event.id, event.created_at));
+                if event.is_protected() || event.is_expired_at(now) {
+                    conversation.kept_home += 1;
+                    continue;
+                }
+                if conversation.events.len() >= max_events {
+                    conversation.truncated = true;
+                    return conversation;
+                }
+                conversation.events.push(event.id);
+                conversation.pull_requests.extend(pull_request(event));
+            }
+        }
+        conversation
+    }
 }
 
 /// Kinds that may be part of a conversation: not the events that make the repository, nothing ephemeral, and
 /// nothing that is somebody's letter.
 fn may_belong(kind: Kind) -> bool {
-    !kind.is_ephemeral()
-        && !matches!(kind.as_u16(), 30_617 | 30_618 | 30_078 | 4 | 13 | 14 | 15 | 1_059 | 1_060)
+    may_be_of_kind(kind.as_u16())
+}
+
+/// The same by number; lists and profiles may be, too: anything that points at a repository.
+#[must_use]
+pub fn may_be_of_kind(kind: u16) -> bool {
+    !Kind::from(kind).is_ephemeral()
+        && !matches!(kind, 30_617 | 30_618 | 30_078 | 4 | 13 | 14 | 15 | 1_059 | 1_060)
 }
 
 fn pull_request(event: &Event) -> Option<PullRequest> {

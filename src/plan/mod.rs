@@ -2,19 +2,24 @@
 //!
 //! [`catalog`] says what is to be mirrored and [`authority`] whose word counts; [`namespace`] says what the bot
 //! itself announces; [`conversation`] which events belong to a repository; [`placement`] where each mirror goes;
-//! [`converge`] is the next step for one mirror. [`identity`] is who the bot says it is,
-//! [`settings`] what it was told to do, [`journal`] what became of each question put to it.
+//! [`converge`] is the next step for one mirror; [`kinship`] says who may share objects. [`identity`] is who the bot
+//! says it is, [`settings`] what it was told to do, [`journal`] what became of each question put to it, [`progress`] how
+//! far a running cycle is.
 
 pub mod authority;
 pub mod catalog;
 pub mod converge;
 pub mod conversation;
+pub mod holdings;
 pub mod identity;
 pub mod journal;
+pub mod kinship;
 pub mod live;
 pub mod namespace;
 pub mod placement;
+pub mod progress;
 pub mod record;
+pub mod rest;
 pub mod settings;
 #[cfg(test)]
 mod simulated;

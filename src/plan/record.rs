@@ -33,6 +33,9 @@ pub struct RepositoryRecord {
     /// Sources that sent something else than they were asked for, by their address.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub distrusted: BTreeMap<String, Distrust>,
+    /// When its servers' refs were last compared and its conversation read to the end, Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deep_checked_at: Option<u64>,
 }
 
 /// Why a source is asked only when no other has what is missing.
@@ -81,8 +84,26 @@ impl RepositoryRecord {
         self.lost.clear();
         for mirror in self.mirrors.values_mut() {
             mirror.refused.clear();
-            mirror.conversation = None;
             mirror.retry_at = None;
+        }
+        self.doubt();
+    }
+
+    /// Forgets what is believed of the local copy and of the servers' conversations, so that both are looked at.
+    pub fn doubt(&mut self) {
+        self.local = None;
+        for mirror in self.mirrors.values_mut() {
+            mirror.conversation = None;
+        }
+    }
+
+    /// Takes in when servers were last seen to serve all that counts as in sync there. A mirror that was found
+    /// otherwise since has another status.
+    pub fn confirm(&mut self, proved: &BTreeMap<ServerUrl, u64>) {
+        for (server, mirror) in &mut self.mirrors {
+            if mirror.status == MirrorStatus::InSync {
+                mirror.read_back_at = mirror.read_back_at.max(proved.get(server).copied());
+            }
         }
     }
 
@@ -154,8 +175,9 @@ pub struct HeldConversation {
 }
 
 impl HeldConversation {
-    /// For how long it is believed: a server may lose events and keep the repository.
-    const GOOD_FOR_SECS: u64 = 24 * 3_600;
+    /// For how long it is believed: a server may lose events and keep the repository. Longer than the time in which
+    /// every repository is looked at in depth, which renews it.
+    const GOOD_FOR_SECS: u64 = 48 * 3_600;
 
     /// Whether the server still counts as holding the conversation named by `fingerprint`.
     #[must_use]
@@ -175,6 +197,8 @@ pub enum Ending {
     Unreachable(String),
     /// The operator's own policy or limits keep it away.
     Blocked(String),
+    /// The run was over before it was its turn: no failure, and no reason to wait.
+    Waiting(String),
 }
 
 /// The record after a run: `seen` is what was read and answered, `governing` the events without which there is
@@ -189,9 +213,11 @@ pub fn after(
     conversation: Option<HeldConversation>,
     now: Timestamp,
 ) -> MirrorRecord {
+    let waits = matches!(ending, Ending::Waiting(_));
     let (status, reason) = match ending {
         Ending::Settled(Outcome::InSync) => (MirrorStatus::InSync, None),
         Ending::Settled(Outcome::Pending(reason)) => (MirrorStatus::Pending, Some(reason)),
+        Ending::Waiting(reason) => (MirrorStatus::Pending, Some(reason)),
         Ending::Settled(Outcome::Refused(reason)) if is_for_good(&reason) || is_restricted(&reason) => {
             (MirrorStatus::Refused, Some(reason))
         }
@@ -202,6 +228,7 @@ pub fn after(
     };
     let reason = reason.map(|reason| clean(&reason, REASON_MAX));
     let failures = match status {
+        _ if waits => 0,
         MirrorStatus::Failing | MirrorStatus::Unreachable | MirrorStatus::Pending => {
             before.map_or(0, |record| record.failures).saturating_add(1)
         }
@@ -255,6 +282,21 @@ fn is_restricted(reason: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whose_turn_did_not_come_is_tried_as_soon_as_it_does() {
+        let now = Timestamp::from_secs(1_790_000_000);
+        let id = EventId::from_byte_array([1; 32]);
+        let seen =
+            Seen { answers: [(id, Answer::Refused("invalid: no".to_owned()))].into(), ..Seen::default() };
+        let failed =
+            after(None, Placement::Listed, Ending::Failed("broke".to_owned()), &seen, &[], None, now);
+        assert!(failed.retry_at.is_some());
+        let waiting = Ending::Waiting("waits its turn".to_owned());
+        let record = after(Some(&failed), Placement::Listed, waiting, &Seen::default(), &[], None, now);
+        assert_eq!((record.status, record.retry_at, record.failures), (MirrorStatus::Pending, None, 0));
+        assert!(record.refused.contains_key(&id), "what a server refuses for good is still known");
+    }
 
     #[test]
     fn a_reason_is_as_long_as_a_person_reads_and_no_longer() {

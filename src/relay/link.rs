@@ -1,14 +1,10 @@
 //! The connection to one relay.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
-use backon::{ExponentialBuilder, Retryable};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use grasp_mirror_commands::{clean, with_causes};
 use nostr::prelude::{Event, Keys, Kind, RelayUrl};
@@ -18,10 +14,15 @@ use nostr_sdk::{
     error::ErrorKind,
     relay::{Relay, RelayLimits, RelayOptions},
 };
-use tokio::sync::Mutex;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep_until},
+};
 
 use super::{
     Limits, RelayError,
+    door::Door,
+    pace::Pace,
     transport::{Addresses, Transport},
 };
 use crate::plan::converge::Answer;
@@ -31,12 +32,6 @@ const OPEN_REQUESTS: usize = 8;
 
 /// How often a `rate-limited:` answer is waited out before the event is left for the next run.
 const RATE_LIMIT_WAITS: usize = 8;
-
-/// The first wait after `rate-limited:`; doubled each time.
-const RATE_LIMIT_WAIT: Duration = Duration::from_secs(5);
-
-/// The longest one: a minute's allowance comes back in a minute.
-const RATE_LIMIT_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Connections lost in the middle of a run before the relay counts as down.
 const RECONNECTS: u32 = 3;
@@ -51,9 +46,12 @@ pub(super) struct Link {
     pub(super) requests: tokio::sync::Semaphore,
     /// Set once the relay turned out not to speak NIP-77.
     pub(super) no_negentropy: AtomicBool,
+    pub(super) door: Door,
     writes: DefaultDirectRateLimiter,
     /// Events go one after the other, so that a relay that asks to slow down is heard by all.
-    writing: Mutex<()>,
+    writing: Mutex<Pace>,
+    /// How many events the relay takes in a minute, as far as is known.
+    events_per_minute: AtomicU32,
     attempts: Arc<Mutex<Attempts>>,
 }
 
@@ -76,7 +74,9 @@ impl Link {
         if let Some(database) = database {
             relay = relay.database(database);
         }
+        let door = Door::default();
         let relay = relay
+            .admit_policy(door.clone())
             .websocket_transport(Transport::new(Arc::clone(addresses)))
             .authenticator(SignerAuthenticator::new(keys.clone()))
             .opts(RelayOptions::default().reconnect(false).verify_subscriptions(true).limits(event_limits()))
@@ -86,8 +86,10 @@ impl Link {
             limits,
             requests: tokio::sync::Semaphore::new(OPEN_REQUESTS),
             no_negentropy: AtomicBool::new(false),
+            door,
             writes: RateLimiter::direct(Quota::per_minute(limits.events_per_minute)),
             writing: Mutex::default(),
+            events_per_minute: AtomicU32::new(limits.events_per_minute.get()),
             attempts: Arc::default(),
         }
     }
@@ -130,6 +132,11 @@ impl Link {
         })
     }
 
+    /// Forgets that it could not be reached, or lost connections: a new run tries again.
+    pub(super) async fn start_over(&self) {
+        *self.attempts.lock().await = Attempts::default();
+    }
+
     /// Connects unless connected, whatever happened before.
     pub(super) async fn connect_again(&self) -> Result<(), RelayError> {
         if !self.relay.status().is_connected() {
@@ -140,16 +147,36 @@ impl Link {
 
     /// Sends one event, one at a time on this connection, and waits when the relay says to slow down.
     pub(super) async fn send(&self, event: &Event) -> Result<Answer, RelayError> {
-        let _turn = self.writing.lock().await;
-        let waits = ExponentialBuilder::default()
-            .with_min_delay(RATE_LIMIT_WAIT)
-            .with_max_delay(RATE_LIMIT_WAIT_MAX)
-            .with_max_times(RATE_LIMIT_WAITS);
-        (|| self.send_once(event))
-            .retry(waits)
-            .when(|error| matches!(error, RelayError::RateLimited { .. }))
-            .notify(|error, wait| tracing::debug!(wait_secs = wait.as_secs(), %error, "slowing down"))
-            .await
+        let mut pace = self.writing.lock().await;
+        let mut waits = 0;
+        loop {
+            if let Some(at) = pace.next_at() {
+                sleep_until(at).await;
+            }
+            let answer = self.send_once(event).await;
+            match &answer {
+                Err(error @ RelayError::RateLimited { .. }) => {
+                    let wait = pace.hint(Instant::now());
+                    tracing::debug!(wait_secs = wait.as_secs(), %error, "slowing down");
+                    let learned = pace.events_per_minute().unwrap_or(u32::MAX);
+                    self.events_per_minute.fetch_min(learned, Ordering::Relaxed);
+                    waits += 1;
+                    if waits > RATE_LIMIT_WAITS {
+                        return answer;
+                    }
+                }
+                Ok(_) => {
+                    pace.taken(Instant::now());
+                    return answer;
+                }
+                Err(_) => return answer,
+            }
+        }
+    }
+
+    /// How many events the relay takes in a minute, as far as is known.
+    pub(super) fn events_per_minute(&self) -> u32 {
+        self.events_per_minute.load(Ordering::Relaxed)
     }
 
     async fn send_once(&self, event: &Event) -> Result<Answer, RelayError> {

@@ -1,17 +1,19 @@
 //! Relays: reading to the end, writing at the rate they allow, and what a server says about itself.
 //!
-//! [`Relays`] holds one connection per address for a run. Everything a relay sends is verified, and saved in
+//! [`Relays`] holds one connection per address, for a run or for as long as a daemon's cycles use it. Everything a relay sends is verified, and saved in
 //! the event database unless told otherwise, by nostr-sdk before anyone here sees it. A relay that cannot be reached costs its
 //! connect timeout once per run. A read that does not end in `EOSE` is an error, never "nothing there".
 //! [`follow`] listens for as long as the program runs, and [`direct`] opens and closes what people send each
 //! other in private.
 
 pub mod direct;
+mod door;
 pub mod follow;
 pub mod known;
 mod link;
 pub mod nip05;
 pub mod nip11;
+mod pace;
 mod read;
 mod transport;
 
@@ -22,6 +24,7 @@ use std::{
     time::Duration,
 };
 
+pub use door::Admit;
 pub use transport::Addresses;
 
 use link::Link;
@@ -100,6 +103,15 @@ impl RelayError {
     }
 }
 
+/// In what a relay and a set of events differ.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Of the set, what the relay does not have.
+    pub lacks: BTreeSet<EventId>,
+    /// What it has beside the set.
+    pub extra: Vec<EventId>,
+}
+
 /// All relays of a run.
 #[derive(Debug)]
 pub struct Relays {
@@ -142,6 +154,71 @@ impl Relays {
         if let Some(link) = link {
             link.relay.disconnect();
         }
+    }
+
+    /// A new run begins: relays that could not be reached are tried again. Open connections stay.
+    pub async fn start_over(&self) {
+        let links: Vec<Arc<Link>> =
+            self.links.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for link in links {
+            link.start_over().await;
+        }
+    }
+
+    /// Compares `items` with what the relay has that matches `filter`, in one round where they are the same (NIP-77).
+    /// `None` when the relay does not speak it.
+    ///
+    /// # Errors
+    ///
+    /// [`RelayError`].
+    pub async fn compare(
+        &self,
+        url: &RelayUrl,
+        filter: Filter,
+        items: &[(EventId, Timestamp)],
+    ) -> Result<Option<Difference>, RelayError> {
+        let compared = self.link(url).reconcile(filter, Some(items)).await?;
+        Ok(compared.map(|summary| Difference {
+            lacks: summary.local.into_iter().collect(),
+            extra: summary.remote.into_iter().collect(),
+        }))
+    }
+
+    /// One request. Of what the relay sends, `admit` sees everything, and only what it takes is kept and returned.
+    ///
+    /// # Errors
+    ///
+    /// [`RelayError`]; whatever arrived before is saved all the same.
+    pub async fn read_through(
+        &self,
+        url: &RelayUrl,
+        filters: Vec<Filter>,
+        admit: Admit,
+    ) -> Result<Vec<Event>, RelayError> {
+        self.link(url).read_through(filters, Some(admit)).await
+    }
+
+    /// The events called `ids`, as [`Self::read_through`].
+    ///
+    /// # Errors
+    ///
+    /// [`RelayError`]; whatever arrived before is saved all the same.
+    pub async fn fetch(
+        &self,
+        url: &RelayUrl,
+        ids: &[EventId],
+        admit: &Admit,
+    ) -> Result<Vec<Event>, RelayError> {
+        let link = self.link(url);
+        if ids.len() > self.limits.max_events {
+            return Err(link.incomplete(read::TOO_MANY));
+        }
+        let mut events = Vec::new();
+        for some in ids.chunks(read::IDS_PER_FILTER) {
+            let filter = Filter::new().ids(some.iter().copied());
+            events.extend(link.read_through(vec![filter], Some(Arc::clone(admit))).await?);
+        }
+        Ok(events)
     }
 
     /// Brings everything `filter` matches at `url` into the database: by negentropy (NIP-77) where the relay
@@ -207,6 +284,12 @@ impl Relays {
             served.extend(self.link(url).read_once(vec![filter]).await?.into_iter().map(|event| event.id));
         }
         Ok(served)
+    }
+
+    /// How many events the relay takes in a minute: what it has let us see, else what the configuration says.
+    #[must_use]
+    pub fn events_per_minute(&self, url: &RelayUrl) -> u32 {
+        self.link(url).events_per_minute()
     }
 
     /// Sends one event, no faster than the relay allows, and returns what it said.

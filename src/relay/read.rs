@@ -18,7 +18,7 @@ use nostr_sdk::{
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{RelayError, link::Link};
+use super::{RelayError, door::Admit, link::Link};
 
 /// Ids in one filter: well below every relay's message limit (66 bytes each).
 pub(super) const IDS_PER_FILTER: usize = 400;
@@ -26,7 +26,7 @@ pub(super) const IDS_PER_FILTER: usize = 400;
 /// Events asked for at once; relays cut off at 500 or so, and then more pages follow.
 const PAGE: usize = 500;
 
-const TOO_MANY: &str = "more events than the limit";
+pub(super) const TOO_MANY: &str = "more events than the limit";
 
 /// How long a relay gets to show that it speaks NIP-77.
 const NEGENTROPY_PATIENCE: Duration = Duration::from_secs(5);
@@ -151,9 +151,19 @@ impl Link {
     /// nostr-sdk's own fetch ends a stream in the same way on `EOSE` and on a lost connection, so the end is
     /// watched for here.
     pub(super) async fn read_once(&self, filters: Vec<Filter>) -> Result<Vec<Event>, RelayError> {
+        self.read_through(filters, None).await
+    }
+
+    /// One request, of which only what `admit` takes is kept and returned.
+    pub(super) async fn read_through(
+        &self,
+        filters: Vec<Filter>,
+        admit: Option<Admit>,
+    ) -> Result<Vec<Event>, RelayError> {
         let _slot = self.requests.acquire().await.map_err(|_| self.incomplete("shutting down"))?;
         self.connect().await?;
         let id = SubscriptionId::generate();
+        let _guarded = admit.map(|admit| self.door.guard(id.clone(), admit));
         let mut notices = self.relay.notifications();
         // One that is given up here ends by itself when the relay has been silent.
         let close = SubscribeAutoCloseOptions::default()

@@ -32,6 +32,9 @@ use url::Url;
 /// The longest message taken, in bytes: above what relays send, below what would hurt.
 const MAX_MESSAGE: usize = 6 << 20;
 
+/// Bytes set aside for reading from each relay: a daemon may hold a hundred connections, most of them silent.
+const READ_BUFFER: usize = 16 << 10;
+
 /// What this program calls itself to relays.
 pub(super) const USER_AGENT: &str = concat!("grasp-mirror/", env!("CARGO_PKG_VERSION"));
 
@@ -57,8 +60,10 @@ impl Transport {
         stream.set_nodelay(true)?;
         let mut request = url.as_str().into_client_request().map_err(Error::transport)?;
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        let config =
-            WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
         let connecting = client_async_tls_with_config(request, stream, Some(config), None);
         let (socket, _) = Box::pin(connecting).await.map_err(Error::transport)?;
         let (sink, stream) = socket.split();

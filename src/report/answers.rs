@@ -10,7 +10,7 @@ use grasp_mirror_commands::{
     list::Author,
     resync::Resync,
     servers::Server,
-    status::{Overview, Problem, RepoStatus},
+    status::{Behind, Overview, Problem, RepoStatus, UnderWay},
     why::Mirror,
 };
 use nostr::prelude::PublicKey;
@@ -20,6 +20,7 @@ use crate::{
     model::{coordinate::Coordinate, server::ServerUrl, status::MirrorStatus},
     plan::{
         catalog::Watched,
+        progress::Progress,
         record::{MirrorRecord, RepositoryRecord},
     },
 };
@@ -40,7 +41,22 @@ pub fn overview(report: &Report, paused: bool) -> Overview {
         finished_at: ran.then_some(report.cycle.finished_at),
         next_at: report.cycle.next_at,
         troubled,
+        under_way: None,
     }
+}
+
+/// A running cycle, the server that takes longest first.
+#[must_use]
+pub fn under_way(progress: &Progress) -> UnderWay {
+    let mut servers: Vec<_> = progress.servers.iter().collect();
+    servers.sort_by_key(|server| Reverse((server.seconds_left, server.left)));
+    let behind = servers.into_iter().map(|server| Behind {
+        server: server.url.host().to_owned(),
+        left: server.left,
+        events_per_minute: server.events_per_minute,
+        seconds_left: server.seconds_left,
+    });
+    UnderWay { since: progress.since, done: progress.done, repos: progress.repos, servers: behind.collect() }
 }
 
 /// `status <repo>`: the mirrors of one repository.

@@ -3,7 +3,12 @@
 //! A deletion request (kind 5) for a coordinate with a very long identifier becomes a key that LMDB does not take, and
 //! nostr-lmdb then drops everything else that was to be saved in the same moment. Anyone can send one.
 
-use std::{collections::BTreeSet, future::Future, pin::Pin};
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use nostr::prelude::{Event, EventId, Filter, Kind, Timestamp};
 use nostr_database::{
@@ -11,12 +16,43 @@ use nostr_database::{
 };
 use nostr_lmdb::NostrLmdb;
 
+use crate::plan::conversation;
+
 /// The longest identifier in a coordinate that is to be deleted, in bytes: LMDB's keys have 511, and kind and author
 /// take 35 of them.
 const IDENTIFIER_MAX: usize = 400;
 
 #[derive(Debug)]
-pub(super) struct Database(pub(super) NostrLmdb);
+pub(super) struct Database {
+    lmdb: NostrLmdb,
+    sources: AtomicU64,
+    talk: AtomicU64,
+}
+
+impl Database {
+    pub(super) fn over(lmdb: NostrLmdb) -> Self {
+        Self { lmdb, sources: AtomicU64::new(0), talk: AtomicU64::new(0) }
+    }
+
+    pub(super) fn news(&self) -> super::News {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Acquire);
+        super::News { sources: read(&self.sources), talk: read(&self.talk) }
+    }
+
+    fn count_new(&self, kind: Kind) {
+        let counter = match kind.as_u16() {
+            10_002 | 30_617 | 30_618 => &self.sources,
+            // A deletion request takes something away from both.
+            5 => {
+                self.sources.fetch_add(1, Ordering::AcqRel);
+                &self.talk
+            }
+            kind if conversation::may_be_of_kind(kind) => &self.talk,
+            _ => return,
+        };
+        counter.fetch_add(1, Ordering::AcqRel);
+    }
+}
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
@@ -27,11 +63,11 @@ fn breaks_it(event: &Event) -> bool {
 
 impl NostrDatabase for Database {
     fn backend(&self) -> &'static str {
-        self.0.backend()
+        self.lmdb.backend()
     }
 
     fn features(&self) -> Features {
-        self.0.features()
+        self.lmdb.features()
     }
 
     fn save_event<'a>(&'a self, event: &'a Event) -> Answer<'a, SaveEventStatus> {
@@ -39,35 +75,41 @@ impl NostrDatabase for Database {
             tracing::debug!(event = %event.id, "a deletion request that cannot be kept");
             return Box::pin(async { Ok(SaveEventStatus::Rejected(RejectedReason::Other)) });
         }
-        self.0.save_event(event)
+        Box::pin(async move {
+            let status = self.lmdb.save_event(event).await?;
+            if status.is_success() {
+                self.count_new(event.kind);
+            }
+            Ok(status)
+        })
     }
 
     fn check_id<'a>(&'a self, event_id: &'a EventId) -> Answer<'a, DatabaseEventStatus> {
-        self.0.check_id(event_id)
+        self.lmdb.check_id(event_id)
     }
 
     fn event_by_id<'a>(&'a self, event_id: &'a EventId) -> Answer<'a, Option<Event>> {
-        self.0.event_by_id(event_id)
+        self.lmdb.event_by_id(event_id)
     }
 
     fn count(&self, filter: Filter) -> Answer<'_, usize> {
-        self.0.count(filter)
+        self.lmdb.count(filter)
     }
 
     fn query(&self, filter: Filter) -> Answer<'_, BTreeSet<Event>> {
-        self.0.query(filter)
+        self.lmdb.query(filter)
     }
 
     fn negentropy_items(&self, filter: Filter) -> Answer<'_, Vec<(EventId, Timestamp)>> {
-        self.0.negentropy_items(filter)
+        self.lmdb.negentropy_items(filter)
     }
 
     fn delete(&self, filter: Filter) -> Answer<'_, ()> {
-        self.0.delete(filter)
+        self.lmdb.delete(filter)
     }
 
     fn wipe(&self) -> Answer<'_, ()> {
-        self.0.wipe()
+        self.lmdb.wipe()
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use nostr::prelude::{Event, Filter};
+use nostr::prelude::{Event, EventId, Filter};
 use nostr_database::NostrDatabase;
 use nostr_lmdb::NostrLmdb;
 
@@ -52,6 +52,16 @@ pub enum StoreError {
     },
 }
 
+/// How many events were saved since this process opened the store, by what they may change. Compared, never counted
+/// on: equal numbers say that nothing was saved in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct News {
+    /// Of the kinds that say which repositories there are, and where.
+    pub sources: u64,
+    /// Of kinds that may be part of a conversation.
+    pub talk: u64,
+}
+
 /// The event database of one data folder.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -67,13 +77,19 @@ impl Store {
     pub async fn open(data_dir: &Path) -> Result<Self, StoreError> {
         let path = data_dir.join("events");
         std::fs::create_dir_all(&path).map_err(|source| StoreError::Folder { path: path.clone(), source })?;
-        Ok(Self { database: Arc::new(Database(NostrLmdb::open(path).await?)) })
+        Ok(Self { database: Arc::new(Database::over(NostrLmdb::open(path).await?)) })
     }
 
     /// The database as relays take it, to save what they bring.
     #[must_use]
     pub fn database(&self) -> Arc<dyn NostrDatabase> {
         Arc::<Database>::clone(&self.database)
+    }
+
+    /// What was saved so far, by relays or by anyone else.
+    #[must_use]
+    pub fn news(&self) -> News {
+        self.database.news()
     }
 
     /// Saves an event that was verified already. Whether it is new, and nothing newer stands in its place.
@@ -83,6 +99,21 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn save(&self, event: &Event) -> Result<bool, StoreError> {
         Ok(self.database.save_event(event).await?.is_success())
+    }
+
+    /// Those of `ids` that are stored.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`].
+    pub async fn by_ids(&self, ids: &[EventId]) -> Result<Vec<Event>, StoreError> {
+        /// Ids in one look-up.
+        const IDS_PER_FILTER: usize = 500;
+        let mut found = Vec::new();
+        for some in ids.chunks(IDS_PER_FILTER) {
+            found.extend(self.query(Filter::new().ids(some.iter().copied())).await?);
+        }
+        Ok(found)
     }
 
     /// All stored events that match `filter`, newest first.

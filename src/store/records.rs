@@ -3,6 +3,8 @@
 //! A record is a kind 30078 event signed by the bot, `d` = `grasp-mirror/local/<name>` (a long name's hash),
 //! content JSON, that is never published. It lives in the same database as every other event.
 
+use std::collections::HashMap;
+
 use nostr::prelude::{Event, EventBuilder, Filter, FinalizeEvent, Keys, Kind, Tag, Timestamp};
 use nostr_database::NostrDatabase;
 use serde::{Serialize, de::DeserializeOwned};
@@ -71,6 +73,18 @@ impl Records {
         if status.is_success() { Ok(()) } else { Err(failed(format!("the database said {status:?}"))) }
     }
 
+    /// All records there are, read at once: for whoever needs most of them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`].
+    pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let filter = Filter::new().kind(Kind::ApplicationSpecificData).author(self.keys.public_key());
+        let events = self.store.query(filter).await?;
+        let named = |event: Event| Some((event.tags.identifier()?.to_string(), event.content));
+        Ok(Snapshot { contents: events.into_iter().filter_map(named).collect() })
+    }
+
     /// All records whose name begins with `prefix` and that can be read. Short names only.
     ///
     /// # Errors
@@ -97,12 +111,28 @@ impl Records {
     }
 }
 
+/// The records as they were at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    contents: HashMap<String, String>,
+}
+
+impl Snapshot {
+    /// The record called `name`, as [`Records::read`] has it.
+    #[must_use]
+    pub fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let identifier = identifier(name);
+        read_content(&identifier, self.contents.get(&identifier)?)
+    }
+}
+
 fn parsed<T: DeserializeOwned>(record: &Event) -> Option<T> {
-    serde_json::from_str(&record.content)
-        .inspect_err(|error| {
-            let name = record.tags.identifier();
-            tracing::warn!(name, %error, "a record is unreadable and starts anew");
-        })
+    read_content(&record.tags.identifier().unwrap_or_default(), &record.content)
+}
+
+fn read_content<T: DeserializeOwned>(name: &str, content: &str) -> Option<T> {
+    serde_json::from_str(content)
+        .inspect_err(|error| tracing::warn!(name, %error, "a record is unreadable and starts anew"))
         .ok()
 }
 
@@ -149,5 +179,8 @@ mod tests {
         records.write(&format!("{long}2"), &2_u32).await.unwrap();
         assert_eq!(records.read::<u32>(&format!("{long}1")).await.unwrap(), Some(1));
         assert_eq!(records.read::<u32>(&format!("{long}2")).await.unwrap(), Some(2));
+        let snapshot = records.snapshot().await.unwrap();
+        assert_eq!(snapshot.read::<u32>(&format!("{long}2")), Some(2));
+        assert_eq!(snapshot.read::<u32>(&long), None);
     }
 }

@@ -258,7 +258,8 @@ impl Transfer {
 
     /// Those of `wants` that an earlier request has not brought along, and what a source is told is here: the local
     /// refs, which are those of the last state. Servers that were in sync with it have all of them, and so can use
-    /// what is fetched as it comes. Without local refs: what is here already of `tips`.
+    /// what is fetched as it comes. Without local refs: what is here already of
+    /// `tips`, and what a base lends.
     async fn wants_and_haves(
         &self,
         repository: &Repository,
@@ -271,6 +272,7 @@ impl Transfer {
             if haves.is_empty() {
                 let absent: HashSet<ObjectId> = held.missing(tips.values().copied())?.into_iter().collect();
                 haves = tips.into_values().filter(|id| !absent.contains(id)).collect();
+                haves.extend(held.borrowed_haves()?);
             }
             Ok((held.missing(wants)?, haves))
         })

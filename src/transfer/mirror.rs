@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use grasp_mirror_commands::count;
 use nostr::prelude::{Event, EventId, Timestamp};
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::{
@@ -10,7 +12,10 @@ use super::{
     supply::{Supply, SupplyError},
 };
 use crate::{
-    git::wire::{Advertisement, RefUpdate, WireError, commands_to},
+    git::{
+        Pack,
+        wire::{Advertisement, Pushed, RefUpdate, WireError, commands_to},
+    },
     model::refs::ObjectId,
     plan::{
         converge::{Answer, LOOKS, Outcome, Seen, Step, Wanted, next_step},
@@ -27,6 +32,13 @@ const MAX_STEPS: usize = 64;
 const LOST_DATA: &str = "the server has lost git data that it had, and takes it back only with a newer state \
                          signed by a maintainer";
 
+/// Git's words for a ref that somebody else moved, or is moving.
+const REF_MOVED: &str = "failed to update ref";
+
+/// What may be behind that when it stays so.
+const STALE_LOCK: &str =
+    " (every time: a push that broke off may have left a lock, which the server's operator can remove)";
+
 /// The wait before the second look at a server that has not served something yet; doubled each time.
 const LOOK_WAIT: Duration = Duration::from_millis(100);
 
@@ -41,6 +53,8 @@ pub struct Job {
     pub events: Arc<BTreeMap<EventId, Event>>,
     /// The git data, or how a mirror that needs it ends without it.
     pub git: Result<Supply, Ending>,
+    /// When the rest of its events is left to the next run.
+    pub until: Option<Instant>,
 }
 
 /// How a mirror's run ended, and what was seen on the way.
@@ -62,8 +76,12 @@ enum Stopped {
     Failed(String),
     /// The server said no to a push, or to a part of it.
     Refused(String),
+    /// The server may have carried out a push, and may not.
+    Unanswered(String),
     /// There is no git data to push.
     NoData(Ending),
+    /// So many events are left to the next run.
+    TimeIsUp(usize),
 }
 
 impl From<WireError> for Stopped {
@@ -71,6 +89,7 @@ impl From<WireError> for Stopped {
         match error {
             WireError::Refused { .. } => Self::Refused(error.to_string()),
             WireError::Unreachable { .. } => Self::Unreachable(error.to_string()),
+            WireError::Unanswered { .. } => Self::Unanswered(error.to_string()),
             _ => Self::Failed(error.to_string()),
         }
     }
@@ -96,11 +115,7 @@ impl Transfer {
     /// Walks one mirror to its end. Never fails: what went wrong is the [`Ending`].
     pub async fn converge(&self, job: Job) -> Done {
         let mut run = Run { transfer: self, job, refusal: None };
-        let limit = self.limits.total_timeout;
-        let ending = match tokio::time::timeout(limit, run.walk()).await {
-            Ok(ending) => ending,
-            Err(_) => Ending::Failed(format!("not done within {} s", limit.as_secs())),
-        };
+        let ending = run.walk().await;
         let Job { wanted, seen, .. } = run.job;
         let holds_conversation = match &seen.lacks {
             Some(lacks) => lacks.iter().all(|id| seen.refused.contains_key(id)),
@@ -119,11 +134,14 @@ struct Run<'transfer> {
 
 impl Run<'_> {
     async fn walk(&mut self) -> Ending {
+        let limit = self.transfer.limits.total_timeout;
+        let mut left = limit;
         for _ in 0..MAX_STEPS {
             let step = next_step(&self.job.wanted, &self.job.seen);
             tracing::debug!(
                 repository = %self.job.wanted.repository, server = %self.job.wanted.server, ?step, "next step"
             );
+            let begun = Instant::now();
             let result = match step {
                 Step::Settled(outcome) => {
                     return match (outcome, self.refusal.take()) {
@@ -131,25 +149,50 @@ impl Run<'_> {
                         (outcome, _) => Ending::Settled(outcome),
                     };
                 }
+                // Takes as long as the server's rate makes it; each event has its own limits.
                 Step::Send(ids) => self.send(&ids).await,
-                Step::Push => self.push().await,
-                Step::PushRequests(requests) => self.push_requests(&requests).await,
-                Step::Look => self.look().await,
-                Step::LookAtConversation => self.look_at_conversation().await,
+                step => {
+                    let Ok(result) = timeout(left, self.carry_out(step)).await else {
+                        return Ending::Failed(format!("not done within {} s", limit.as_secs()));
+                    };
+                    left = left.saturating_sub(begun.elapsed());
+                    result
+                }
             };
             match result {
                 Ok(()) => {}
                 Err(Stopped::Unreachable(reason)) => return Ending::Unreachable(reason),
-                Err(Stopped::Failed(reason) | Stopped::Refused(reason)) => return Ending::Failed(reason),
+                Err(Stopped::Failed(reason) | Stopped::Refused(reason) | Stopped::Unanswered(reason)) => {
+                    return Ending::Failed(reason);
+                }
                 Err(Stopped::NoData(ending)) => return ending,
+                Err(Stopped::TimeIsUp(events)) => {
+                    let events = count(events, "event is", "events are");
+                    return Ending::Waiting(format!("{events} left to the next run"));
+                }
             }
         }
         Ending::Settled(Outcome::Pending("more to do than fits in one run".to_owned()))
     }
 
+    async fn carry_out(&mut self, step: Step) -> Result<(), Stopped> {
+        match step {
+            Step::Send(ids) => self.send(&ids).await,
+            Step::Push => self.push().await,
+            Step::PushRequests(requests) => self.push_requests(&requests).await,
+            Step::Look => self.look().await,
+            Step::LookAtConversation => self.look_at_conversation().await,
+            Step::Settled(_) => Ok(()),
+        }
+    }
+
     async fn send(&mut self, ids: &[EventId]) -> Result<(), Stopped> {
         let relay = self.job.wanted.server.relay_url().clone();
-        for id in ids {
+        for (sent, id) in ids.iter().enumerate() {
+            // One at least, so that every run does something.
+            if sent > 0 && self.job.until.is_some_and(|until| Instant::now() >= until) {
+                return Err(Stopped::TimeIsUp(ids.len() - sent));
+            }
             let Some(event) = self.job.events.get(id) else {
                 return Err(Stopped::Failed(format!("the event {id} is not in the store any more")));
             };
@@ -206,26 +249,45 @@ impl Run<'_> {
     /// Makes the server's heads and tags exactly the state's.
     async fn push(&mut self) -> Result<(), Stopped> {
         let supply = self.supply()?;
-        let places = self.transfer.push_places(&self.job.wanted.server);
-        let _place = places.acquire().await.map_err(|_| Stopped::Failed("shutting down".to_owned()))?;
         let url = self.url();
-        let advertised = self.transfer.git.receive_pack_refs(&url).await?;
-        let commands = commands_to(&advertised.refs, &self.job.wanted.refs);
-        if !commands.is_empty() {
+        for again in [true, false] {
+            let advertised = self.transfer.git.receive_pack_refs(&url).await?;
+            let commands = commands_to(&advertised.refs, &self.job.wanted.refs);
+            if commands.is_empty() {
+                // An earlier push broke off, or met another one, after it had moved the refs: the server has the git
+                // data and does not know it.
+                if !self.job.seen.refs_differ {
+                    self.have_state_applied(&supply, &url).await?;
+                }
+                break;
+            }
             match self.push_pack(&supply, &advertised, &commands).await {
-                Ok(()) => {}
+                Ok(()) => break,
+                // Somebody else moved a ref meanwhile; some of the others may have been moved.
+                Err(Stopped::Refused(reason)) if again && reason.contains(REF_MOVED) => {
+                    tracing::info!(%url, reason, "its refs moved meanwhile; reading them again");
+                }
                 // Git lets no push delete the branch that HEAD names. The rest of the push is there now, so the
                 // server can apply the state by itself, HEAD first; it only has to look again.
                 Err(Stopped::Refused(reason)) if reason.contains("deletion of the current branch") => {
                     self.have_state_applied(&supply, &url).await?;
                     self.refusal = Some(reason);
+                    break;
                 }
                 // It authorizes a push by states that wait for their git data, and this one has been released.
                 Err(Stopped::Refused(_)) if self.job.seen.refs_differ => {
                     self.refusal = Some(LOST_DATA.to_owned());
+                    break;
                 }
-                // What a server refuses now it may do by itself in a moment. A look tells.
-                Err(Stopped::Refused(reason)) => self.refusal = Some(reason),
+                // What a server refuses now it may do by itself in a moment, and what it did not answer it may have
+                // done. A look tells.
+                Err(Stopped::Refused(mut reason) | Stopped::Unanswered(mut reason)) => {
+                    if reason.contains(REF_MOVED) {
+                        reason.push_str(STALE_LOCK);
+                    }
+                    self.refusal = Some(reason);
+                    break;
+                }
                 Err(stopped) => return Err(stopped),
             }
         }
@@ -269,7 +331,7 @@ impl Run<'_> {
         let wants: Vec<ObjectId> =
             commands.iter().map(|command| command.new).filter(|id| !id.is_null()).collect();
         let pack = supply.pack_for(&wants, &haves).await?;
-        let mut pushed = self.transfer.git.push(server, commands, &pack).await;
+        let mut pushed = self.push_in_turn(server, commands, &pack).await;
         if let Err(WireError::Refused { reason, .. }) = &pushed
             && reason.contains("unpack")
         {
@@ -278,7 +340,7 @@ impl Run<'_> {
             let whole = supply.pack_for(&wants, &[]).await?;
             if whole.path() != pack.path() {
                 tracing::info!(%url, reason, "the server lacks more than its refs tell; sending everything");
-                pushed = self.transfer.git.push(server, commands, &whole).await;
+                pushed = self.push_in_turn(server, commands, &whole).await;
             }
         }
         let pushed = pushed?;
@@ -286,11 +348,20 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Pushes when there is a place for it at the server.
+    async fn push_in_turn(
+        &self,
+        server: &Advertisement,
+        commands: &[RefUpdate],
+        pack: &Pack,
+    ) -> Result<Pushed, WireError> {
+        let _place = self.transfer.push_place(&self.job.wanted.server, pack.len()).await;
+        self.transfer.git.push(server, commands, pack).await
+    }
+
     /// Pushes each pull request's commit on its own: one that is refused must not keep the others away.
     async fn push_requests(&mut self, requests: &[PullRequest]) -> Result<(), Stopped> {
         let supply = self.supply()?;
-        let places = self.transfer.push_places(&self.job.wanted.server);
-        let _place = places.acquire().await.map_err(|_| Stopped::Failed("shutting down".to_owned()))?;
         let url = self.url();
         let mut advertised = self.transfer.git.receive_pack_refs(&url).await?;
         for request in requests {
@@ -309,7 +380,7 @@ impl Run<'_> {
                 Ok(()) => {
                     advertised.refs.insert(name, request.tip);
                 }
-                Err(Stopped::Failed(reason) | Stopped::Refused(reason)) => {
+                Err(Stopped::Failed(reason) | Stopped::Refused(reason) | Stopped::Unanswered(reason)) => {
                     tracing::warn!(pull_request = %request.id, %url, reason, "its commit was not taken");
                 }
                 Err(stopped) => return Err(stopped),

@@ -16,15 +16,21 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use self::guard::Guard;
 use crate::{git::wire::GitHttp, model::server::ServerUrl, relay::Relays};
 
+/// A push of so many bytes is a large one.
+const LARGE: u64 = 8 << 20;
+
+/// Small pushes to one server at a time.
+const SMALL_AT_ONCE: usize = 8;
+
 /// What bounds the work in all.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Pushes to one server at a time.
+    /// Large pushes to one server at a time.
     pub per_server: usize,
     /// The largest pack fetched, in bytes.
     pub max_repo_bytes: u64,
@@ -41,7 +47,7 @@ pub struct Transfer {
     git: GitHttp,
     guard: Guard,
     limits: Limits,
-    pushes: Mutex<HashMap<ServerUrl, Arc<Semaphore>>>,
+    pushes: Mutex<HashMap<ServerUrl, PushPlaces>>,
     /// Hosts that did not answer a fetch in this run, with their ports.
     silent: Mutex<HashSet<String>>,
 }
@@ -53,11 +59,29 @@ impl Transfer {
         Self { relays, git, guard, limits, pushes: Mutex::default(), silent: Mutex::default() }
     }
 
-    /// The places for pushes at one server.
-    fn push_places(&self, server: &ServerUrl) -> Arc<Semaphore> {
-        let mut all = self.pushes.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || Arc::new(Semaphore::new(self.limits.per_server));
-        Arc::clone(all.entry(server.clone()).or_insert_with(make))
+    /// A place for a push of so many bytes to `server`. A server holds what it is sent in memory, so large ones wait
+    /// for each other; small ones go beside them.
+    async fn push_place(&self, server: &ServerUrl, pack_bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let places = {
+            let mut all = self.pushes.lock().unwrap_or_else(PoisonError::into_inner);
+            let places = all.entry(server.clone()).or_insert_with(|| PushPlaces::new(self.limits.per_server));
+            Arc::clone(if pack_bytes < LARGE { &places.small } else { &places.large })
+        };
+        // Nobody closes them, so there is always one.
+        places.acquire_owned().await.ok()
+    }
+}
+
+/// The places for pushes at one server.
+#[derive(Debug)]
+struct PushPlaces {
+    large: Arc<Semaphore>,
+    small: Arc<Semaphore>,
+}
+
+impl PushPlaces {
+    fn new(large: usize) -> Self {
+        Self { large: Arc::new(Semaphore::new(large)), small: Arc::new(Semaphore::new(SMALL_AT_ONCE)) }
     }
 }
 

@@ -10,6 +10,8 @@ use crate::Work;
 /// Real source text is at most this much of a bulky repository, before compression.
 const TEXT_LIMIT: u64 = 80 << 20;
 const BLOB: usize = 512 << 10;
+/// What is text, by its name.
+const TEXT: [&str; 7] = ["rs", "c", "h", "S", "md", "toml", "txt"];
 
 impl Work {
     /// Commits files until everything here makes a pack of at least `pack_bytes`, and packs it.
@@ -22,7 +24,8 @@ impl Work {
     /// When files cannot be written.
     pub fn fill(&self, pack_bytes: u64) {
         let mut text_bytes = 0;
-        for (number, source) in sources().into_iter().enumerate() {
+        let rust = sources().into_iter().filter(|path| path.extension().is_some_and(|it| it == "rs"));
+        for (number, source) in rust.enumerate() {
             if text_bytes > TEXT_LIMIT {
                 break;
             }
@@ -31,7 +34,7 @@ impl Work {
             self.write(&format!("text/{}/{number}.rs", number % 64), &content);
         }
         self.commit_all("Add text");
-        let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
+        let mut noise = Noise::default();
         let mut number = 0;
         while self.packed_bytes() < pack_bytes {
             for _ in 0..16 {
@@ -62,10 +65,18 @@ impl Work {
 }
 
 /// xorshift64: the same bytes everywhere, and no compressor finds anything in them.
-struct Noise(u64);
+#[derive(Debug)]
+pub struct Noise(u64);
+
+impl Default for Noise {
+    fn default() -> Self {
+        Self(0x9e37_79b9_7f4a_7c15)
+    }
+}
 
 impl Noise {
-    fn bytes(&mut self, length: usize) -> Vec<u8> {
+    /// The next `length` bytes.
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(length + 8);
         while bytes.len() < length {
             self.0 ^= self.0 << 13;
@@ -78,8 +89,9 @@ impl Noise {
     }
 }
 
-/// Rust files of the crates that cargo has unpacked, in a fixed order.
-fn sources() -> Vec<PathBuf> {
+/// Text files of the crates that cargo has unpacked, in a fixed order.
+#[must_use]
+pub fn sources() -> Vec<PathBuf> {
     let cargo =
         env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
     let mut found = Vec::new();
@@ -95,7 +107,7 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.path();
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             walk(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+        } else if path.extension().is_some_and(|extension| TEXT.iter().any(|text| extension == *text)) {
             found.push(path);
         }
     }

@@ -44,22 +44,25 @@ mod relay;
 mod run;
 mod scene;
 mod server;
+mod sink;
 mod sniff;
 pub mod tools;
 mod wire;
 mod work;
 
 pub use announcement::Announcement;
+pub use bulk::{Noise, sources};
 pub use chat::{Chat, Heard, Protocol, Question, junk};
 pub use daemon::Daemon;
 pub use mirror::Mirror;
 pub use owner::{Owner, Person, Published};
-pub use process::own_cpu;
+pub use process::{Cost, cost_of_children, cpu, own_cpu, peak_rss, rss, tree_cpu};
 pub use proxy::{Fault, Proxy, Seen};
 pub use relay::TestRelay;
 pub use run::Run;
 pub use scene::Scene;
 pub use server::{Server, ServerBuilder, free_port};
+pub use sink::{Sink, Taken};
 pub use wire::{Answer, Line, fetch, send};
 pub use work::Work;
 

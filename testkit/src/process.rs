@@ -7,16 +7,78 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::resource::{UsageWho, getrusage},
+    time::{ClockId, clock_getcpuclockid},
+    unistd::Pid,
+};
+
 /// `/proc/<pid>/stat` counts in these (`USER_HZ`, the same on every Linux).
 const TICK: Duration = Duration::from_millis(10);
 
+/// What finished programs have cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// User and system CPU time.
+    pub cpu: Duration,
+    /// Peak resident memory in KiB of the largest of them.
+    pub peak_kib: u64,
+}
+
+/// What all children of this process that have ended, and theirs, have cost so far.
+///
+/// # Panics
+///
+/// When this is no Unix.
+#[must_use]
+pub fn cost_of_children() -> Cost {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("every process may ask");
+    let micros = |time: nix::sys::time::TimeVal| {
+        u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec()).unwrap_or_default()
+    };
+    Cost {
+        cpu: Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time())),
+        peak_kib: u64::try_from(usage.max_rss()).unwrap_or_default(),
+    }
+}
+
+/// User and system CPU time of a process that runs, to the nanosecond; threads that have ended count.
+///
+/// # Panics
+///
+/// When there is no such process.
+#[must_use]
+pub fn cpu(pid: u32) -> Duration {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a process id"));
+    now(clock_getcpuclockid(pid).expect("the process runs"))
+}
+
+/// That, and the CPU time of its children that have ended, which comes in hundredths of a second.
+///
+/// # Panics
+///
+/// When there is no such process.
+#[must_use]
+pub fn tree_cpu(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks = fields[13].parse::<u32>().unwrap() + fields[14].parse::<u32>().unwrap();
+    cpu(pid) + TICK * ticks
+}
+
+fn now(clock: ClockId) -> Duration {
+    clock.now().expect("the clock goes").into()
+}
+
 /// Peak resident memory in KiB.
-pub(crate) fn peak_rss(pid: u32) -> Option<u64> {
+#[must_use]
+pub fn peak_rss(pid: u32) -> Option<u64> {
     memory(pid, "VmHWM:")
 }
 
 /// Resident memory in KiB.
-pub(crate) fn rss(pid: u32) -> Option<u64> {
+#[must_use]
+pub fn rss(pid: u32) -> Option<u64> {
     memory(pid, "VmRSS:")
 }
 
@@ -30,10 +92,10 @@ fn memory(pid: u32, name: &str) -> Option<u64> {
 ///
 /// # Panics
 ///
-/// When this is no Linux.
+/// When this is no Unix.
 #[must_use]
 pub fn own_cpu() -> Duration {
-    stat("self").expect("/proc knows this process").0
+    now(ClockId::CLOCK_PROCESS_CPUTIME_ID)
 }
 
 /// CPU time used so far, and whether the process has ended.

@@ -35,6 +35,8 @@ pub enum Fault {
     CutUp(u64),
     /// Breaks the connection after this many bytes of the answer.
     CutDown(u64),
+    /// Passes everything on, and holds back the answer.
+    Mute,
     /// Passes on this many bytes a second, each way.
     Slow(u64),
 }
@@ -223,6 +225,7 @@ struct Limits {
     up_left: Option<u64>,
     down_left: Option<u64>,
     bytes_per_sec: Option<u64>,
+    mute: bool,
 }
 
 async fn carry(mut client: TcpStream, shared: &Shared) -> std::io::Result<()> {
@@ -305,6 +308,7 @@ async fn up(
                         Some(Fault::CutDown(bytes)) => {
                             *lock(limits) = Limits { down_left: Some(bytes), ..Limits::default() };
                         }
+                        Some(Fault::Mute) => *lock(limits) = Limits { mute: true, ..Limits::default() },
                         Some(Fault::Slow(rate)) => {
                             *lock(limits) = Limits { bytes_per_sec: Some(rate), ..Limits::default() };
                         }
@@ -339,6 +343,9 @@ async fn down(
         let mut piece = buffer[..read].to_vec();
         shared.silent.subscribe().wait_for(|silent| !silent).await.ok();
         let now = *lock(limits);
+        if now.mute {
+            continue;
+        }
         let cut = take(&mut piece, now.down_left);
         lock(limits).down_left = now.down_left.map(|left| left.saturating_sub(piece.len() as u64));
         lock(&shared.seen).down_bytes += piece.len() as u64;

@@ -256,6 +256,16 @@ impl Server {
         fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
+    /// User and system CPU time so far, with that of the git processes it has started.
+    ///
+    /// # Panics
+    ///
+    /// When it does not run.
+    #[must_use]
+    pub fn cpu(&self) -> Duration {
+        process::tree_cpu(self.child.as_ref().expect("a server that runs").id())
+    }
+
     /// The folder with all its data.
     #[must_use]
     pub fn data(&self) -> &Path {

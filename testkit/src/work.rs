@@ -40,6 +40,17 @@ impl Work {
         work
     }
 
+    /// A repository with the heads and tags of a bare one, and its files.
+    #[must_use]
+    pub fn clone_of(bare: &Path) -> Self {
+        let work = Self { dir: tempfile::tempdir().unwrap() };
+        work.git(&["clone", "--quiet", "--bare", &bare.display().to_string(), ".git"]);
+        work.git(&["config", "core.bare", "false"]);
+        work.git(&["config", "gc.auto", "0"]);
+        work.git(&["reset", "--quiet", "--hard"]);
+        work
+    }
+
     /// The folder.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -22,11 +22,13 @@ use std::{
 
 use tempfile::TempPath;
 
+#[cfg(test)]
+pub(in crate::git) use self::select::MAX_PACKS;
 pub(in crate::git) use self::{
     index::{Known, index_pack},
-    select::{Selection, everything, some},
+    select::{Selection, everything, only_here, some, to_join},
     stored::StoredPack,
-    write::write_pack,
+    write::{join_packs, write_pack},
 };
 use crate::model::refs::ObjectId;
 
@@ -226,12 +228,15 @@ pub fn empty_pack() -> Vec<u8> {
 struct HashingWriter<W> {
     inner: W,
     hasher: gix_hash::Hasher,
+    /// CRC-32 over the entry being written; whoever begins one begins it anew.
+    crc: crc32fast::Hasher,
     written: u64,
 }
 
 impl<W: Write> HashingWriter<W> {
     fn new(inner: W) -> Self {
-        Self { inner, hasher: gix_hash::hasher(gix_hash::Kind::Sha1), written: 0 }
+        let hasher = gix_hash::hasher(gix_hash::Kind::Sha1);
+        Self { inner, hasher, crc: crc32fast::Hasher::new(), written: 0 }
     }
 
     /// Writes a whole pack: the header, what `entries` writes, the trailer. Returns the trailer and length.
@@ -253,6 +258,7 @@ impl<W: Write> Write for HashingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.inner.write_all(bytes)?;
         self.hasher.update(bytes);
+        self.crc.update(bytes);
         self.written += bytes.len() as u64;
         Ok(bytes.len())
     }

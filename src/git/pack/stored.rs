@@ -21,6 +21,16 @@ pub(in crate::git) struct StoredPack {
     by_offset: OnceCell<Vec<(u64, u32)>>,
 }
 
+/// An entry of a pack.
+pub(super) struct StoredEntry {
+    /// The object it holds.
+    pub(super) id: ObjectId,
+    /// Where it ends, in bytes.
+    pub(super) end: u64,
+    /// CRC-32 over its bytes; old indexes have none.
+    pub(super) crc: Option<u32>,
+}
+
 impl StoredPack {
     /// Opens the pack whose index is `index`.
     ///
@@ -51,8 +61,8 @@ impl StoredPack {
         self.by_offset().iter().map(|(offset, at)| (*offset, self.index.oid_at_index(*at).to_owned()))
     }
 
-    /// The object whose entry starts at `offset`, and where that entry ends.
-    pub(super) fn at(&self, offset: u64) -> Result<(ObjectId, u64), PackError> {
+    /// The entry that starts at `offset`.
+    pub(super) fn at(&self, offset: u64) -> Result<StoredEntry, PackError> {
         let all = self.by_offset();
         let found = all.binary_search_by_key(&offset, |(offset, _)| *offset);
         let Some((at, (_, position))) = found.ok().and_then(|at| Some((at, all.get(at)?))) else {
@@ -60,7 +70,8 @@ impl StoredPack {
             return Err(PackError::Index { path: self.path.clone(), reason });
         };
         let end = all.get(at + 1).map_or(self.end, |(next, _)| *next);
-        Ok((self.index.oid_at_index(*position).to_owned(), end))
+        let id = self.index.oid_at_index(*position).to_owned();
+        Ok(StoredEntry { id, end, crc: self.index.crc32_at_index(*position) })
     }
 
     fn by_offset(&self) -> &[(u64, u32)] {

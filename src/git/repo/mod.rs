@@ -1,6 +1,8 @@
 //! Bare repositories: objects come in through [`Repository::ingest`] only, refs change through
 //! [`Repository::set_refs`] only.
 
+mod borrow;
+mod consolidate;
 mod missing;
 mod outgoing;
 mod refs;
@@ -16,7 +18,7 @@ use std::{
 
 use git2::{ObjectType, OdbLookupFlags, Oid};
 
-pub use self::refs::RefChanges;
+pub use self::{consolidate::Consolidated, refs::RefChanges};
 use super::{
     error::GitError,
     pack::{Known, PackError, index_pack},
@@ -59,6 +61,7 @@ impl Repository {
             git2::Repository::init_opts(path, &options).map_err(repository.git("making a repository"))?;
         }
         repository.clean().map_err(repository.io("removing leftovers of an earlier run"))?;
+        repository.check_base()?;
         repository.raw()?;
         Ok(repository)
     }
@@ -73,6 +76,7 @@ impl Repository {
             return Ok(None);
         }
         let repository = Self { path: path.to_owned() };
+        repository.check_base()?;
         repository.raw()?;
         Ok(Some(repository))
     }
@@ -126,6 +130,7 @@ impl Repository {
     ///
     /// As [`Repository::ingest`], and [`PackError::Unasked`].
     pub fn ingest_fetched(&self, pack: &Path, wants: &[ObjectId]) -> Result<Ingested, GitError> {
+        let _held = consolidate::hold_packs();
         let indexed = {
             let raw = self.raw()?;
             let odb = raw.odb().map_err(self.git("opening the object database"))?;

@@ -7,7 +7,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{GitError, ObjectId, Repository, has, missing::missing, object_id, oid, read};
+use super::{
+    GitError, ObjectId, Repository, consolidate::hold_packs, has, missing::missing, object_id, oid, read,
+};
 use crate::git::pack::{Pack, Selection, StoredPack, everything, some, write_pack};
 
 /// How a pack is made.
@@ -48,9 +50,15 @@ impl Repository {
         if let Some(gone) = self.missing(wants.iter().copied())?.first() {
             return Err(self.missing_tip("a pack to push", gone));
         }
+        let _held = hold_packs();
         let raw = self.raw()?;
         let odb = raw.odb().map_err(self.git("opening the object database"))?;
-        match plan(wants, haves, |id| has(&odb, id)) {
+        let plan = match plan(wants, haves, |id| has(&odb, id)) {
+            // Not all that a base lends belongs to who borrows.
+            Plan::Everything if self.is_small_part(&raw, wants)? => Plan::Beyond(Vec::new()),
+            plan => plan,
+        };
+        match plan {
             Plan::Nothing => Ok(Pack::Empty),
             Plan::Everything => {
                 let packs = self.stored_packs()?;
@@ -92,16 +100,11 @@ impl Repository {
         Ok(Pack::Built { path: Arc::new(file.into_temp_path()), len })
     }
 
-    /// The repository's packs, the largest first: most objects are then found in the first one asked.
+    /// The repository's packs and those it borrows, the largest first: most objects are then found in the first
+    /// one asked.
     fn stored_packs(&self) -> Result<Vec<StoredPack>, GitError> {
-        let failed = self.io("listing packs");
-        let mut packs = Vec::new();
-        for entry in fs::read_dir(self.path.join("objects").join("pack")).map_err(&failed)? {
-            let path = entry.map_err(&failed)?.path();
-            if path.extension().is_some_and(|extension| extension == "idx") {
-                packs.push(StoredPack::open(&path).map_err(self.pack())?);
-            }
-        }
+        let mut packs = self.own_packs()?;
+        packs.extend(self.borrowed_packs()?);
         packs.sort_by(|a, b| b.count().cmp(&a.count()).then_with(|| a.path.cmp(&b.path)));
         Ok(packs)
     }

@@ -8,11 +8,25 @@ use url::{Host, Url};
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 5;
 
+/// For how long a connection that nobody uses is kept. Reverse proxies close theirs after a minute or so, and a request
+/// that crosses the closing is lost.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// Connections kept for each server.
+const IDLE_CONNECTIONS: usize = 8;
+
+/// Between two pings on a connection of HTTP/2 that is waited on: a server takes its time to unpack a push, and
+/// middleboxes forget connections on which nothing moves. (TCP keep-alive, which reqwest turns on, is not enough for
+/// those that end connections on both sides.)
+const PING: Duration = Duration::from_secs(20);
+
 /// A client for git requests: rustls, at most five redirects, never from https to http.
 ///
 /// With a `resolver` (an address guard) no proxy of the environment is used, since names would then be
 /// resolved elsewhere, and a redirect to another host given as a bare address is refused, since a
 /// resolver never gets to see those. Addresses in the first URL are the caller's to check.
+///
+/// Answers may be compressed (gzip); what they inflate to is what limits count.
 ///
 /// # Errors
 ///
@@ -34,6 +48,10 @@ pub fn http_client(
         .connect_timeout(connect_timeout)
         .redirect(policy)
         .referer(false)
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .http2_keep_alive_interval(PING)
+        .http2_keep_alive_timeout(PING)
         .user_agent(concat!("git/grasp-mirror-", env!("CARGO_PKG_VERSION")));
     if let Some(resolver) = resolver {
         builder = builder.dns_resolver(resolver).no_proxy();

@@ -45,6 +45,14 @@ pub enum WireError {
         /// Whether it was the limit for silence (else the one for the whole request).
         stalled: bool,
     },
+    /// The server was sent a whole push and did not answer: it may have carried it out, and it may not.
+    #[error("{problem} (the whole push was sent; a look tells what became of it)")]
+    Unanswered {
+        /// The repository there.
+        url: Url,
+        /// What happened instead of an answer.
+        problem: Box<WireError>,
+    },
     /// The server does not have the repository (404).
     #[error("{at} does not exist on that server", at = shown(url))]
     RepositoryUnknown {

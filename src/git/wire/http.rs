@@ -85,11 +85,19 @@ impl GitHttp {
         let doing = "listing the refs";
         let mut asked = below(url, "info/refs");
         asked.query_pairs_mut().append_pair("service", service.name());
-        let mut request = self.client.get(asked);
-        if let Some(version) = service.protocol() {
-            request = request.header("Git-Protocol", version);
-        }
-        let response = request.send().await.map_err(|source| broken(url, doing, activity, source))?;
+        let send = || {
+            let mut request = self.client.get(asked.clone());
+            if let Some(version) = service.protocol() {
+                request = request.header("Git-Protocol", version);
+            }
+            request.send()
+        };
+        let response = match send().await {
+            // A connection that the server had closed while nobody used it. Asking twice changes nothing.
+            Err(error) if error.is_request() && !error.is_connect() => send().await,
+            response => response,
+        };
+        let response = response.map_err(|source| broken(url, doing, activity, source))?;
         activity.moved();
         let effective = above(response.url(), "/info/refs").unwrap_or_else(|| url.clone());
         let expected = format!("application/x-{}-advertisement", service.name());

@@ -7,6 +7,8 @@
 mod advertisement;
 mod client;
 mod commands;
+#[cfg(test)]
+mod connection_tests;
 mod error;
 mod fetch;
 mod fetched;
@@ -16,10 +18,12 @@ mod push;
 mod report;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod watch;
 
 use std::time::Duration;
 
+use self::upload::UploadRate;
 pub use self::{
     advertisement::{Advertisement, RemoteRefs},
     client::http_client,
@@ -40,6 +44,8 @@ pub struct Limits {
     pub max_refs: usize,
     /// Largest list of refs, in bytes.
     pub max_advertisement_bytes: u64,
+    /// Bytes that all pushes together send in a second; 0 means no limit (config: `limits.upload_bytes_per_sec`).
+    pub upload_bytes_per_sec: u32,
 }
 
 impl Default for Limits {
@@ -49,6 +55,7 @@ impl Default for Limits {
             total: Duration::from_secs(3600),
             max_refs: 20_000,
             max_advertisement_bytes: 16 << 20,
+            upload_bytes_per_sec: 0,
         }
     }
 }
@@ -60,13 +67,14 @@ impl Default for Limits {
 pub struct GitHttp {
     client: reqwest::Client,
     limits: Limits,
+    upload: UploadRate,
 }
 
 impl GitHttp {
     /// A client that sends its requests through `client`, within `limits`.
     #[must_use]
     pub fn new(client: reqwest::Client, limits: Limits) -> Self {
-        Self { client, limits }
+        Self { client, limits, upload: UploadRate::new(limits.upload_bytes_per_sec) }
     }
 }
 

@@ -1,10 +1,8 @@
 //! Pushing: one request that moves all refs of a server.
 
-use std::{io, pin::Pin, task};
+use std::io;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream};
-use tokio_util::io::ReaderStream;
 use url::Url;
 
 use super::{
@@ -13,12 +11,11 @@ use super::{
     http::{Service, malformed},
     pkt,
     report::{Outcome, PushAnswer},
+    upload,
     watch::Activity,
 };
-use crate::git::pack::{Pack, empty_pack};
+use crate::git::pack::Pack;
 
-/// How much of a pack is read from its file at once, in bytes: one such buffer for each push under way.
-const READ_AT_ONCE: usize = 128 << 10;
 /// Largest answer to a push, in bytes. A report has a line for each ref; `quiet` stops most else.
 const MAX_REPORT: u64 = 16 << 20;
 
@@ -60,7 +57,8 @@ impl GitHttp {
     /// # Errors
     ///
     /// [`WireError::Refused`] carries the server's own words. After any error what the server has is
-    /// unknown until its refs are read again.
+    /// unknown until its refs are read again. A request that broke before it was sent to its end is sent once more;
+    /// one that the server may have seen whole never is ([`WireError::Unanswered`]).
     ///
     /// Protocol: `gitprotocol-pack(5)`, "Reference Update Request and Packfile Transfer"; GRASP-01 demands
     /// the exact state in one push.
@@ -74,36 +72,65 @@ impl GitHttp {
             return Ok(Pushed { bytes_sent: 0 });
         }
         let url = &server.url;
-        let local = |source| WireError::Local { url: url.clone(), doing: "reading the pack to push", source };
-        let head = request_head(server, commands).map_err(local)?;
+        let head = Bytes::from(request_head(server, commands).map_err(|source| reading(url, source))?);
+        let pack = (!commands.iter().all(RefUpdate::is_delete)).then_some(pack);
+        let len = head.len() as u64 + pack.map_or(0, Pack::len);
+        let request = Request { server, commands, head, pack, len };
+        match self.push_once(&request).await {
+            // It cannot have done anything: a request that did not come in whole is none.
+            Err(error @ WireError::Broken { sent_bytes, .. }) if sent_bytes < len => {
+                tracing::debug!(%url, sent_bytes, %error, "a push broke before it was sent; once more");
+                self.push_once(&request).await
+            }
+            pushed => pushed,
+        }
+    }
+
+    async fn push_once(&self, request: &Request<'_>) -> Result<Pushed, PushError> {
+        let Request { server, commands, head, pack, len } = request;
+        let (url, doing) = (&server.url, "the push");
         let activity = Activity::new();
-        let mut len = head.len() as u64;
-        let head = stream::iter([Ok(Bytes::from(head))]);
-        let body: BodyStream = if commands.iter().all(RefUpdate::is_delete) {
-            Box::pin(head)
-        } else {
-            len += pack.len();
-            Box::pin(head.chain(pack_stream(pack).await.map_err(local)?))
-        };
-        let body = reqwest::Body::wrap_stream(Counted { body, activity: activity.clone() });
-        let doing = "the push";
+        let body = upload::body(head.clone(), *pack, &self.upload, &activity).await;
+        let body = body.map_err(|source| reading(url, source))?;
         let work = async {
             let limit = (MAX_REPORT, "the limit for answers to pushes");
             let mut answer =
-                self.post(url, Service::ReceivePack, None, (body, len), doing, &activity, limit).await?;
+                self.post(url, Service::ReceivePack, None, (body, *len), doing, &activity, limit).await?;
             let mut reader = PushAnswer::default();
             while let Some(piece) = answer.next().await? {
                 reader.feed(&piece).map_err(|reason| malformed(url, reason))?;
             }
             let names: Vec<&str> = commands.iter().map(|command| command.name.as_str()).collect();
             match reader.outcome(&names, server.can("report-status")) {
-                Outcome::Done => Ok(Pushed { bytes_sent: len }),
+                Outcome::Done => Ok(Pushed { bytes_sent: *len }),
                 Outcome::Refused(reason) => Err(WireError::Refused { url: url.clone(), doing, reason }),
                 Outcome::Unclear(reason) => Err(malformed(url, reason)),
             }
         };
-        activity.watch(&self.limits, url, doing, work).await
+        match activity.watch(&self.limits, url, doing, work).await {
+            Err(problem @ (WireError::Broken { .. } | WireError::TimedOut { .. }))
+                if activity.sent_bytes() >= *len =>
+            {
+                Err(WireError::Unanswered { url: url.clone(), problem: Box::new(problem) })
+            }
+            pushed => pushed,
+        }
     }
+}
+
+/// One push, as it can be sent again.
+struct Request<'a> {
+    server: &'a Advertisement,
+    commands: &'a [RefUpdate],
+    head: Bytes,
+    /// None where only refs are deleted.
+    pack: Option<&'a Pack>,
+    /// The length of the body.
+    len: u64,
+}
+
+fn reading(url: &Url, source: io::Error) -> WireError {
+    WireError::Local { url: url.clone(), doing: "reading the pack to push", source }
 }
 
 /// The commands, with the capabilities asked for on the first line.
@@ -125,34 +152,4 @@ fn request_head(server: &Advertisement, commands: &[RefUpdate]) -> io::Result<Ve
     }
     pkt::put_flush(&mut head);
     Ok(head)
-}
-
-type BodyStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
-
-async fn pack_stream(pack: &Pack) -> io::Result<BodyStream> {
-    Ok(match pack.path() {
-        None => Box::pin(stream::iter([Ok(Bytes::from(empty_pack()))])),
-        Some(path) => {
-            let file = tokio::fs::File::open(path).await?;
-            Box::pin(ReaderStream::with_capacity(file, READ_AT_ONCE))
-        }
-    })
-}
-
-/// A body that tells the watch about every piece the connection takes.
-struct Counted {
-    body: BodyStream,
-    activity: Activity,
-}
-
-impl Stream for Counted {
-    type Item = io::Result<Bytes>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> task::Poll<Option<Self::Item>> {
-        let piece = self.body.as_mut().poll_next(cx);
-        if let task::Poll::Ready(Some(Ok(bytes))) = &piece {
-            self.activity.sent(bytes.len());
-        }
-        piece
-    }
 }

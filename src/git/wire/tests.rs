@@ -18,14 +18,14 @@ use crate::{
     model::refs::{ObjectId, Refs},
 };
 
-struct Request {
-    line: String,
-    headers: String,
-    body: Vec<u8>,
+pub(super) struct Request {
+    pub(super) line: String,
+    pub(super) headers: String,
+    pub(super) body: Vec<u8>,
 }
 
 impl Request {
-    fn header(&self, name: &str) -> &str {
+    pub(super) fn header(&self, name: &str) -> &str {
         let line =
             self.headers.lines().find(|line| line.to_ascii_lowercase().starts_with(&format!("{name}:")));
         line.and_then(|line| line.split_once(':')).map_or("", |(_, value)| value.trim())
@@ -33,7 +33,7 @@ impl Request {
 }
 
 /// Serves each connection one request with what `answer` makes of it.
-async fn serve<F, A>(answer: F) -> String
+pub(super) async fn serve<F, A>(answer: F) -> String
 where
     F: Fn(Request) -> A + Send + Sync + Clone + 'static,
     A: Future<Output = Vec<u8>> + Send,
@@ -59,7 +59,7 @@ where
     format!("http://{address}")
 }
 
-async fn read(stream: &mut TcpStream) -> Option<Request> {
+pub(super) async fn read(stream: &mut TcpStream) -> Option<Request> {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -119,15 +119,15 @@ async fn backend(root: PathBuf, v2: bool, request: Request) -> Vec<u8> {
     answer
 }
 
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     Limits { stall: Duration::from_secs(20), total: Duration::from_secs(60), ..Limits::default() }
 }
 
-fn client(limits: Limits) -> GitHttp {
+pub(super) fn client(limits: Limits) -> GitHttp {
     GitHttp::new(http_client(Duration::from_secs(5), None).unwrap(), limits)
 }
 
-fn url(base: &str, path: &str) -> Url {
+pub(super) fn url(base: &str, path: &str) -> Url {
     Url::parse(&format!("{base}/{path}")).unwrap()
 }
 

@@ -1,0 +1,266 @@
+//! Nothing to do: many repositories on three real servers, all in sync, and the daemon that looks after them.
+
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use grasp_mirror_testkit::{
+    Announcement, Daemon, Line, Mirror, Person, Server, TestRelay, Work, cpu, rss, tools,
+};
+use nostr::filter::Filter;
+
+use crate::{
+    Bench, cost,
+    mirror::{cycles, wait_cycles, work_of},
+    say,
+    table::{Figure, Rows, Target},
+};
+
+const AUTHORS: usize = 20;
+const SERVERS: usize = 3;
+/// A server takes 60 events a minute on one connection.
+const EVENTS_EACH: usize = 50;
+/// So many mirrors are listed by git; the rest is reckoned.
+const SAMPLE: usize = 120;
+/// How long the daemon is watched doing nothing.
+const WATCHED: Duration = Duration::from_secs(30);
+/// Between cycles while they are measured.
+const INTERVAL_SECS: i64 = 2;
+
+/// Three servers with the same repositories, each behind a proxy that counts.
+struct Stage {
+    servers: Vec<Server>,
+    authors: Vec<Person>,
+    names: Vec<String>,
+}
+
+/// The rows.
+pub async fn measure(bench: &Bench, rows: &mut Rows) -> Result<()> {
+    let repos = bench.args.repos;
+    say(&format!("Publishing {repos} repositories on {SERVERS} servers"));
+    let stage = Stage::set(repos).await?;
+    let repos = stage.repos();
+    let mirrors = repos * SERVERS;
+    let relay = TestRelay::start().await;
+    let mut mirror = Mirror::new(tools::bot()).uses(&relay).set("bot.cycle_interval_secs", INTERVAL_SECS);
+    for server in &stage.servers {
+        mirror = mirror.knows(server);
+    }
+    for author in &stage.authors {
+        mirror = mirror.watches(author);
+    }
+    say("The first cycle takes local copies");
+    let start = Instant::now();
+    let mut daemon = mirror.daemon().await;
+    let line = wait_cycles(&mut daemon, 1).await?;
+    let whole = format!("in_sync={mirrors} ");
+    ensure!(line.contains(&whole), "not all {mirrors} mirrors are in sync: {line}");
+    say(&format!("It took {:.1} s", start.elapsed().as_secs_f64()));
+
+    let title = format!("an idle cycle: {repos} repositories on {SERVERS} servers, all in sync");
+    say(&title);
+    rows.title(&title);
+    let all: Vec<&Server> = stage.servers.iter().collect();
+    let done = cycles(&daemon);
+    wait_cycles(&mut daemon, done + 1).await?;
+    let from = cycles(&daemon);
+    stage.servers.iter().for_each(|server| server.proxy().reset());
+    let (before, servers_before) = (cpu(daemon.pid()), work_of(&all));
+    let wanted = if bench.args.quick { 1 } else { 3 };
+    let line = wait_cycles(&mut daemon, from + wanted).await?;
+    let (spent, servers_spent) = (cpu(daemon.pid()) - before, work_of(&all) - servers_before);
+    let seen: Vec<_> = stage.servers.iter().map(|server| server.proxy().seen()).collect();
+    ensure!(line.contains(&whole), "not all {mirrors} mirrors are in sync any more: {line}");
+    let ran = u32::try_from(wanted)?;
+    let wall = line.split("elapsed_ms=").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+    let wall = Duration::from_millis(wall.context("no elapsed_ms in the daemon's log")?);
+
+    let urls = stage.urls();
+    let sample = urls.len().min(SAMPLE);
+    let step = urls.len() / sample;
+    let folder = tempfile::tempdir()?;
+    let (mut git, mut git_wall, servers_before) = (cost::median(Vec::new()), Duration::ZERO, work_of(&all));
+    for url in urls.iter().step_by(step).take(sample) {
+        let mut list = tools::git(folder.path());
+        list.args(["ls-remote", "--quiet", url]);
+        let (one, took) = cost::of(list).await?;
+        git = cost::add(git, one);
+        git_wall += took;
+    }
+    let servers_git = work_of(&all) - servers_before;
+    let scale = mirrors as f64 / sample as f64;
+    let than = "git ls-remote of each mirror";
+    if sample < mirrors {
+        rows.note(format!("git ls-remote was run for {sample} of {mirrors} mirrors, times {scale:.1}"));
+    }
+    let each_cycle = |time: Duration| Figure::Time(time / ran);
+    let scaled = |time: Duration| Figure::Time(time.mul_f64(scale));
+    rows.beside("client CPU", each_cycle(spent), scaled(git.cpu), than, Target::Ratio(1.0 / 500.0, "1/500"));
+    let limit = Target::Ratio(1.0 / 100.0, "1/100");
+    rows.beside(
+        "the servers' CPU, in steps of 10 ms",
+        each_cycle(servers_spent),
+        scaled(servers_git),
+        than,
+        limit,
+    );
+    let limit = Target::Most(Figure::Time(Duration::from_millis(50)));
+    rows.beside(
+        "wall time (target: for 2,000 repositories)",
+        Figure::Time(wall),
+        scaled(git_wall),
+        than,
+        limit,
+    );
+    let average = |total: u64| total / (SERVERS * wanted) as u64;
+    let bytes = average(seen.iter().map(|seen| seen.up_bytes + seen.down_bytes).sum());
+    rows.alone("bytes to and from each server", Figure::Bytes(bytes), Target::Most(Figure::Bytes(4096)));
+    let messages: u64 =
+        seen.iter().map(|seen| seen.requests.values().sum::<u64>() + seen.messages.len() as u64).sum();
+    let messages = messages as f64 / (SERVERS * wanted) as f64;
+    rows.beside(
+        "requests and Nostr messages to each server",
+        Figure::Count(messages),
+        Figure::Count(repos as f64),
+        "requests of git ls-remote, at least",
+        Target::None,
+    );
+    let nothing = |part: &str| seen.iter().map(|seen| seen.count("GET", part)).sum::<u64>() as f64;
+    rows.alone(
+        "of these, refs listed over HTTP, all cycles",
+        Figure::Count(nothing("info/refs")),
+        Target::None,
+    );
+
+    rest(bench, mirror, &mut daemon, repos, rows).await?;
+    daemon.stop().await;
+    Ok(())
+}
+
+/// Between two cycles.
+async fn rest(
+    bench: &Bench,
+    mirror: Mirror,
+    daemon: &mut Daemon,
+    repos: usize,
+    rows: &mut Rows,
+) -> Result<()> {
+    let title = format!("the daemon between cycles, watching {repos} repositories");
+    say(&title);
+    rows.title(&title);
+    mirror.set("bot.cycle_interval_secs", 86_400).write_config();
+    daemon.reload();
+    daemon.wait_log("configuration was read again", Duration::from_secs(10)).await;
+    daemon.wait_idle().await;
+    let watched = if bench.args.quick { WATCHED / 6 } else { WATCHED };
+    let before = cpu(daemon.pid());
+    tokio::time::sleep(watched).await;
+    let part = (cpu(daemon.pid()) - before).div_duration_f64(watched);
+    rows.alone(
+        &format!("CPU over {} s", watched.as_secs()),
+        Figure::Core(part),
+        Target::Most(Figure::Core(0.005)),
+    );
+    let kib = rss(daemon.pid()).context("the daemon is gone")?;
+    let limit = Target::Most(Figure::Memory(80_000_000 >> 10));
+    rows.alone("memory (target: for 2,000 repositories)", Figure::Memory(kib), limit);
+    Ok(())
+}
+
+impl Stage {
+    /// All repositories are published on one server, whose data the others are given.
+    ///
+    /// Authors share names: a server keeps the objects of all repositories of one name together, so only the first
+    /// author has to push.
+    async fn set(repos: usize) -> Result<Self> {
+        let mut servers = Vec::new();
+        for _ in 0..SERVERS {
+            servers.push(Server::builder().behind_proxy().start().await);
+        }
+        let authors: Vec<Person> = (0..AUTHORS).map(|_| Person::new()).collect();
+        let names = (0..repos.div_ceil(AUTHORS)).map(|number| format!("repository-{number}")).collect();
+        let mut stage = Self { servers, authors, names };
+        stage.publish().await?;
+        let (first, others) = stage.servers.split_first_mut().context("no servers")?;
+        first.stop().await;
+        for other in others {
+            other.stop().await;
+            for folder in ["git", "relay"] {
+                fs::remove_dir_all(other.data().join(folder))?;
+                let mut copy = Command::new("cp");
+                copy.arg("-a").arg(first.data().join(folder)).arg(other.data());
+                tools::must(copy).await;
+            }
+            // Repositories of one name share their objects by absolute paths.
+            let paths = format!("s|{}|{}|", first.data().display(), other.data().display());
+            let mut adapt = Command::new("find");
+            adapt.arg(other.data().join("git")).args(["-name", "alternates", "-exec", "sed", "-i", &paths]);
+            adapt.args(["{}", "+"]);
+            tools::must(adapt).await;
+            other.resume().await;
+        }
+        first.resume().await;
+        Ok(stage)
+    }
+
+    fn repos(&self) -> usize {
+        self.authors.len() * self.names.len()
+    }
+
+    /// Every mirror.
+    fn urls(&self) -> Vec<String> {
+        let repositories =
+            self.names.iter().flat_map(|name| self.authors.iter().map(move |author| (name, author)));
+        repositories
+            .flat_map(|(name, author)| {
+                self.servers.iter().map(move |server| server.repo_url(&author.public_key(), name))
+            })
+            .collect()
+    }
+
+    async fn publish(&self) -> Result<()> {
+        let home = self.servers.first().context("no servers")?;
+        for names in self.names.chunks(EVENTS_EACH / 2) {
+            self.publish_some(names, home).await?;
+        }
+        let mut served = 0;
+        for author in &self.authors {
+            served += home.served(Filter::new().kind(30618.into()).author(author.public_key())).await.len();
+        }
+        ensure!(served == self.repos(), "the first server serves {served} of {} states", self.repos());
+        Ok(())
+    }
+
+    async fn publish_some(&self, names: &[String], home: &Server) -> Result<()> {
+        let mut works = Vec::new();
+        for name in names {
+            let work = Work::new();
+            work.commit("name", name);
+            work.tag("v1");
+            works.push(work);
+        }
+        for author in &self.authors {
+            let line = Line::open(home).await;
+            for (name, work) in names.iter().zip(&works) {
+                let mut announcement = Announcement::new(author.public_key(), name);
+                for server in &self.servers {
+                    announcement = announcement.at(server);
+                }
+                line.send(&author.sign_announcement(announcement)).await.expect_accepted();
+                let refs = work.refs();
+                let mut tags = vec![["d", name.as_str()], ["HEAD", "ref: refs/heads/main"]];
+                tags.extend(refs.iter().map(|(name, id)| [name.as_str(), id.as_str()]));
+                let tags: Vec<&[&str]> = tags.iter().map(<[&str; 2]>::as_slice).collect();
+                let answer = line.send(&author.sign(30618, "", &tags)).await.expect_accepted();
+                if answer.message.contains("purgatory") {
+                    let url = home.repo_url(&author.public_key(), name);
+                    work.push_all(&url).await.map_err(anyhow::Error::msg)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! The real daemon among real servers: a repository's first mirror, then small changes to it.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use grasp_mirror_testkit::{
+    Daemon, Mirror, Owner, Protocol, Server, TestRelay, Work, cpu, look, peak_rss, tools,
+};
+use nostr::event::Event;
+
+use crate::{
+    client::Sinks,
+    corpus::Corpus,
+    cost,
+    push::git_push,
+    say,
+    table::{Figure, Rows, Target},
+};
+
+/// On a busy machine.
+const DONE_WITHIN: Duration = Duration::from_secs(600);
+/// Packs up to this size have the sharper limit for wall time.
+const LARGE_PACK: u64 = 50_000_000;
+const CYCLE_DONE: &str = "cycle done";
+
+/// Mirrors `corpus` from one server to `count` others.
+pub async fn measure(corpus: &Corpus, count: usize, rows: &mut Rows) -> Result<()> {
+    let title = format!("fetch, and push to {count} real servers: {}", corpus.name);
+    say(&title);
+    rows.title(&title);
+    let relay = TestRelay::start().await;
+    let source = Server::start().await;
+    let mut servers = Vec::new();
+    for _ in 0..count {
+        servers.push(Server::builder().behind_proxy().start().await);
+    }
+    let mut owner = Owner::new("measured").at_home_on(&relay);
+    owner.work = Work::clone_of(corpus.path());
+    let state = owner.publish(owner.announcement().at(&source), &source).await.state;
+
+    let mut mirror =
+        Mirror::new(tools::bot()).knows(&source).uses(&relay).set("bot.cycle_interval_secs", 3600);
+    for server in &servers {
+        mirror = mirror.knows(server);
+    }
+    let (mirror, ada) = mirror.commanded_at(&relay).await;
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log(CYCLE_DONE, DONE_WITHIN).await;
+    daemon.wait_idle().await;
+    let rss = daemon.rss_kib();
+    let all: Vec<&Server> = servers.iter().chain([&source]).collect();
+    let (before, servers_before, start) = (cpu(daemon.pid()), work_of(&all), Instant::now());
+    ada.ask(Protocol::Nip17, &format!("watch {}", owner.npub())).await;
+    wait_served(&servers, &state).await;
+    let (wall, in_sync) = (start.elapsed(), cpu(daemon.pid()) - before);
+    let servers_cpu = work_of(&all) - servers_before;
+    let peak = peak_rss(daemon.pid()).context("the daemon is gone")?.saturating_sub(rss);
+    wait_cycles(&mut daemon, 2).await?;
+    daemon.wait_idle().await;
+    let (whole, whole_peak) = (cpu(daemon.pid()) - before, peak_rss(daemon.pid()).unwrap_or_default());
+
+    let folder = tempfile::tempdir()?;
+    let mut clone = tools::git(folder.path());
+    clone.args(["clone", "--quiet", "--bare", &owner.url_at(&source), "cloned.git"]);
+    let (clone, _) = cost::of(clone).await?;
+    let sinks = Sinks::start(count, &corpus.refs, false, folder.path())?;
+    let pushes = git_push(corpus.path(), &sinks.empty).await?;
+    let than = format!("git clone --bare and git push, {count} times");
+    let limit = Target::Ratio(0.1, "1/10");
+    rows.beside(
+        "client CPU until all are in sync",
+        Figure::Time(in_sync),
+        Figure::Time(clone.cpu + pushes.cpu),
+        &than,
+        limit,
+    );
+    rows.beside(
+        "client CPU until the local copy is indexed, too",
+        Figure::Time(whole),
+        Figure::Time(clone.cpu),
+        "git clone --bare",
+        Target::Ratio(1.3, "1.3"),
+    );
+    rows.beside(
+        "peak memory over the idle daemon's, until all are in sync",
+        Figure::Memory(peak),
+        Figure::Memory(clone.peak_kib.max(pushes.peak_kib)),
+        "the largest process of git",
+        Target::Most(Figure::Memory(16 << 10)),
+    );
+    rows.alone(
+        "… until the local copy is indexed, too",
+        Figure::Memory(whole_peak.saturating_sub(rss)),
+        Target::None,
+    );
+    let cores = u32::try_from(thread::available_parallelism()?.get())?;
+    let limit =
+        if corpus.pack_bytes > LARGE_PACK { Target::Ratio(1.2, "1.2") } else { Target::Ratio(1.1, "1.1") };
+    rows.beside(
+        "wall time from the command to all in sync",
+        Figure::Time(wall),
+        Figure::Time(servers_cpu / cores),
+        &format!("the servers' CPU on {cores} cores"),
+        limit,
+    );
+    let sent: u64 = servers.iter().map(|server| server.proxy().seen().up_bytes).sum();
+    rows.alone("bytes sent to them", Figure::Bytes(sent), Target::None);
+    drop(sinks);
+    changes(&mut daemon, &owner, &source, &servers, corpus, rows).await?;
+    daemon.stop().await;
+    Ok(())
+}
+
+/// One commit, and then a branch on a commit that is there: whole cycles of the daemon.
+async fn changes(
+    daemon: &mut Daemon,
+    owner: &Owner,
+    source: &Server,
+    servers: &[Server],
+    corpus: &Corpus,
+    rows: &mut Rows,
+) -> Result<()> {
+    let count = servers.len();
+    let title = format!("a small change to {count} real servers, the whole cycle: {}", corpus.name);
+    say(&title);
+    rows.title(&title);
+    let folder = tempfile::tempdir()?;
+    owner.work.commit("NEWS.md", "# Something new\n");
+    let (spent, pushes) = follow(daemon, owner, source, servers).await?;
+    let sinks = Sinks::start(count, &corpus.refs, false, folder.path())?;
+    let git = git_push(owner.work.path(), &sinks.behind).await?;
+    let than = format!("git push, {count} times");
+    let limit = Target::Ratio(1.0 / 20.0, "1/20");
+    rows.beside("one commit: client CPU", Figure::Time(spent), Figure::Time(git.cpu), &than, limit);
+    rows.alone("one commit: pushes", Figure::Count(pushes as f64), Target::Most(Figure::Count(count as f64)));
+
+    let behind = owner.work.refs();
+    owner.work.git(&["branch", "bench-again", "HEAD~1"]);
+    let (spent, pushes) = follow(daemon, owner, source, servers).await?;
+    let sinks = Sinks::start(count, &behind, false, folder.path())?;
+    let git = git_push(owner.work.path(), &sinks.behind).await?;
+    rows.beside(
+        "a branch on a known commit: client CPU",
+        Figure::Time(spent),
+        Figure::Time(git.cpu),
+        &than,
+        limit,
+    );
+    rows.alone(
+        "a branch on a known commit: pushes",
+        Figure::Count(pushes as f64),
+        Target::Most(Figure::Count(0.0)),
+    );
+    Ok(())
+}
+
+/// Publishes what the owner has now, and lets the daemon look: its CPU in that cycle, and its pushes.
+async fn follow(
+    daemon: &mut Daemon,
+    owner: &Owner,
+    source: &Server,
+    servers: &[Server],
+) -> Result<(Duration, u64)> {
+    let state = owner.update(source).await;
+    servers.iter().for_each(|server| server.proxy().reset());
+    let (before, cycles) = (cpu(daemon.pid()), cycles(daemon));
+    daemon.reload();
+    wait_cycles(daemon, cycles + 1).await?;
+    daemon.wait_idle().await;
+    let spent = cpu(daemon.pid()) - before;
+    let pushes = servers.iter().map(|server| server.proxy().seen().count("POST", "git-receive-pack")).sum();
+    for server in servers {
+        ensure!(look::serves(server, &state).await, "{} does not serve the new state", server.url());
+    }
+    Ok((spent, pushes))
+}
+
+/// CPU time of servers so far, with the git processes they started.
+pub fn work_of(servers: &[&Server]) -> Duration {
+    servers.iter().map(|server| server.cpu()).sum()
+}
+
+/// How many cycles have come to their end.
+pub fn cycles(daemon: &Daemon) -> usize {
+    daemon.log().matches(CYCLE_DONE).count()
+}
+
+/// Waits until so many cycles have come to their end; returns the last line about one.
+pub async fn wait_cycles(daemon: &mut Daemon, wanted: usize) -> Result<String> {
+    let start = Instant::now();
+    while cycles(daemon) < wanted {
+        ensure!(daemon.is_running(), "the daemon has ended:\n{}", daemon.log());
+        ensure!(start.elapsed() < DONE_WITHIN * 3, "no end of cycle {wanted}:\n{}", daemon.log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let log = daemon.log();
+    Ok(log.lines().rev().find(|line| line.contains(CYCLE_DONE)).unwrap_or_default().to_owned())
+}
+
+/// Waits until every server serves the owner's state, which it does only when it holds the git data.
+async fn wait_served(servers: &[Server], state: &Event) {
+    let mut left: Vec<&Server> = servers.iter().collect();
+    look::wait_until(DONE_WITHIN, "all are in sync", async || {
+        while let Some(server) = left.last() {
+            if !look::serves(*server, state).await {
+                return false;
+            }
+            left.pop();
+        }
+        true
+    })
+    .await;
+}

@@ -1,0 +1,73 @@
+//! What a daemon's cycle leaves for the next one, in memory. Empty before the first; `mirror-once`, `plan` and `verify`
+//! have only that.
+//!
+//! Everything here can be learned again. It is dropped with the connections when the configuration is read again, and
+//! as far as it follows from the settings when those change.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nostr::prelude::{PublicKey, RelayUrl, Timestamp};
+
+use super::servers::Server;
+use crate::{
+    model::{coordinate::Coordinate, server::ServerUrl},
+    plan::{
+        holdings::{Holdings, Recent},
+        placement::Grasp,
+        rest::Known,
+    },
+    report::document::LeftAlone,
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Servers that said who they are, and when.
+    pub(super) introduced: BTreeMap<ServerUrl, (Server, Timestamp)>,
+    /// Whose word is read, and where.
+    pub(super) people: Option<People>,
+    /// What each relay has of announcements, states and lists.
+    pub(super) holdings: BTreeMap<RelayUrl, Holdings>,
+    /// Which authors each relay was compared for in this cycle.
+    pub(super) compared: BTreeMap<RelayUrl, BTreeSet<PublicKey>>,
+    /// What each server has of everything of late.
+    pub(super) recent: BTreeMap<RelayUrl, Recent>,
+    /// When each relay's conversations were last read.
+    pub(super) read_at: BTreeMap<RelayUrl, Timestamp>,
+    /// Relays named by maintainers that may be used.
+    pub(super) usable: BTreeSet<RelayUrl>,
+    /// What was worked out.
+    pub(super) worked_out: Option<WorkedOut>,
+    /// Every repository that is to be mirrored, by coordinate.
+    pub(super) repositories: BTreeMap<Coordinate, Known>,
+}
+
+/// Everyone whose announcements count, and the relays beyond the configured ones where they publish.
+#[derive(Debug)]
+pub(super) struct People {
+    pub(super) authors: BTreeSet<PublicKey>,
+    pub(super) relays: BTreeSet<RelayUrl>,
+    /// What had been saved when they were learned ([`crate::store::News::sources`]).
+    pub(super) learned_at: u64,
+}
+
+/// What the catalog said, beside the repositories.
+#[derive(Clone, Debug)]
+pub(super) struct WorkedOut {
+    /// What had been saved when it was built ([`crate::store::News::sources`]).
+    pub(super) sources: u64,
+    /// The servers it was worked out for.
+    pub(super) grasps: BTreeMap<ServerUrl, Grasp>,
+    /// Servers that announcements list and the configuration does not know.
+    pub(super) discovered: BTreeSet<ServerUrl>,
+    /// For the report.
+    pub(super) left_alone: LeftAlone,
+}
+
+impl Kept {
+    /// What follows from settings or rules is to be worked out again; what relays have is still so.
+    pub(super) fn forget_what_follows(&mut self) {
+        self.people = None;
+        self.worked_out = None;
+        self.repositories.clear();
+    }
+}

@@ -1,0 +1,261 @@
+//! One repository: what each server is to have of it, worked out from the catalog and the stored conversation.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use nostr::prelude::{Event, EventId, PublicKey, Timestamp};
+use sha2::{Digest, Sha256};
+
+use super::{CycleError, copy::OwnCopies, servers::Server, threads::relays_of, world::World};
+use crate::{
+    model::{
+        announcement::Announcement, coordinate::Coordinate, placement::Placement, server::ServerUrl,
+        state::State,
+    },
+    plan::{
+        catalog::{Obstacle, Repository},
+        converge::{Seen, Wanted},
+        conversation::{PullRequest, Threads},
+        placement::{self, Grasp, Place},
+        record::{Ending, RepositoryRecord},
+        rest::{Known, Proofs},
+    },
+};
+
+/// One repository with all its mirrors.
+#[derive(Debug)]
+pub struct Subject {
+    /// What is wanted.
+    pub repository: Repository,
+    /// Why nothing can be done for it.
+    pub obstacle: Option<Obstacle>,
+    /// What each server is to have.
+    pub wanted: BTreeMap<ServerUrl, Wanted>,
+    /// What each server that answered serves already.
+    pub seen: BTreeMap<ServerUrl, Seen>,
+    /// Where it belongs, also when there is nothing to mirror yet.
+    pub places: BTreeMap<ServerUrl, Place>,
+    /// The conversation, in order: everything there is to send beside announcements and states.
+    pub conversation: Vec<EventId>,
+    /// Pull requests, whose commits may have to be fetched.
+    pub pull_requests: Vec<PullRequest>,
+    /// Fingerprint of the conversation.
+    pub fingerprint: String,
+    /// All events of the conversation with their dates, also those that are not forwarded.
+    pub thread: Vec<(EventId, Timestamp)>,
+    /// Whether its turn has come to be looked at in depth.
+    pub in_depth: bool,
+    /// The announcements and states that `wanted` names. The conversation is loaded when somebody lacks it.
+    pub events: Arc<BTreeMap<EventId, Event>>,
+    /// What was remembered of its mirrors.
+    pub record: RepositoryRecord,
+    /// What people should know.
+    pub notes: Vec<String>,
+}
+
+/// What subjects are worked out from, beside the repository.
+pub(super) struct Ground<'a> {
+    pub(super) servers: &'a BTreeMap<ServerUrl, Server>,
+    pub(super) own: &'a OwnCopies,
+    pub(super) copies: &'a BTreeMap<Coordinate, String>,
+    pub(super) in_depth: &'a BTreeSet<Coordinate>,
+    pub(super) now: Timestamp,
+}
+
+impl World {
+    /// Works out one repository's mirrors.
+    pub(super) fn subject(
+        &self,
+        repository: Repository,
+        mut record: RepositoryRecord,
+        threads: &Threads<'_>,
+        ground: &Ground<'_>,
+    ) -> Result<(Subject, Vec<Event>), CycleError> {
+        let now = ground.now;
+        let copy = ground.copies.get(&repository.coordinate).map(String::as_str).unwrap_or_default();
+        let policy = &self.config.policy;
+        let exception = policy.exception(&repository.coordinate);
+        let usable: BTreeMap<ServerUrl, Grasp> = ground
+            .servers
+            .iter()
+            .filter(|(url, _)| exception.servers.as_ref().is_none_or(|only| only.contains(*url)))
+            .map(|(url, server)| (url.clone(), server.grasp.clone()))
+            .collect();
+        let reach = exception.reach.unwrap_or(self.config.mirror.reach);
+        let places = placement::places(&repository, &usable, reach, &self.bot(), copy);
+        let obstacle = match policy.admits(&repository.coordinate) {
+            Err(rule) => Some(Obstacle::Limit(rule.to_string())),
+            Ok(()) => repository.obstacle.clone(),
+        };
+        let in_depth = ground.in_depth.contains(&repository.coordinate);
+        if self.is_afresh(&repository.coordinate) {
+            record.look_anew();
+        } else if in_depth {
+            record.doubt();
+        }
+        let mut subject = Subject {
+            obstacle,
+            wanted: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            places,
+            conversation: Vec::new(),
+            pull_requests: Vec::new(),
+            fingerprint: String::new(),
+            thread: Vec::new(),
+            in_depth,
+            events: Arc::default(),
+            record,
+            notes: Vec::new(),
+            repository,
+        };
+        let state = match (&subject.obstacle, &subject.repository.state) {
+            (Some(_), _) => return Ok((subject, Vec::new())),
+            (None, None) => {
+                subject.notes.push("empty: no maintainer has signed a state yet".to_owned());
+                return Ok((subject, Vec::new()));
+            }
+            (None, Some(state)) if state.refs.is_empty() => {
+                subject.notes.push("empty: the signed state names no branches and tags".to_owned());
+                return Ok((subject, Vec::new()));
+            }
+            (None, Some(state)) => state.clone(),
+        };
+        let signed = self.sign_copy(&subject, &state, copy, &usable, ground.own)?;
+
+        let mut events: BTreeMap<EventId, Event> = BTreeMap::new();
+        let talk = threads.around(
+            &subject.repository.coordinates(),
+            &subject.record.lost_now(now),
+            now,
+            self.config.limits.max_events_per_repo,
+        );
+        if talk.truncated {
+            subject.notes.push("only part of its events: limits.max_events_per_repo is reached".to_owned());
+        }
+        if talk.kept_home > 0 {
+            tracing::debug!(repository = %subject.repository.coordinate, events = talk.kept_home, "protected or expired, not forwarded");
+        }
+        for announcement in &subject.repository.announcements {
+            events.insert(announcement.id(), announcement.event.clone());
+        }
+        events.insert(state.event.id, state.event.clone());
+        for event in signed.current.iter() {
+            events.insert(event.id, event.clone());
+        }
+        let in_namespace = subject.places.values().any(|place| place.placement == Placement::Namespace);
+        if in_namespace && copy != subject.repository.coordinate.identifier {
+            subject.notes.push(format!(
+                "its copies are called {copy}, since another owner's have its name; servers take their git data, \
+                 not the conversation"
+            ));
+        }
+        subject.fingerprint = fingerprint(&talk.events);
+        let wanted = subject.places.iter().map(|(server, place)| {
+            let wanted = wanted(&subject.repository, &state, server, place, &signed.current, &talk.events);
+            (server.clone(), wanted)
+        });
+        subject.wanted = wanted.collect();
+        subject.pull_requests = talk.pull_requests;
+        subject.conversation = talk.events;
+        subject.thread = talk.thread;
+        subject.events = Arc::new(events);
+        Ok((subject, signed.new))
+    }
+}
+
+impl Subject {
+    /// What is kept of it when the cycle is over; the record and the notes are filled in then.
+    pub(super) fn known(&self) -> Known {
+        let proof = |id: &EventId| self.events.get(id).map(|event| (event.pubkey, event.id));
+        let proofs = self.wanted.iter().map(|(server, wanted)| {
+            let governing = wanted.governing.iter().filter_map(proof).collect();
+            let attached = wanted.attached.iter().filter_map(proof).collect();
+            (server.clone(), Proofs { governing, attached })
+        });
+        let mut made_of: BTreeSet<EventId> = self.events.keys().copied().collect();
+        if self.wanted.is_empty() {
+            made_of.extend(self.repository.announcements.iter().map(Announcement::id));
+            made_of.extend(self.repository.state.as_ref().map(|state| state.event.id));
+        }
+        Known {
+            state: self.repository.state.as_ref().map(|state| state.event.id),
+            made_of,
+            coordinates: self.repository.coordinates(),
+            thread: self.thread.iter().copied().collect(),
+            relays: relays_of(&self.repository),
+            fingerprint: self.fingerprint.clone(),
+            places: self.places.clone(),
+            proofs: proofs.collect(),
+            obstacle: self.obstacle.as_ref().map(in_the_way),
+            record: RepositoryRecord::default(),
+            notes: Vec::new(),
+        }
+    }
+}
+
+/// How every mirror ends when something is in the way of all.
+pub(super) fn in_the_way(obstacle: &Obstacle) -> Ending {
+    match obstacle {
+        Obstacle::Limit(reason) => Ending::Blocked(reason.clone()),
+        Obstacle::Signed(reason) => Ending::Failed(reason.clone()),
+    }
+}
+
+/// What `server` is to have of `repository`; `copy` is the bot's announcement and state.
+fn wanted(
+    repository: &Repository,
+    state: &State,
+    server: &ServerUrl,
+    place: &Place,
+    copy: &[Event],
+    conversation: &[EventId],
+) -> Wanted {
+    let (governing, attached) = match place.placement {
+        Placement::Namespace => {
+            let order = repository.introduced_by(&repository.coordinate.owner);
+            let owners = order.iter().map(|(announcement, _)| announcement.id()).chain([state.event.id]);
+            (copy.iter().map(|event| event.id).collect(), owners.collect())
+        }
+        _ => listed_events(repository, &place.path.owner, &state.event),
+    };
+    Wanted {
+        repository: repository.coordinate.clone(),
+        server: server.clone(),
+        place: place.clone(),
+        state: governing.last().copied(),
+        governing,
+        refs: state.refs.clone(),
+        attached,
+        pull_requests: Vec::new(),
+        conversation: conversation.to_vec(),
+    }
+}
+
+/// What makes a server take a repository that one of its maintainers listed there: the lister's announcement,
+/// those through which it leads to the state's author, and the state. The other maintainers' announcements are
+/// attached.
+fn listed_events(repository: &Repository, lister: &PublicKey, state: &Event) -> (Vec<EventId>, Vec<EventId>) {
+    let order = repository.introduced_by(lister);
+    let mut needed = BTreeSet::from([0]);
+    let mut at = order.iter().position(|(announcement, _)| announcement.author() == state.pubkey);
+    while let Some(place) = at {
+        needed.insert(place);
+        at = order.get(place).and_then(|(_, host)| *host);
+    }
+    let ids = order.iter().map(|(announcement, _)| announcement.id()).enumerate();
+    let (first, attached): (Vec<_>, Vec<_>) = ids.partition(|(place, _)| needed.contains(place));
+    let id = |(_, id)| id;
+    (first.into_iter().map(id).chain([state.id]).collect(), attached.into_iter().map(id).collect())
+}
+
+/// A short name for a set of events.
+pub(super) fn fingerprint(ids: &[EventId]) -> String {
+    let sorted: BTreeSet<&EventId> = ids.iter().collect();
+    let mut hasher = Sha256::new();
+    for id in sorted {
+        hasher.update(id.as_bytes());
+    }
+    hasher.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,202 @@
+//! When a repository may be left in peace: nothing about it is new, and every server was seen to serve it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nostr::prelude::{EventId, PublicKey, RelayUrl, Timestamp};
+
+use super::{
+    converge::{Outcome, Seen},
+    holdings::Holdings,
+    placement::Place,
+    record::{self, Ending, MirrorRecord, RepositoryRecord},
+};
+use crate::model::{coordinate::Coordinate, placement::Placement, server::ServerUrl, status::MirrorStatus};
+
+/// A repository is looked at in depth once in this time, in seconds.
+const DEEP_EVERY_SECS: u64 = 24 * 3_600;
+
+/// It may be looked at again after this time, when others are not due either: so the work spreads over the day however
+/// it began.
+const DEEP_AGAIN_SECS: u64 = DEEP_EVERY_SECS / 2;
+
+/// Events by which a server shows that it has a mirror, with their authors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proofs {
+    /// Without these there is no mirror.
+    pub governing: Vec<(PublicKey, EventId)>,
+    /// These a server may refuse.
+    pub attached: Vec<(PublicKey, EventId)>,
+}
+
+/// What is kept of a repository in memory from one cycle to the next: enough to see that there is nothing to do.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The authoritative state.
+    pub state: Option<EventId>,
+    /// The events that it was worked out from: maintainers' announcements, the state, the bot's copies of both.
+    pub made_of: BTreeSet<EventId>,
+    /// What the conversation may point at.
+    pub coordinates: Vec<Coordinate>,
+    /// The conversation, with dates, and what of it is not forwarded.
+    pub thread: BTreeMap<EventId, Timestamp>,
+    /// The relays that its maintainers name for the conversation.
+    pub relays: BTreeSet<RelayUrl>,
+    /// Fingerprint of what is forwarded.
+    pub fingerprint: String,
+    /// Where it belongs.
+    pub places: BTreeMap<ServerUrl, Place>,
+    /// What each server is to serve; empty while there is nothing to mirror.
+    pub proofs: BTreeMap<ServerUrl, Proofs>,
+    /// How all mirrors end as long as nothing changes, when something is in the way.
+    pub obstacle: Option<Ending>,
+    /// What is remembered of the mirrors.
+    pub record: RepositoryRecord,
+    /// What people should know.
+    pub notes: Vec<String>,
+}
+
+/// How a server answered in this cycle.
+#[derive(Clone, Copy, Debug)]
+pub enum Look<'a> {
+    /// It is down, with the reason.
+    Down(&'a str),
+    /// It was compared.
+    Has(&'a Holdings),
+    /// Nothing is known of it.
+    NotSeen,
+}
+
+/// What bounds a rest.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Unix time.
+    pub now: Timestamp,
+    /// Whether failing mirrors wait for their next try.
+    pub patient: bool,
+    /// The largest repository taken, in bytes.
+    pub max_repo_bytes: u64,
+}
+
+/// How the mirrors stand when there is nothing to do but to note it; `None` when there is something to do. A mirror
+/// without an ending stands as it stood.
+#[must_use]
+pub fn endings<'a>(
+    known: &Known,
+    terms: Terms,
+    look: impl Fn(&ServerUrl) -> Look<'a>,
+) -> Option<BTreeMap<ServerUrl, Option<Ending>>> {
+    if let Some(ending) = &known.obstacle {
+        return Some(known.places.keys().map(|server| (server.clone(), Some(ending.clone()))).collect());
+    }
+    if known.proofs.is_empty() {
+        return Some(BTreeMap::new());
+    }
+    let now = terms.now.as_secs();
+    let record = &known.record;
+    let too_large = record.too_large.as_ref().is_some_and(|known_as| {
+        known.state.is_some_and(|state| known_as.still_holds(state, terms.max_repo_bytes, terms.now))
+    });
+    if !too_large && record.local != known.state || record.lost.values().any(|again| *again <= now) {
+        return None;
+    }
+    let each = known.proofs.iter().map(|(server, proofs)| {
+        let mirror = record.mirrors.get(server)?;
+        if terms.patient && mirror.retry_at.is_some_and(|again| again > now) {
+            return Some((server.clone(), None));
+        }
+        let ending = match (look(server), mirror.status) {
+            (Look::NotSeen, _) => return None,
+            (Look::Down(reason), _) => Some(Ending::Unreachable(reason.to_owned())),
+            (Look::Has(_), MirrorStatus::Refused) if is_refused(mirror, proofs) => None,
+            (Look::Has(_), MirrorStatus::Blocked) if too_large => None,
+            (Look::Has(holdings), MirrorStatus::InSync)
+                if known.is_held(server, mirror, proofs, holdings, terms.now) =>
+            {
+                Some(Ending::Settled(Outcome::InSync))
+            }
+            (Look::Has(_), _) => return None,
+        };
+        Some((server.clone(), ending))
+    });
+    each.collect()
+}
+
+fn is_refused(mirror: &MirrorRecord, proofs: &Proofs) -> bool {
+    proofs.governing.iter().any(|(_, id)| mirror.refused.contains_key(id))
+}
+
+impl Known {
+    /// Whether the server serves all that proves the mirror, and was seen to hold the conversation.
+    fn is_held(
+        &self,
+        server: &ServerUrl,
+        mirror: &MirrorRecord,
+        proofs: &Proofs,
+        holdings: &Holdings,
+        now: Timestamp,
+    ) -> bool {
+        let serves = |(author, id): &(PublicKey, EventId)| holdings.has(author, id);
+        let in_namespace =
+            self.places.get(server).is_some_and(|place| place.placement == Placement::Namespace);
+        let owners = proofs.attached.first().filter(|_| in_namespace);
+        let takes_conversation = !owners.is_some_and(|(_, id)| mirror.refused.contains_key(id));
+        let converses =
+            || mirror.conversation.as_ref().is_some_and(|held| held.covers(&self.fingerprint, now));
+        proofs.governing.iter().all(serves)
+            && proofs.attached.iter().all(|proof| serves(proof) || mirror.refused.contains_key(&proof.1))
+            && (!takes_conversation || converses())
+    }
+
+    /// The record after a cycle that found nothing to do, and whether it says more than that all is as it was: only
+    /// then it is worth writing.
+    #[must_use]
+    pub fn rested(
+        &self,
+        endings: &BTreeMap<ServerUrl, Option<Ending>>,
+        now: Timestamp,
+    ) -> (RepositoryRecord, bool) {
+        let mut changed = false;
+        let mut mirrors = BTreeMap::new();
+        for (server, ending) in endings {
+            let before = self.record.mirrors.get(server);
+            let after = match (ending, before, self.places.get(server)) {
+                (Some(ending), _, Some(place)) => {
+                    let held = before.and_then(|before| before.conversation.clone());
+                    record::after(before, place.placement, ending.clone(), &Seen::default(), &[], held, now)
+                }
+                (_, Some(before), _) => before.clone(),
+                _ => continue,
+            };
+            changed |=
+                before.is_none_or(|before| (before.status, &before.reason) != (after.status, &after.reason));
+            mirrors.insert(server.clone(), after);
+        }
+        changed |= mirrors.len() != self.record.mirrors.len();
+        (RepositoryRecord { mirrors, ..self.record.clone() }, changed)
+    }
+}
+
+/// The repositories whose turn it is to be looked at in depth, the longest unseen first. `repositories` come with the
+/// time of their last look; the share of one cycle is what spreads all of them over a day.
+#[must_use]
+pub fn due_in_depth<'a>(
+    repositories: impl Iterator<Item = (&'a Coordinate, Option<u64>)>,
+    now: Timestamp,
+    interval_secs: u64,
+) -> BTreeSet<Coordinate> {
+    let mut total: u64 = 0;
+    let mut ripe: Vec<(Option<u64>, &Coordinate)> = Vec::new();
+    for (coordinate, at) in repositories {
+        total += 1;
+        if at.is_none_or(|at| at.saturating_add(DEEP_AGAIN_SECS) <= now.as_secs()) {
+            ripe.push((at, coordinate));
+        }
+    }
+    let share = total.saturating_mul(interval_secs).div_ceil(DEEP_EVERY_SECS).max(1);
+    ripe.sort_unstable();
+    let share = usize::try_from(share).unwrap_or(usize::MAX);
+    ripe.into_iter().take(share).map(|(_, coordinate)| coordinate.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests;

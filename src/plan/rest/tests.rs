@@ -1,0 +1,138 @@
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use nostr::prelude::Keys;
+
+use super::{
+    super::{record::HeldConversation, testing::event},
+    *,
+};
+
+const NOW: u64 = 1_790_000_000;
+
+fn terms() -> Terms {
+    Terms { now: Timestamp::from_secs(NOW), patient: true, max_repo_bytes: 1 << 30 }
+}
+
+/// A repository in sync on one server, and what the server has.
+fn at_rest() -> (Known, ServerUrl, Holdings, EventId) {
+    let keys = Keys::generate();
+    let server: ServerUrl = "wss://a.example".parse().unwrap();
+    let (announcement, state) =
+        (event(&keys, 30_617, 1, &[&["d", "x"]]), event(&keys, 30_618, 2, &[&["d", "x"]]));
+    let coordinate = Coordinate::new(keys.public_key(), "x");
+    let place = Place { placement: Placement::Listed, path: coordinate.clone(), takes_pushes: true };
+    let mirror = MirrorRecord {
+        status: MirrorStatus::InSync,
+        placement: Placement::Listed,
+        reason: None,
+        since: NOW - 1_000,
+        read_back_at: Some(NOW - 1_000),
+        retry_at: None,
+        failures: 0,
+        refused: BTreeMap::new(),
+        conversation: Some(HeldConversation { fingerprint: "f".to_owned(), seen_at: NOW - 1_000 }),
+    };
+    let governing = [&announcement, &state].map(|event| (event.pubkey, event.id)).to_vec();
+    let mut holdings = Holdings::default();
+    holdings.add([&announcement, &state]);
+    let known = Known {
+        state: Some(state.id),
+        made_of: [announcement.id, state.id].into(),
+        coordinates: vec![coordinate],
+        thread: BTreeMap::new(),
+        relays: BTreeSet::new(),
+        fingerprint: "f".to_owned(),
+        places: [(server.clone(), place)].into(),
+        proofs: [(server.clone(), Proofs { governing, attached: Vec::new() })].into(),
+        obstacle: None,
+        record: RepositoryRecord {
+            mirrors: [(server.clone(), mirror)].into(),
+            local: Some(state.id),
+            ..RepositoryRecord::default()
+        },
+        notes: Vec::new(),
+    };
+    (known, server, holdings, state.id)
+}
+
+#[test]
+fn what_every_server_serves_rests_and_is_noted_as_seen() {
+    let (known, server, holdings, _) = at_rest();
+    let endings = endings(&known, terms(), |_| Look::Has(&holdings)).unwrap();
+    assert_eq!(endings[&server], Some(Ending::Settled(Outcome::InSync)));
+    let (record, changed) = known.rested(&endings, Timestamp::from_secs(NOW));
+    assert!(!changed, "nothing worth writing");
+    assert_eq!(record.mirrors[&server].read_back_at, Some(NOW));
+    assert_eq!(record.mirrors[&server].conversation, known.record.mirrors[&server].conversation);
+}
+
+#[test]
+fn anything_else_is_walked() {
+    let (known, server, holdings, state) = at_rest();
+    let rests = |known: &Known, look: Look<'_>| endings(known, terms(), |_| look).is_some();
+    assert!(rests(&known, Look::Has(&holdings)));
+    assert!(!rests(&known, Look::NotSeen));
+    let mut wiped = holdings.clone();
+    wiped.strike(&BTreeSet::from([state]));
+    assert!(!rests(&known, Look::Has(&wiped)));
+
+    let changed = |change: &dyn Fn(&mut Known)| {
+        let mut known = known.clone();
+        change(&mut known);
+        rests(&known, Look::Has(&holdings))
+    };
+    assert!(!changed(&|known| known.record.local = None), "no whole local copy");
+    assert!(!changed(&|known| known.fingerprint = "g".to_owned()), "somebody said something");
+    assert!(!changed(&|known| known.record.mirrors.clear()), "a new server");
+    assert!(!changed(&|known| known.record.lose(&[state], Timestamp::from_secs(NOW - 24 * 3_600))));
+    let failing = |retry_at: u64| {
+        let server = server.clone();
+        move |known: &mut Known| {
+            let mirror = known.record.mirrors.get_mut(&server).unwrap();
+            (mirror.status, mirror.retry_at) = (MirrorStatus::Failing, Some(retry_at));
+        }
+    };
+    assert!(!changed(&failing(NOW - 1)), "its next try has come");
+    assert!(changed(&failing(NOW + 1)), "not its turn");
+}
+
+#[test]
+fn a_server_that_went_down_is_written_down_once() {
+    let (mut known, server, ..) = at_rest();
+    let down = |known: &Known, now: u64| {
+        let terms = Terms { now: Timestamp::from_secs(now), ..terms() };
+        let endings = endings(known, terms, |_| Look::Down("gone")).unwrap();
+        known.rested(&endings, Timestamp::from_secs(now))
+    };
+    let (record, changed) = down(&known, NOW);
+    assert!(changed);
+    assert_eq!(record.mirrors[&server].status, MirrorStatus::Unreachable);
+    known.record = record;
+    let (record, changed) = down(&known, NOW + 7_200);
+    assert!(!changed);
+    assert_eq!(record.mirrors[&server].failures, 2);
+}
+
+#[test]
+fn each_is_looked_at_in_depth_once_a_day_and_never_all_at_once() {
+    let owner = Keys::generate().public_key();
+    let mut checked: BTreeMap<Coordinate, Option<u64>> =
+        (0..300).map(|n| (Coordinate::new(owner, n.to_string()), Some(NOW))).collect();
+    let interval = 600;
+    let (mut most, mut looks) = (0, 0);
+    for cycle in 1..=(3 * 144) {
+        let now = NOW + cycle * interval;
+        let due = due_in_depth(checked.iter().map(|(c, at)| (c, *at)), Timestamp::from_secs(now), interval);
+        most = most.max(due.len());
+        looks += due.len();
+        for coordinate in due {
+            checked.insert(coordinate, Some(now));
+        }
+        assert!(checked.values().all(|at| at.unwrap() + 36 * 3_600 + interval >= now));
+    }
+    assert_eq!(most, 3);
+    assert!((2 * 300..=4 * 300).contains(&looks), "{looks}");
+    // However few there are, one cycle looks at one.
+    let one = [(Coordinate::new(owner, "x"), None)];
+    assert_eq!(due_in_depth(one.iter().map(|(c, at)| (c, *at)), Timestamp::from_secs(NOW), 1).len(), 1);
+}

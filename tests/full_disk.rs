@@ -1,0 +1,56 @@
+//! A disk that is full in the middle of a fetch: the run ends politely, says why, leaves nothing half done, and the
+//! next one with more room finishes the work.
+
+use std::{fs, process::Command};
+
+use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look, tools};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+
+/// Runs in a mount namespace of its own: the data folder lies on a file system that is too small, then is not.
+const SCRIPT: &str = r#"
+mount -t tmpfs -o size=12m tmpfs "$DATA" || exit 99
+"$BOT" mirror-once --config "$CONFIG" >first.out 2>&1
+echo "first $?"
+"$BOT" status --json --config "$CONFIG" >status.json 2>status.err
+find "$DATA/git" -type f -size +1000k | wc -l
+mount -o remount,size=200m "$DATA" || exit 98
+"$BOT" mirror-once --config "$CONFIG" >second.out 2>&1
+echo "second $?"
+git -C "$DATA/git/$OWNER/hello.git" fsck --full --strict >fsck.out 2>&1
+echo "fsck $?"
+"#;
+
+#[tokio::test]
+async fn a_full_disk_stops_politely_and_more_room_finishes_the_work() {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    let mut x: u32 = 2_463_534_242;
+    let mut letter = || {
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        char::from(b' ' + (x % 94) as u8)
+    };
+    let noise: String = (0..24 << 20).map(|_| letter()).collect();
+    owner.work.commit("noise", &noise);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    let mirror = mirror.set("limits.disk_floor_bytes", 0);
+    mirror.write_config();
+    fs::create_dir_all(mirror.data_dir()).unwrap();
+
+    let mut script = Command::new("unshare");
+    script.args(["--mount", "--map-root-user", "sh", "-c", SCRIPT]).current_dir(mirror.home());
+    tools::isolate(&mut script, mirror.home());
+    script.env("BOT", BINARY).env("DATA", mirror.data_dir()).env("CONFIG", mirror.config_file());
+    script.env("OWNER", owner.npub());
+    let said = tools::must(script).await;
+    let log = |name: &str| fs::read_to_string(mirror.home().join(name)).unwrap_or_default();
+    let lines: Vec<&str> = said.lines().map(str::trim).collect();
+    let told = || format!("{said}\n{}\n{}\n{}", log("first.out"), log("second.out"), log("fsck.out"));
+    assert_eq!(lines, ["first 2", "0", "second 0", "fsck 0"], "{}", told());
+    let status = log("status.json");
+    assert!(status.contains("is full"), "{status}\n{}", log("first.out"));
+    assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
+}
