@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use nostr::prelude::{Event, Keys, RelayUrl, Timestamp};
+use nostr::prelude::{Event, Filter, Keys, RelayUrl, Timestamp};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
 };
 
@@ -62,7 +62,7 @@ pub struct Live {
     known: Arc<Known>,
     concerns: Concerns,
     touched: mpsc::Sender<BTreeSet<String>>,
-    listening: mpsc::Receiver<Listening>,
+    listening: watch::Receiver<Listening>,
     ears: Ears,
     heard: (mpsc::Receiver<Heard>, mpsc::Receiver<Heard>),
     followed: BTreeMap<RelayUrl, Followed>,
@@ -81,18 +81,18 @@ struct Followed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Asked {
     Everything,
-    Only(Vec<Vec<nostr::prelude::Filter>>),
+    Only(Vec<Vec<Filter>>),
 }
 
 impl Live {
-    /// Listens to whatever comes through `listening` last, and sends what is touched to `touched`.
+    /// Listens to what `listening` says last, and sends what is touched to `touched`.
     #[must_use]
     pub fn new(
         config: &Config,
         keys: &Keys,
         guard: &Guard,
         store: &Store,
-        listening: mpsc::Receiver<Listening>,
+        listening: watch::Receiver<Listening>,
         touched: mpsc::Sender<BTreeSet<String>>,
     ) -> Self {
         let limits = &config.limits;
@@ -128,9 +128,12 @@ impl Live {
     pub async fn run(mut self) {
         loop {
             tokio::select! {
-                listening = self.listening.recv() => match listening {
-                    Some(listening) => self.listen_to(listening),
-                    None => return,
+                changed = self.listening.changed() => match changed {
+                    Ok(()) => {
+                        let listening = self.listening.borrow_and_update().clone();
+                        self.listen_to(listening);
+                    }
+                    Err(_) => return,
                 },
                 Some(heard) = self.heard.0.recv() => self.hear(heard).await,
                 Some(heard) = self.heard.1.recv() => self.hear(heard).await,
@@ -225,7 +228,7 @@ impl Live {
 }
 
 impl Asked {
-    fn since(&self, since: Timestamp) -> Vec<Vec<nostr::prelude::Filter>> {
+    fn since(&self, since: Timestamp) -> Vec<Vec<Filter>> {
         match self {
             Self::Everything => Concerns::of_a_server(since),
             Self::Only(parts) => parts
