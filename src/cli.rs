@@ -1,5 +1,7 @@
 //! What each command of the binary does; one function a command.
 
+pub(crate) mod kept;
+
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},

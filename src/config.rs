@@ -116,6 +116,8 @@ pub struct Mirror {
     pub copies_wanted: Option<u32>,
     /// How long rewound and deleted refs are kept.
     pub archive_days: u32,
+    /// How long a state that removes most of a repository is held; 0 = not at all.
+    pub hold_hours: u32,
 }
 
 /// `[limits]`: how much of this machine, and of others, the bot may use.
@@ -212,7 +214,7 @@ impl Default for Servers {
 
 impl Default for Mirror {
     fn default() -> Self {
-        Self { reach: Reach::Everywhere, copies_wanted: None, archive_days: 90 }
+        Self { reach: Reach::Everywhere, copies_wanted: None, archive_days: 90, hold_hours: 24 }
     }
 }
 

@@ -25,3 +25,14 @@ pub mod relay;
 pub mod report;
 pub mod store;
 pub mod transfer;
+
+/// Doors for `fuzz/` to parsers that are private, and stay so: nobody else is to build on them. Each takes what came
+/// from outside as bytes, and panics where what must always hold does not.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::git::{
+        pack::fuzzing::index_pack,
+        wire::fuzzing::{pack_answer, push_answer, ref_lists},
+    };
+}

@@ -45,7 +45,7 @@ const AFTER_HELP: &str = "Exit codes:
   1  an error in usage or configuration
   2  ran, but some mirror is not in sync";
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Write config.toml and .env, make the bot's key, and print its npub
     Init,
@@ -59,6 +59,32 @@ enum Command {
     Verify,
     /// Print what a cycle would do, and do nothing
     Plan,
+    /// Follow a held state that removes most of a repository
+    Approve {
+        /// Its name, <npub>/<name> or naddr1…
+        repo: String,
+    },
+    /// Do not follow that state; wait for a newer one
+    Reject {
+        /// Its name, <npub>/<name> or naddr1…
+        repo: String,
+    },
+    /// List what is kept of deleted and rewritten branches and tags
+    Archive {
+        /// Its name, <npub>/<name> or naddr1…
+        repo: String,
+    },
+    /// Give back a repository as it was at some time
+    Restore {
+        /// Its name, <npub>/<name> or naddr1…
+        repo: String,
+        /// Unix seconds or a date such as 2026-11-24 or 2026-11-24T12:00:00Z [default: now]
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
+        /// A folder that is empty or not there
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
+    },
 }
 
 /// How a command ended, when it did not fail.
@@ -110,6 +136,10 @@ fn main() -> ExitCode {
         Command::Status => cli::status(&context),
         Command::Verify => cli::verify(&context),
         Command::Plan => cli::plan(&context),
+        Command::Approve { repo } => cli::kept::decide(&context, &repo, true),
+        Command::Reject { repo } => cli::kept::decide(&context, &repo, false),
+        Command::Archive { repo } => cli::kept::archive(&context, &repo),
+        Command::Restore { repo, at, into } => cli::kept::restore(&context, &repo, at.as_deref(), &into),
     };
     match ended {
         Ok(Outcome::Good) => ExitCode::SUCCESS,

@@ -19,7 +19,7 @@ async fn it_runs_cycles_alone_on_its_folder_and_stops_when_told() {
     assert!(scene.is_copied_by(&mirror).await);
     let first = mirror.status_json().await["cycle"].clone();
     assert_eq!(first["trigger"], "start");
-    assert!(first["next_at"].as_u64() > first["finished_at"].as_u64());
+    assert!(first["next_at"].as_u64() >= first["finished_at"].as_u64());
 
     // A second one is told who holds the folder.
     let second = mirror.once().await.expect_code(1);

@@ -9,6 +9,9 @@ const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 async fn a_copy_follows_a_default_branch_that_was_renamed_and_moved_on() {
     let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
     let owner = Owner::new("hello").at_home_on(&relay);
+    // With these a renamed branch is not most of the repository.
+    owner.work.tag("v1");
+    owner.work.tag("v2");
     let listing = owner.announcement().at(&a);
     owner.publish(listing, &a).await;
     let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);

@@ -39,6 +39,10 @@ async fn servers_follow_and_nothing_is_lost_here() {
     work.git(&["tag", "--delete", "blob", "tree", "annotated-blob", "nested"]);
     work.git(&["tag", "--force", "v1", "main"]);
     owner.update(&a).await;
+    // Most of its branches and tags are gone: somebody has to say that this is meant.
+    mirror.once().await.expect_code(2);
+    assert_eq!(look::refs(&url).await, before);
+    mirror.run(&["approve", "hello"]).await.expect_code(0);
     mirror.once().await.expect_code(0);
     assert_eq!(look::refs(&url).await, work.refs());
 

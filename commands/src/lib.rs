@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! message  = [ "/" | "!" ] command { word }       in any case, surrounded by any white space
-//! command  = help | watch | unwatch | list | status | resync | servers | why | pause | resume | version
+//! command  = help | watch | unwatch | list | status | resync | servers | why | approve | reject
+//!          | archive | pause | resume | version
 //! word     = anything without white space, or "anything in quotes"
 //! person   = npub1… | nprofile1… | 64 hex digits | name@domain (NIP-05)        each also after nostr:
 //! repo     = <d> | person "/" <d> | naddr1… | 30617:<hex>:<d> | nostr://<npub>/[relay/]<d>
@@ -13,10 +14,13 @@
 //! [`clean`] first. What needs the network (NIP-05 names) or the bot's memory (repositories by `d`) is
 //! returned as a name for the caller to resolve.
 
+pub mod approve;
+pub mod archive;
 pub mod failure;
 pub mod help;
 pub mod list;
 pub mod pause;
+pub mod reject;
 pub mod resume;
 pub mod resync;
 pub mod servers;
@@ -37,7 +41,7 @@ use nostr::key::PublicKey;
 
 pub use self::{
     error::ParseError,
-    text::{ago, clean, count, is_invisible, short, span, until, with_causes},
+    text::{ago, clean, count, is_invisible, moment, short, span, until, with_causes},
     who::{Found, Nip05, RepoName, Repository, Scope, Target},
     words::Words,
 };
@@ -84,6 +88,12 @@ pub enum Command {
         /// The server, as the person names it.
         server: Option<String>,
     },
+    /// Follow the state that is held.
+    Approve(RepoName),
+    /// Do not.
+    Reject(RepoName),
+    /// What is kept of deleted and rewritten branches and tags.
+    Archive(RepoName),
     /// Write nothing to any server until `resume`.
     Pause,
     /// Carry on.
@@ -101,7 +111,10 @@ impl Command {
             | Self::Unwatch(Target::Nip05(name))
             | Self::Resync(Scope::Nip05(name) | Scope::Repository(RepoName::Nip05 { author: name, .. }))
             | Self::Status(Some(RepoName::Nip05 { author: name, .. }))
-            | Self::Why { repo: RepoName::Nip05 { author: name, .. }, .. } => Some(name),
+            | Self::Why { repo: RepoName::Nip05 { author: name, .. }, .. }
+            | Self::Approve(RepoName::Nip05 { author: name, .. })
+            | Self::Reject(RepoName::Nip05 { author: name, .. })
+            | Self::Archive(RepoName::Nip05 { author: name, .. }) => Some(name),
             _ => None,
         }
     }
@@ -115,6 +128,9 @@ impl Command {
             Self::Status(repo) => Self::Status(repo.map(|repo| repo.resolved(author))),
             Self::Resync(scope) => Self::Resync(scope.resolved(author)),
             Self::Why { repo, server } => Self::Why { repo: repo.resolved(author), server },
+            Self::Approve(repo) => Self::Approve(repo.resolved(author)),
+            Self::Reject(repo) => Self::Reject(repo.resolved(author)),
+            Self::Archive(repo) => Self::Archive(repo.resolved(author)),
             other => other,
         }
     }
@@ -131,6 +147,9 @@ impl Command {
             Self::Resync(_) => resync::USAGE,
             Self::Servers => servers::USAGE,
             Self::Why { .. } => why::USAGE,
+            Self::Approve(_) => approve::USAGE,
+            Self::Reject(_) => reject::USAGE,
+            Self::Archive(_) => archive::USAGE,
             Self::Pause => pause::USAGE,
             Self::Resume => resume::USAGE,
             Self::Version => version::USAGE,
@@ -146,7 +165,11 @@ impl fmt::Display for Command {
         match self {
             Self::Help(Some(usage)) => write!(f, " {}", usage.name),
             Self::Watch(target) | Self::Unwatch(target) => write!(f, " {target}"),
-            Self::Status(Some(repo)) | Self::Why { repo, server: None } => write!(f, " {repo}"),
+            Self::Status(Some(repo))
+            | Self::Why { repo, server: None }
+            | Self::Approve(repo)
+            | Self::Reject(repo)
+            | Self::Archive(repo) => write!(f, " {repo}"),
             Self::Why { repo, server: Some(server) } => write!(f, " {repo} on {}", clean(server, 60)),
             Self::Resync(scope) => write!(f, " of {scope}"),
             _ => Ok(()),
@@ -157,7 +180,7 @@ impl fmt::Display for Command {
 type Parser = fn(&mut Words) -> Result<Command, ParseError>;
 
 /// Every command, in the order of help.
-const COMMANDS: [(&Usage, Parser); 11] = [
+const COMMANDS: [(&Usage, Parser); 14] = [
     (&help::USAGE, help::parse),
     (&watch::USAGE, watch::parse),
     (&unwatch::USAGE, unwatch::parse),
@@ -166,6 +189,9 @@ const COMMANDS: [(&Usage, Parser); 11] = [
     (&resync::USAGE, resync::parse),
     (&servers::USAGE, servers::parse),
     (&why::USAGE, why::parse),
+    (&approve::USAGE, approve::parse),
+    (&reject::USAGE, reject::parse),
+    (&archive::USAGE, archive::parse),
     (&pause::USAGE, pause::parse),
     (&resume::USAGE, resume::parse),
     (&version::USAGE, version::parse),

@@ -10,7 +10,7 @@ pub(crate) const USAGE: Usage =
     Usage { name: "status", args: "[repo]", about: "how the mirrors are: all, or those of one repository" };
 
 /// As much of a reason as reads well on a phone, in characters.
-pub(crate) const REASON: usize = 120;
+pub(crate) const REASON: usize = 200;
 
 /// All mirrors, in numbers. Times are Unix seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,6 +10,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    approve::Decided,
+    archive::Kept,
     resync::Resync,
     status::{Behind, Overview, Problem, RepoStatus, UnderWay},
     unwatch::Unwatched,
@@ -182,6 +184,9 @@ fn help_is_made_from_the_usages() {
     resync [repo | npub]: read every server again and send what is missing
     servers: the servers I mirror to
     why <repo> [server]: why it is, or is not, on the servers
+    approve <repo>: follow a state that removes most of it, now
+    reject <repo>: do not follow that state; wait for a newer one
+    archive <repo>: what is kept of deleted and rewritten branches and tags
     pause: write to no server until you send: resume
     resume: carry on after pause
     version: which software I am
@@ -189,6 +194,38 @@ fn help_is_made_from_the_usages() {
     insta::assert_snapshot!(help::reply(Some(&why::USAGE)), @"
     why <repo> [server]
     why it is, or is not, on the servers
+    ");
+}
+
+#[test]
+fn a_held_state_is_approved_or_rejected() {
+    let named = RepoName::Identifier("my repo".to_owned());
+    assert_eq!(parse("/approve \"my repo\""), Ok(Command::Approve(named.clone())));
+    assert_eq!(parse("reject “my repo”"), Ok(Command::Reject(named.clone())));
+    assert_eq!(parse("Archive \"my repo\""), Ok(Command::Archive(named)));
+    let by_name = RepoName::Nip05 { author: nip05(), identifier: "hello".to_owned() };
+    let command = parse("approve alice@example.com/hello").unwrap();
+    assert_eq!((command.clone(), command.nip05()), (Command::Approve(by_name), Some(&nip05())));
+    assert_eq!(command.resolved(alice()), Command::Approve(RepoName::Full(repo("hello"))));
+
+    let written = Decided::Written { removed: 5, of: 6 };
+    insta::assert_snapshot!(approve::reply(&repo("hello"), written, "Now."), @"Approved: hello by npub14f8us…9nsy may lose 5 of 6 branches and tags. Now.");
+    insta::assert_snapshot!(approve::reply(&repo("hello"), Decided::Nothing, "Now."), @"Nothing of hello by npub14f8us…9nsy is held. Send: status");
+    insta::assert_snapshot!(reject::reply(&repo("hello"), written), @"Rejected: hello by npub14f8us…9nsy keeps the 5 of 6 branches and tags until there is a newer state. To take this back, send: approve");
+    insta::assert_snapshot!(reject::reply(&repo("hello"), Decided::TooLate), @"Too late: hello by npub14f8us…9nsy is following that state. What it lost is kept here; send: archive");
+}
+
+#[test]
+fn an_archive_names_what_is_kept_and_until_when() {
+    insta::assert_snapshot!(archive::reply(&repo("hello"), &[], 20), @"hello by npub14f8us…9nsy: nothing was deleted or rewritten lately, so nothing is kept.");
+    let kept =
+        |name: &str| Kept { at: NOW, name: name.to_owned(), tip: "c0ffee".repeat(6), until: NOW + 86_400 };
+    let kept = [kept("refs/heads/feature/a\u{202e}b"), kept("refs/tags/v1"), kept("refs/tags/v2")];
+    insta::assert_snapshot!(archive::reply(&repo("hello"), &kept, 2), @"
+    hello by npub14f8us…9nsy
+    2026-09-21T14:13:20Z feature/ab: was c0ffeec0ffee, kept until 2026-09-22T14:13:20Z
+    2026-09-21T14:13:20Z tag v1: was c0ffeec0ffee, kept until 2026-09-22T14:13:20Z
+    … and 1 more
     ");
 }
 

@@ -80,6 +80,13 @@ pub fn until(now: u64, then: u64) -> String {
     }
 }
 
+/// A time in Unix seconds as `2026-11-24T12:00:00Z`.
+#[must_use]
+pub fn moment(secs: u64) -> String {
+    let moment = i64::try_from(secs).ok().and_then(|secs| jiff::Timestamp::from_second(secs).ok());
+    moment.map_or_else(|| format!("{secs} s after 1970"), |moment| moment.to_string())
+}
+
 /// `3 min`
 #[must_use]
 pub fn span(seconds: u64) -> String {

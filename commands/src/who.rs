@@ -187,7 +187,12 @@ impl RepoName {
         }
     }
 
-    pub(crate) fn parse(word: &str) -> Result<Self, ParseError> {
+    /// Reads one word.
+    ///
+    /// # Errors
+    ///
+    /// The error's text says what would do.
+    pub fn parse(word: &str) -> Result<Self, ParseError> {
         match Named::parse(word) {
             Some(Named::Repository(repository)) => return Ok(Self::Full(repository)),
             Some(Named::Author(_)) => {

@@ -44,9 +44,8 @@ impl Alerts {
         let snapshot = Snapshot::of(&done.report, &done.outcomes, |coordinate| {
             config.policy.exception(coordinate).copies_wanted.or(config.mirror.copies_wanted)
         });
-        if let Some(before) = self.snapshot.replace(snapshot.clone()) {
-            self.digest.add(alerts_between(&before, &snapshot));
-        }
+        let before = self.snapshot.replace(snapshot.clone()).unwrap_or_default();
+        self.digest.add(alerts_between(&before, &snapshot));
     }
 
     pub(super) fn note_silent(&mut self, silent: &BTreeSet<RelayUrl>) {

@@ -115,7 +115,9 @@ impl Bot {
         let Some(repositories) = done.resync else {
             return self.answer(question, &done.text, Stage::Answered).await;
         };
-        if entry.stage != Stage::Running {
+        if done.quietly {
+            self.answer(question, &done.text, Stage::Answered).await?;
+        } else if entry.stage != Stage::Running {
             self.answer(question, &done.text, Stage::Running).await?;
         }
         self.request(Request::Resync { question: question.id, repositories });
@@ -154,6 +156,7 @@ impl Bot {
         };
         let scope = match parse(&question.text) {
             Ok(Command::Resync(scope)) => scope,
+            Ok(Command::Approve(name)) => Scope::Repository(name),
             _ => Scope::All,
         };
         self.answer(&question, &resync::reply(&scope, outcome), Stage::Answered).await

@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use futures::future::join_all;
 use grasp_mirror_commands::{
-    Command, Found, Nip05, RepoName, Scope, Target, failure, help, list, parse, pause, resume,
+    Command, Found, Nip05, RepoName, Scope, Target,
+    approve::{self, Decided},
+    archive, failure, help, list, parse, pause, reject, resume,
     resync::{self, Resync},
     servers, status,
     unwatch::{self, Unwatched},
@@ -18,6 +20,7 @@ use tokio::time::timeout;
 use super::Bot;
 use crate::{
     cycle::{self, CycleError},
+    git::GitError,
     model::coordinate::Coordinate,
     plan::{catalog, settings::Settings},
     relay::nip05,
@@ -37,6 +40,9 @@ pub(super) enum OrderError {
     /// It is not known yet what is to be changed.
     #[error("my relays do not show me my own lists, which I would replace")]
     Unread,
+    /// The local copy.
+    #[error(transparent)]
+    Git(#[from] GitError),
     /// Somebody else keeps changing the same list.
     #[error("another client changes the same list at the same time")]
     Overtaken,
@@ -55,11 +61,13 @@ pub(super) struct Done {
     pub(super) text: String,
     /// What is to be looked at anew; a second answer follows when that is done. `None` inside means everything.
     pub(super) resync: Option<Option<BTreeSet<Coordinate>>>,
+    /// Whether nothing is said when that is done.
+    pub(super) quietly: bool,
 }
 
 impl From<String> for Done {
     fn from(text: String) -> Self {
-        Self { text, resync: None }
+        Self { text, resync: None, quietly: false }
     }
 }
 
@@ -132,6 +140,12 @@ impl Bot {
             Command::Pause => pause::reply(!self.set_paused(true, said).await?),
             Command::Resume => resume::reply(self.set_paused(false, said).await?),
             Command::Resync(scope) => return self.resync(&scope).await,
+            Command::Approve(name) => return self.decide(&name, true).await,
+            Command::Reject(name) => return self.decide(&name, false).await,
+            Command::Archive(name) => match self.find(&name).await? {
+                Err(which) => which,
+                Ok(coordinate) => self.archive(&coordinate).await?,
+            },
         };
         Ok(text.into())
     }
@@ -247,7 +261,32 @@ impl Bot {
             return Ok(resync::reply(scope, Resync::Nothing).into());
         }
         let outcome = if *self.daemon.busy.borrow() { Resync::Queued } else { Resync::Started { repos } };
-        Ok(Done { text: resync::reply(scope, outcome), resync: Some(meant) })
+        Ok(Done { text: resync::reply(scope, outcome), resync: Some(meant), quietly: false })
+    }
+
+    /// Writes down what is to become of the state that is held, and has the next cycle do it.
+    async fn decide(&mut self, name: &RepoName, approved: bool) -> Result<Done, OrderError> {
+        let coordinate = match self.find(name).await? {
+            Err(which) => return Ok(which.into()),
+            Ok(coordinate) => coordinate,
+        };
+        let decided = cycle::decide(&self.records, &coordinate, approved).await?;
+        let (repo, paused) = (answers::named(&coordinate), self.settings().paused);
+        let text = match (approved, paused) {
+            (true, true) => approve::reply(&repo, decided, "I am paused; I follow it when you send: resume"),
+            (true, false) => approve::reply(&repo, decided, "I'll tell you when it is done."),
+            (false, _) => reject::reply(&repo, decided),
+        };
+        let again = matches!(decided, Decided::Written { .. }) && !paused;
+        let resync = again.then(|| Some(BTreeSet::from([coordinate])));
+        Ok(Done { text, resync, quietly: !approved })
+    }
+
+    async fn archive(&self, coordinate: &Coordinate) -> Result<String, OrderError> {
+        /// As many lines as a phone shows.
+        const MAX_LINES: usize = 20;
+        let kept = cycle::old_tips(&self.own.config, coordinate).await?;
+        Ok(archive::reply(&answers::named(coordinate), &kept, MAX_LINES))
     }
 }
 

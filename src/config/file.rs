@@ -35,7 +35,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
         ],
     ),
     ("servers", &["known", "discover", "health_interval_secs"]),
-    ("mirror", &["placement", "copies_wanted", "archive_days"]),
+    ("mirror", &["placement", "copies_wanted", "archive_days", "hold_hours"]),
     ("policy", &["allow", "deny"]),
     (
         "limits",
@@ -115,6 +115,7 @@ fn set(config: &mut Config, section: &str, key: &str, value: &Value<'_>) -> Resu
         ("mirror", "placement") => mirror.reach = value.reach()?,
         ("mirror", "copies_wanted") => mirror.copies_wanted = Some(value.number(COPIES)?),
         ("mirror", "archive_days") => mirror.archive_days = value.number(ARCHIVE_DAYS)?,
+        ("mirror", "hold_hours") => mirror.hold_hours = value.number(0..=8_760)?,
         ("policy", "allow") => policy.allow = rules(value)?,
         ("policy", "deny") => policy.deny = rules(value)?,
         ("limits", "transfers") => limits.transfers = value.number(1..=256)?,

@@ -48,14 +48,14 @@ impl World {
         let mut authors = watched.authors.clone();
         authors.extend(watched.repositories.iter().map(|coordinate| coordinate.owner));
         authors.insert(self.bot());
-        // Where nothing was saved since they were learned, they would be learned again.
-        let mut learned_at = None;
+        // From the same events about the same people the same would be learned again.
+        let mut learned = None;
         if let Some(people) =
             kept.people.take().filter(|people| people.learned_at == self.store.news().sources)
         {
             authors.extend(people.authors);
             relays.extend(people.relays);
-            learned_at = Some(people.learned_at);
+            learned = Some((people.learned_at, authors.len()));
         }
         let mut asked: BTreeMap<RelayUrl, BTreeSet<PublicKey>> = BTreeMap::new();
         let mut considered = relays.clone();
@@ -73,11 +73,11 @@ impl World {
                 break;
             }
             unread.extend(self.ask_relays(todo, kept).await?);
-            let saved = self.store.news().sources;
-            if learned_at == Some(saved) {
+            let known = Some((self.store.news().sources, authors.len()));
+            if learned == known {
                 break;
             }
-            learned_at = Some(saved);
+            learned = known;
             let (more_authors, mut more_relays) = self.learn(&authors).await?;
             let room = MAX_AUTHORS.saturating_sub(authors.len());
             let new: Vec<PublicKey> = more_authors.difference(&authors).take(room).copied().collect();
@@ -91,7 +91,7 @@ impl World {
         asked.retain(|relay, _| !unread.contains_key(relay));
         kept.compared = asked;
         let relays = relays.difference(&given).cloned().collect();
-        kept.people = learned_at.map(|learned_at| People { authors, relays, learned_at });
+        kept.people = learned.map(|(learned_at, _)| People { authors, relays, learned_at });
         Ok(unread)
     }
 

@@ -4,10 +4,12 @@
 //! each repository by itself, remembers, reports, and puts the local copies in order. `plan` stops after the
 //! look; `verify` goes on to compare refs. The daemon runs cycles, `mirror-once` runs one.
 
+mod archive;
 mod compare;
 mod copy;
 mod discovery;
 mod follow;
+mod hold;
 mod housekeeping;
 mod kept;
 mod lanes;
@@ -42,11 +44,9 @@ use tokio::time::Instant;
 
 use self::{lanes::Lanes, progress::Board, repository::Course};
 
-use self::{
-    kept::Kept,
-    survey::{Endings, record_name},
-};
 pub use self::{
+    archive::{local_copy, old_tips},
+    hold::decide,
     memory::{known, last_report, remembered},
     progress::running,
     servers::Server,
@@ -54,6 +54,10 @@ pub use self::{
     subject::Subject,
     survey::Survey,
     world::{World, guard, own_addresses},
+};
+use self::{
+    kept::Kept,
+    survey::{Endings, record_name},
 };
 use crate::{
     model::{
@@ -228,12 +232,14 @@ impl World {
 
         let number = self.records.read::<u64>(RECORD).await?.unwrap_or(0) + 1;
         self.records.write(RECORD, &number).await?;
+        let finished_at = Timestamp::now().as_secs();
         let cycle = CycleSummary {
             number,
             trigger: trigger.as_str().to_owned(),
             started_at: started.as_secs(),
-            finished_at: Timestamp::now().as_secs(),
-            next_at: next_at.map(|at| if unfinished { Timestamp::now().as_secs() } else { at.as_secs() }),
+            finished_at,
+            // One that took longer than the interval is followed at once, too.
+            next_at: next_at.map(|at| if unfinished { finished_at } else { at.as_secs().max(finished_at) }),
         };
         let authors = &self.settings.watched.authors;
         let mut server_outcomes: Vec<_> = servers.iter().map(|(url, server)| server.outcome(url)).collect();
@@ -243,6 +249,7 @@ impl World {
         board.say("publishing the report");
         self.publish(&report).await?;
         let listening = self.listening(kept, servers.keys()).await?;
+        self.expire_archives(kept.repositories.keys(), started).await?;
         self.keep_house(copies, trigger, started).await;
         let (servers, left_alone) = (server_outcomes, survey.left_alone);
         Ok(CycleDone { report, outcomes, unfinished, listening, servers, left_alone })
@@ -271,6 +278,7 @@ impl World {
                 mirrors: known.record.mirrors.clone(),
                 notes: known.notes.clone(),
                 rewritten_at: known.record.rewritten_at,
+                held: None,
                 repaired: 0,
             });
         }

@@ -21,6 +21,7 @@ use crate::{
     model::{address::shown_text, server::ServerUrl, state::State, status::MirrorStatus},
     plan::{
         converge::{Outcome, Seen, Wanted},
+        hold::Held,
         record::{self, Ending, HeldConversation, MirrorRecord, REASON_MAX, RepositoryRecord, TooLarge},
     },
     report::document::RepositoryOutcome,
@@ -110,6 +111,7 @@ impl World {
             mirrors: subject.record.mirrors.clone(),
             notes: subject.notes,
             rewritten_at: subject.record.rewritten_at,
+            held: subject.record.held.clone().filter(Held::is_waiting),
             repaired,
         };
         Ok((outcome, subject.record))

@@ -116,7 +116,8 @@ impl World {
                 subject.notes.push("empty: no maintainer has signed a state yet".to_owned());
                 return Ok((subject, Vec::new()));
             }
-            (None, Some(state)) if state.refs.is_empty() => {
+            // One that had something is followed: its servers are to be empty, too.
+            (None, Some(state)) if state.refs.is_empty() && subject.record.mirrors.is_empty() => {
                 subject.notes.push("empty: the signed state names no branches and tags".to_owned());
                 return Ok((subject, Vec::new()));
             }

@@ -358,15 +358,16 @@ impl World {
             let most = self.config.limits.max_events_per_repo.saturating_mul(some.len());
             let events = self.thread(&coordinates, most).await?;
             let threads = Threads::of(&events);
-            for repository in some {
+            for mut repository in some {
                 let name = record_name(&repository.coordinate);
                 let record = match (kept.repositories.get(&repository.coordinate), &records) {
                     (Some(known), _) => Some(known.record.clone()),
                     (None, Some(records)) => records.read(&name),
                     (None, None) => self.records.read(&name).await?,
                 };
-                let (subject, signed) =
-                    self.subject(repository, record.unwrap_or_default(), &threads, &ground)?;
+                let mut record = record.unwrap_or_default();
+                self.hold_back(&mut repository, &mut record, now).await?;
+                let (subject, signed) = self.subject(repository, record, &threads, &ground)?;
                 survey.subjects.push(subject);
                 survey.signed.extend(signed);
             }

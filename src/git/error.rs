@@ -68,6 +68,12 @@ pub enum GitError {
         /// What the object is.
         kind: &'static str,
     },
+    /// Nothing is overwritten.
+    #[error("{folder} is not empty; name a folder that is, or one that is not there")]
+    NotEmpty {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A pull request's event id has to be 64 hex digits.
     #[error("{id:?} is not an event id (64 hex digits); nothing was changed in {repository}")]
     NotAnEventId {

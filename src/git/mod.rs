@@ -10,5 +10,5 @@ pub mod wire;
 pub use self::{
     error::GitError,
     pack::{Pack, PackError},
-    repo::{Consolidated, Ingested, RefChanges, Repository},
+    repo::{Archived, Consolidated, Ingested, Past, RefChanges, Repository},
 };

@@ -17,6 +17,9 @@ use crate::model::{
 /// How many replies deep a thread is followed.
 pub const MAX_DEPTH: usize = 64;
 
+/// How many clone URLs of a pull request are tried. Anyone can write one, and each is waited for.
+const SOURCES_MAX: usize = 8;
+
 /// A pull request or an update of one: an event that needs a commit on the server before it is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PullRequest {
@@ -146,7 +149,9 @@ fn pull_request(event: &Event) -> Option<PullRequest> {
         return None;
     }
     let tip = ObjectId::from_hex(first(event, "c")?.as_bytes()).ok()?;
-    Some(PullRequest { id: event.id, tip, clone_urls: values(event, "clone") })
+    let mut clone_urls = values(event, "clone");
+    clone_urls.truncate(SOURCES_MAX);
+    Some(PullRequest { id: event.id, tip, clone_urls })
 }
 
 #[cfg(test)]
@@ -211,10 +216,16 @@ mod tests {
             1,
             &[&["a", &root.to_string()], &["c", &commit], &["clone", "https://x/y.git", "https://z/y.git"]],
         );
-        let found = gather(&[root], std::slice::from_ref(&pr), &BTreeSet::new(), Timestamp::from_secs(9), 9);
+        let roots = [root.clone()];
+        let found = gather(&roots, std::slice::from_ref(&pr), &BTreeSet::new(), Timestamp::from_secs(9), 9);
         let [request] = found.pull_requests.as_slice() else { panic!("one pull request") };
-        assert_eq!((request.id, request.tip.to_string()), (pr.id, commit));
+        assert_eq!((request.id, request.tip.to_string()), (pr.id, commit.clone()));
         assert_eq!(request.clone_urls, ["https://x/y.git", "https://z/y.git"]);
+
+        let many = [&["clone"], &["https://x/y.git"; 1000][..]].concat();
+        let pr = event(&keys, 1618, 1, &[&["a", &root.to_string()], &["c", &commit], &many]);
+        let found = gather(&[root], std::slice::from_ref(&pr), &BTreeSet::new(), Timestamp::from_secs(9), 9);
+        assert_eq!(found.pull_requests[0].clone_urls.len(), SOURCES_MAX);
     }
 
     proptest! {

@@ -2,14 +2,15 @@
 //!
 //! [`catalog`] says what is to be mirrored and [`authority`] whose word counts; [`namespace`] says what the bot
 //! itself announces; [`conversation`] which events belong to a repository; [`placement`] where each mirror goes;
-//! [`converge`] is the next step for one mirror; [`kinship`] says who may share objects. [`identity`] is who the bot
-//! says it is, [`settings`] what it was told to do, [`journal`] what became of each question put to it, [`progress`] how
-//! far a running cycle is.
+//! [`converge`] is the next step for one mirror, [`hold`] which states wait for people to decide; [`kinship`] says who
+//! may share objects. [`identity`] is who the bot says it is, [`settings`] what it was told to do, [`journal`] what became
+//! of each question put to it, [`progress`] how far a running cycle is.
 
 pub mod authority;
 pub mod catalog;
 pub mod converge;
 pub mod conversation;
+pub mod hold;
 pub mod holdings;
 pub mod identity;
 pub mod journal;

@@ -6,7 +6,10 @@ use grasp_mirror_commands::clean;
 use nostr::prelude::{EventId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::converge::{Answer, Outcome, Seen, retry_at};
+use super::{
+    converge::{Answer, Outcome, Seen, retry_at},
+    hold::Held,
+};
 use crate::model::{placement::Placement, server::ServerUrl, status::MirrorStatus};
 
 /// The longest reason kept, in characters: it is in the report, for every mirror. Reasons quote states and
@@ -30,6 +33,9 @@ pub struct RepositoryRecord {
     /// The state whose git data was seen whole in the local copy, with the local refs moved to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<EventId>,
+    /// A state that takes most of it away, until the local copy has followed it or there is a newer one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
     /// Sources that sent something else than they were asked for, by their address.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub distrusted: BTreeMap<String, Distrust>,

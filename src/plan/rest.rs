@@ -85,6 +85,10 @@ pub fn endings<'a>(
     terms: Terms,
     look: impl Fn(&ServerUrl) -> Look<'a>,
 ) -> Option<BTreeMap<ServerUrl, Option<Ending>>> {
+    // Time decides about it, and people may have.
+    if known.record.held.is_some() {
+        return None;
+    }
     if let Some(ending) = &known.obstacle {
         return Some(known.places.keys().map(|server| (server.clone(), Some(ending.clone()))).collect());
     }

@@ -16,7 +16,7 @@ use nostr_sdk::{
     relay::{RelayNotification, ReqExitPolicy, SubscribeAutoCloseOptions, SyncOptions, SyncSummary},
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{RelayError, door::Admit, link::Link};
 
@@ -30,6 +30,13 @@ pub(super) const TOO_MANY: &str = "more events than the limit";
 
 /// How long a relay gets to show that it speaks NIP-77.
 const NEGENTROPY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long one answer may take in all, as so many silences: a page takes seconds, and a relay that sends an event now
+/// and then is never silent.
+const LONGEST_ANSWER: u32 = 10;
+
+/// How long it may take to read everything, page after page.
+const LONGEST_READ: u32 = 30;
 
 /// What one filter matches, newest first, a page at a time.
 pub(super) struct Pages {
@@ -128,6 +135,10 @@ impl Link {
         RelayError::Incomplete { relay: self.relay.url().to_string(), reason: reason.into() }
     }
 
+    fn not_done(&self, limit: Duration) -> RelayError {
+        self.incomplete(format!("not done after {} s", limit.as_secs()))
+    }
+
     /// What the relay said when it ended a request.
     pub(super) fn closed(&self, reason: &str) -> RelayError {
         RelayError::Closed { relay: self.relay.url().to_string(), reason: clean(reason, 300) }
@@ -178,10 +189,14 @@ impl Link {
         let mut events = Vec::new();
         // Other answers on the same connection do not count.
         let mut silent_at = Instant::now() + self.limits.stall_timeout;
+        let longest = self.limits.stall_timeout * LONGEST_ANSWER;
+        let end = Instant::now() + longest;
         loop {
-            let notice = match timeout_at(silent_at, notices.next()).await {
+            let notice = match timeout_at(silent_at.min(end), notices.next()).await {
+                Ok(Some(_)) if Instant::now() >= end => return Err(self.not_done(longest)),
                 Ok(Some(notice)) => notice,
                 Ok(None) => return Err(self.incomplete("the connection ended")),
+                Err(_) if Instant::now() >= end => return Err(self.not_done(longest)),
                 Err(_) => {
                     let silence = self.limits.stall_timeout.as_secs();
                     return Err(self.incomplete(format!("silent for {silence} s")));
@@ -217,12 +232,17 @@ impl Link {
     /// Every event that matches one of `filters`, page by page until a page brings nothing new.
     pub(super) async fn read_pages(&self, filters: Vec<Filter>) -> Result<Vec<Event>, RelayError> {
         let mut all = Vec::new();
+        let longest = self.limits.stall_timeout * LONGEST_READ;
+        let end = Instant::now() + longest;
         for filter in filters {
             let mut pages = Pages::new(filter, PAGE);
             while let Some(events) = pages.next(self).await? {
                 all.extend(events);
                 if all.len() > self.limits.max_events {
                     return Err(self.incomplete(TOO_MANY));
+                }
+                if Instant::now() >= end {
+                    return Err(self.not_done(longest));
                 }
             }
         }
@@ -283,9 +303,11 @@ impl Link {
         if let Some(items) = items {
             comparing = comparing.items(items.iter().copied());
         }
-        match comparing.await {
-            Ok(difference) => Ok(Some(difference)),
-            Err(error) => {
+        let longest = self.limits.stall_timeout * LONGEST_ANSWER;
+        match timeout(longest, comparing).await {
+            Err(_) => Err(self.not_done(longest)),
+            Ok(Ok(difference)) => Ok(Some(difference)),
+            Ok(Err(error)) => {
                 self.negentropy_failed(&error);
                 Ok(None)
             }

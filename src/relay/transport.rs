@@ -5,6 +5,8 @@
 
 use std::{
     fmt,
+    future::ready,
+    io,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
@@ -34,6 +36,10 @@ const MAX_MESSAGE: usize = 6 << 20;
 
 /// Bytes set aside for reading from each relay: a daemon may hold a hundred connections, most of them silent.
 const READ_BUFFER: usize = 16 << 10;
+
+/// How much a relay may send in answer to comparisons (NIP-77) on one connection, in bytes. nostr-sdk keeps every id that
+/// it is told, and a comparison ends when the relay says so: without a limit, memory would. An id is 64 bytes here.
+const MAX_DIFFERENCES: usize = 256 << 20;
 
 /// What this program calls itself to relays.
 pub(super) const USER_AGENT: &str = concat!("grasp-mirror/", env!("CARGO_PKG_VERSION"));
@@ -67,11 +73,25 @@ impl Transport {
         let connecting = client_async_tls_with_config(request, stream, Some(config), None);
         let (socket, _) = Box::pin(connecting).await.map_err(Error::transport)?;
         let (sink, stream) = socket.split();
-        let messages = stream.filter_map(|message| async move {
-            message.map(from_tungstenite).map_err(Error::transport).transpose()
+        let mut left = MAX_DIFFERENCES;
+        let messages = stream.filter_map(move |message| {
+            let message = message.map_err(Error::transport).and_then(|message| bounded(message, &mut left));
+            ready(message.map(from_tungstenite).transpose())
         });
         Ok((Box::pin(Outgoing(sink)), Box::pin(messages)))
     }
+}
+
+/// An error once answers to comparisons have used up what is `left`.
+fn bounded(message: tungstenite::Message, left: &mut usize) -> Result<tungstenite::Message, Error> {
+    if let tungstenite::Message::Text(text) = &message
+        && text.trim_start().trim_start_matches('[').trim_start().starts_with("\"NEG-MSG\"")
+    {
+        *left = left
+            .checked_sub(text.len())
+            .ok_or_else(|| Error::transport(io::Error::other("answers to a comparison without end")))?;
+    }
+    Ok(message)
 }
 
 impl WebSocketTransport for Transport {
@@ -123,4 +143,20 @@ fn from_tungstenite(message: tungstenite::Message) -> Option<Message> {
         tungstenite::Message::Close(_) => Message::Close(None),
         tungstenite::Message::Frame(_) => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comparison_has_an_end() {
+        let mut left = 1000;
+        let mut send = |text: String| bounded(tungstenite::Message::text(text), &mut left).is_ok();
+        for _ in 0..50 {
+            assert!(send(format!("[\"EVENT\",\"a\",\"{}\"]", "x".repeat(900))));
+        }
+        assert!(send(format!("[\"NEG-MSG\",\"a\",\"{}\"]", "61".repeat(300))));
+        assert!(!send(format!(" [ \"NEG-MSG\",\"a\",\"{}\"]", "61".repeat(300))));
+    }
 }

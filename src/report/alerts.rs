@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use grasp_mirror_commands::{clean, count};
+use grasp_mirror_commands::{clean, count, moment};
 use nostr::prelude::RelayUrl;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     model::{coordinate::Coordinate, server::ServerUrl, status::MirrorStatus},
-    plan::record::MirrorRecord,
+    plan::{
+        hold::{Held, sayable},
+        record::MirrorRecord,
+    },
 };
 
 /// At most one digest in so many seconds.
@@ -46,6 +49,9 @@ struct Repo {
     copies: usize,
     wanted: usize,
     rewritten_at: Option<u64>,
+    /// The state that is held.
+    #[serde(default)]
+    held: Option<Held>,
 }
 
 /// Something that has changed, and that people should know.
@@ -90,6 +96,13 @@ pub enum Alert {
         /// When it was seen here, Unix seconds.
         at: u64,
     },
+    /// A state that takes most of it away is held.
+    Held {
+        /// Which one.
+        repo: Coordinate,
+        /// What is held, and until when.
+        held: Held,
+    },
     /// A command failed after it was answered.
     CommandFailed {
         /// The command, as it is shown.
@@ -117,10 +130,15 @@ impl Snapshot {
             let mirrors = outcome.mirrors.len();
             let wanted = copies_wanted(&outcome.coordinate).and_then(|wanted| wanted.try_into().ok());
             let repo = Repo {
-                copies: outcome.mirrors.values().filter(|mirror| counts(mirror)).count(),
+                // While a state is held, servers have what they had.
+                copies: match outcome.held {
+                    Some(_) => mirrors_read_back(outcome),
+                    None => outcome.mirrors.values().filter(|mirror| counts(mirror)).count(),
+                },
                 // What is empty has no mirrors, and lacks none.
                 wanted: if mirrors == 0 { 0 } else { wanted.unwrap_or(mirrors) },
                 rewritten_at: outcome.rewritten_at,
+                held: outcome.held.clone(),
             };
             (outcome.coordinate.clone(), repo)
         });
@@ -145,7 +163,12 @@ fn counts(mirror: &MirrorRecord) -> bool {
     }
 }
 
-/// What has changed from `old` to `new`. What is seen for the first time has not changed.
+fn mirrors_read_back(outcome: &RepositoryOutcome) -> usize {
+    outcome.mirrors.values().filter(|mirror| mirror.read_back_at.is_some()).count()
+}
+
+/// What has changed from `old` to `new`. What is seen for the first time has not changed; but that a state is held is
+/// told also then, since time passes.
 #[must_use]
 pub fn alerts_between(old: &Snapshot, new: &Snapshot) -> Vec<Alert> {
     let mut alerts = Vec::new();
@@ -158,8 +181,13 @@ pub fn alerts_between(old: &Snapshot, new: &Snapshot) -> Vec<Alert> {
         }
     }
     for (repo, now) in &new.repos {
-        let Some(before) = old.repos.get(repo) else { continue };
+        let before = old.repos.get(repo);
         let repo = repo.clone();
+        let told = before.and_then(|before| before.held.as_ref()).map(|held| held.state);
+        if let Some(held) = now.held.as_ref().filter(|held| told != Some(held.state)) {
+            alerts.push(Alert::Held { repo: repo.clone(), held: held.clone() });
+        }
+        let Some(before) = before else { continue };
         let Repo { copies, wanted, .. } = *now;
         // Some mirrors are refused for good, so what was below before may well fall further.
         if copies < before.copies && copies < wanted {
@@ -230,14 +258,15 @@ impl Digest {
 impl Alert {
     /// Whether both say something of the same thing, so that one line is enough.
     fn is_about_what(&self, other: &Self) -> bool {
-        use Alert::{MoreCopies, Rewritten, ServerBack, ServerLost, TooFewCopies};
+        use Alert::{Held, MoreCopies, Rewritten, ServerBack, ServerLost, TooFewCopies};
         match (self, other) {
             (
                 ServerLost { server: a, .. } | ServerBack { server: a },
                 ServerLost { server: b, .. } | ServerBack { server: b },
             ) => a == b,
             (TooFewCopies { repo: a, .. }, TooFewCopies { repo: b, .. } | MoreCopies { repo: b, .. })
-            | (Rewritten { repo: a, .. }, Rewritten { repo: b, .. }) => a == b,
+            | (Rewritten { repo: a, .. }, Rewritten { repo: b, .. })
+            | (Held { repo: a, .. }, Held { repo: b, .. }) => a == b,
             _ => self == other,
         }
     }
@@ -278,6 +307,15 @@ fn lines(alerts: &[Alert]) -> Vec<String> {
                 others.push(format!(
                     "! {}: its history was rewritten; I keep what was there before",
                     named(repo)
+                ));
+            }
+            Alert::Held { repo, held } => {
+                let (until, name) = (moment(held.until), sayable(&repo.identifier));
+                let name = clean(&name, 60);
+                others.push(format!(
+                    "! {}: a new state {}. I hold it until {until}. Send: approve {name}, or: reject {name}",
+                    named(repo),
+                    held.loss()
                 ));
             }
             Alert::CommandFailed { command, reason } => {

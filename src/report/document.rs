@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{coordinate::Coordinate, server::ServerUrl, status::MirrorStatus},
-    plan::record::MirrorRecord,
+    plan::{hold::Held, record::MirrorRecord},
 };
 
 /// The report's `d` tag.
@@ -172,6 +172,8 @@ pub struct RepositoryOutcome {
     pub notes: Vec<String>,
     /// When its maintainers last rewrote its history, as seen here, Unix seconds.
     pub rewritten_at: Option<u64>,
+    /// The state that is held, about which people may decide.
+    pub held: Option<Held>,
     /// Mirrors that had to be sent something in this cycle, and are in sync now.
     pub repaired: usize,
 }
@@ -349,6 +351,7 @@ mod tests {
             mirrors: mirrors.iter().map(|(url, status)| (url.parse().unwrap(), mirror(*status))).collect(),
             notes: Vec::new(),
             rewritten_at: None,
+            held: None,
             repaired: 0,
         }
     }

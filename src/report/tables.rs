@@ -212,6 +212,7 @@ mod tests {
             ]),
             notes: vec!["LFS objects not mirrored".to_owned()],
             rewritten_at: None,
+            held: None,
             repaired: 0,
         };
         let cycle = CycleSummary { number: 3, finished_at: 1_060, ..CycleSummary::default() };

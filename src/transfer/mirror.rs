@@ -303,12 +303,16 @@ impl Run<'_> {
     /// Makes the server look again at the states it keeps back: any push that succeeds does, and one to
     /// `refs/nostr/<event id>` needs no state that matches. The ref is taken away again.
     async fn have_state_applied(&self, supply: &Supply, url: &Url) -> Result<(), Stopped> {
-        let (Some(state), Some(tip)) = (self.job.wanted.state, self.job.wanted.refs.values().next()) else {
-            return Ok(());
-        };
+        let Some(state) = self.job.wanted.state else { return Ok(()) };
+        let mut tip = self.job.wanted.refs.values().next().copied();
+        if tip.is_none() {
+            // A state without refs leaves nothing to point at but what the server has still.
+            tip = self.transfer.git.receive_pack_refs(url).await?.refs.values().next().copied();
+        }
+        let Some(tip) = tip else { return Ok(()) };
         let null = ObjectId::null(tip.kind());
         let name = format!("refs/nostr/{}", state.to_hex());
-        for new in [*tip, null] {
+        for new in [tip, null] {
             let advertised = self.transfer.git.receive_pack_refs(url).await?;
             // A run that was stopped in between has left the ref behind.
             let old = advertised.refs.get(&name).copied().unwrap_or(null);

@@ -10,7 +10,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use gix_hash::Hasher;
 use gix_pack::data::{Entry, entry::Header};
 
-use super::{HASH_LEN, MAX_OBJECT_IN_MEMORY, PackError, links::Kind};
+use super::{HASH_LEN, MAX_OBJECT_IN_MEMORY, PackError, TOO_LARGE, links::Kind};
 
 /// How much is read from a file at once, in bytes.
 const BUFFER: usize = 128 << 10;
@@ -157,14 +157,14 @@ impl<'a> PackReader<'a> {
         let bad = |reason: String| PackError::malformed(start, reason);
         let len = end.saturating_sub(start);
         if len > MAX_OBJECT_IN_MEMORY {
-            return Err(bad("an object too large to be held in memory".to_owned()));
+            return Err(bad(TOO_LARGE.to_owned()));
         }
         self.compressed.resize(usize::try_from(len).unwrap_or(0), 0);
         self.file.read_exact_at(&mut self.compressed, start)?;
         let mut rest = self.compressed.as_slice();
         let entry = Entry::from_read(&mut rest, start, 20).map_err(|error| bad(error.to_string()))?;
         if entry.decompressed_size > MAX_OBJECT_IN_MEMORY {
-            return Err(bad("an object too large to be held in memory".to_owned()));
+            return Err(bad(TOO_LARGE.to_owned()));
         }
         let size = usize::try_from(entry.decompressed_size).unwrap_or(0);
         let mut content = Vec::with_capacity(size);

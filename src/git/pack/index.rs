@@ -12,7 +12,7 @@ use gix_pack::data::entry::Header;
 use tempfile::TempPath;
 
 use super::{
-    Budget, HASH_LEN, HEADER_LEN, HashingWriter, MAX_OBJECTS, PackError,
+    Budget, HASH_LEN, HEADER_LEN, HashingWriter, MAX_LISTING, MAX_OBJECTS, PackError, TOO_LARGE,
     entry::{PackReader, PackStream, kind_of},
     finish, idx,
     links::{Kind, Links},
@@ -101,6 +101,9 @@ fn index_once(path: &Path, known: &dyn Known, mut budget: Budget) -> Result<Outc
     let reader = PackReader::new(&file);
     let resolver = Resolver::new(reader, end, &mut entries, &deltas, &mut links, &mut budget);
     resolver.run()?;
+    if links.len() > MAX_OBJECTS {
+        return Err(PackError::TooManyObjects);
+    }
 
     let unresolved = entries.iter().filter(|entry| entry.id == UNKNOWN).count();
     if unresolved > 0 {
@@ -185,8 +188,8 @@ fn scan(file: &File, budget: &mut Budget) -> Result<Scanned, PackError> {
                 UNKNOWN
             }
             (Some(kind), _) => {
-                if kind != Kind::Blob && size > super::MAX_OBJECT_IN_MEMORY {
-                    return Err(PackError::malformed(offset, "an object too large to be held in memory"));
+                if kind != Kind::Blob && size > MAX_LISTING {
+                    return Err(PackError::malformed(offset, TOO_LARGE));
                 }
                 let mut hasher = object_hasher(kind, size);
                 content.clear();
@@ -262,7 +265,10 @@ pub(super) fn write_full(out: &mut impl Write, kind: Header, content: &[u8]) -> 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::*;
+    use super::{
+        super::fuzzing::{blob_id, entry, index_pack as index_recipe, pack},
+        *,
+    };
     use crate::git::testing::{Source, tips};
 
     struct Nothing;
@@ -304,5 +310,116 @@ mod tests {
             std::fs::write(&path, &pack).unwrap();
             assert!(index_pack(&path, &Nothing).is_err());
         }
+    }
+
+    /// A pack under construction, whose objects are blobs.
+    #[derive(Default)]
+    struct Made {
+        body: Vec<u8>,
+        count: u32,
+    }
+
+    impl Made {
+        fn add(&mut self, header: Header, content: &[u8]) -> u64 {
+            let offset = HEADER_LEN + self.body.len() as u64;
+            entry(&mut self.body, header, content.len() as u64, content);
+            self.count += 1;
+            offset
+        }
+
+        /// Adds a delta against the entry at `base`, whose object has `base_len` bytes, for an object of `len`.
+        fn add_delta(&mut self, base: u64, base_len: usize, len: usize, instructions: &[u8]) -> u64 {
+            let base_distance = HEADER_LEN + self.body.len() as u64 - base;
+            let delta = [&size(base_len)[..], &size(len), instructions].concat();
+            self.add(Header::OfsDelta { base_distance }, &delta)
+        }
+
+        fn index(&self, budget: u64) -> Result<Outcome, PackError> {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("pack");
+            std::fs::write(&path, pack(self.count, &self.body)).unwrap();
+            index_once(&path, &Nothing, Budget { limit: budget, left: budget })
+        }
+    }
+
+    fn size(mut value: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while value >= 0x80 {
+            bytes.push(u8::try_from(value & 0x7f).unwrap() | 0x80);
+            value >>= 7;
+        }
+        bytes.push(u8::try_from(value).unwrap());
+        bytes
+    }
+
+    /// The instruction that inserts `number`, four bytes.
+    fn insert(number: u32) -> Vec<u8> {
+        [&[4][..], &number.to_be_bytes()].concat()
+    }
+
+    #[test]
+    fn a_chain_of_fifty_thousand_deltas_is_followed() {
+        let mut made = Made::default();
+        let mut last = made.add(Header::Blob, &[0; 4]);
+        for number in 1..=50_000 {
+            last = made.add_delta(last, 4, 4, &insert(number));
+        }
+        assert!(matches!(made.index(1 << 30), Ok(Outcome::Whole(Indexed { objects: 50_001, .. }))));
+        for number in 50_001..=100_100 {
+            last = made.add_delta(last, 4, 4, &insert(number));
+        }
+        assert!(matches!(made.index(1 << 30), Err(PackError::Malformed { .. })));
+    }
+
+    #[test]
+    fn making_objects_again_and_again_is_not_free() {
+        // A chain of small objects, each with another delta that waits until its end; there, something so large that
+        // nothing before it is kept.
+        let mut made = Made::default();
+        let mut last = made.add(Header::Blob, &[0; 4]);
+        for number in 1..3000 {
+            made.add_delta(last, 4, 4, &insert(number + 1_000_000));
+            last = made.add_delta(last, 4, 4, &insert(number));
+        }
+        let inserts = [&[64][..], &[7; 64]].concat().repeat(1 << 10);
+        let medium = made.add_delta(last, 4, 1 << 16, &inserts);
+        let large = made.add_delta(medium, 1 << 16, 300 << 16, &[0x80; 300]);
+        made.add_delta(large, 300 << 16, 4, &insert(2_000_000));
+        let unpacked = 20 * (300 << 16);
+        assert!(matches!(made.index(unpacked), Err(PackError::Bomb { .. })));
+    }
+
+    #[test]
+    fn copies_of_one_base_do_not_multiply_its_deltas() {
+        let mut made = Made::default();
+        for _ in 0..20_000 {
+            made.add(Header::Blob, b"base");
+        }
+        for number in 0..20_000 {
+            let delta = [&[4, 4][..], &insert(number)].concat();
+            made.add(Header::RefDelta { base_id: blob_id(b"base") }, &delta);
+        }
+        assert!(matches!(made.index(1 << 30), Err(PackError::Duplicate { .. })));
+    }
+
+    #[test]
+    fn a_tree_that_lists_without_end_is_refused() {
+        // Well compressed: 64 MiB come to some 100 KB.
+        let mut tree = Vec::new();
+        while tree.len() as u64 <= MAX_LISTING {
+            tree.extend(b"100644 x\0aaaaaaaaaaaaaaaaaaaa");
+        }
+        let mut body = Vec::new();
+        write_full(&mut body, Header::Tree, &tree).unwrap();
+        assert!(body.len() < 1 << 20);
+        let made = Made { body, count: 1 };
+        assert!(matches!(made.index(1 << 30), Err(PackError::Malformed { .. })));
+    }
+
+    #[test]
+    fn inputs_of_the_fuzzer_are_indexed() {
+        // A blob, a delta of it by place, and one of an object that is elsewhere by id.
+        index_recipe(b"\x01\x02\x00\x04abcd\x05\x00\x07\x04\x04\x04efgh\x06\x00\x07\x18\x04\x04ijkl");
+        index_recipe(b"\x02\x30");
     }
 }

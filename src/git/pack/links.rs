@@ -7,6 +7,8 @@ use std::collections::HashSet;
 
 use gix_hash::ObjectId;
 
+use super::MAX_OBJECTS;
+
 /// The type of a stored object; the numbers are those of pack entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -61,7 +63,8 @@ impl Links {
 
     fn add_tree(&mut self, mut data: &[u8]) -> Result<(), &'static str> {
         const BAD: &str = "a tree with a malformed entry";
-        while !data.is_empty() {
+        // With more the pack is refused, so that the rest does not matter.
+        while !data.is_empty() && self.len() <= MAX_OBJECTS {
             let name_end = data.iter().position(|byte| *byte == 0).ok_or(BAD)?;
             let (entry, rest) = data.split_at_checked(name_end + 1).ok_or(BAD)?;
             let (id, rest) = rest.split_first_chunk::<20>().ok_or(BAD)?;

@@ -5,6 +5,8 @@
 
 mod delta;
 mod entry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod idx;
 mod index;
 mod links;
@@ -41,6 +43,13 @@ pub(super) const HASH_LEN: u64 = 20;
 /// Git stores larger files undeltified by default from 512 MiB on (`core.bigFileThreshold`), and blobs
 /// that are not deltas are streamed through here whatever their size.
 pub(super) const MAX_OBJECT_IN_MEMORY: u64 = 256 << 20;
+
+/// No commit, tree or tag may be larger, in bytes: what it lists is held in memory besides. A tree of this size has
+/// more than a million entries.
+pub(super) const MAX_LISTING: u64 = 64 << 20;
+
+/// What is said about larger ones.
+const TOO_LARGE: &str = "an object too large to be held in memory";
 
 /// No pack may hold more objects, and its objects may not refer to more: each takes memory while the pack
 /// is indexed. Linux has about as many.

@@ -1,11 +1,14 @@
 //! Bare repositories: objects come in through [`Repository::ingest`] only, refs change through
 //! [`Repository::set_refs`] only.
 
+mod archive;
 mod borrow;
 mod consolidate;
+mod log;
 mod missing;
 mod outgoing;
 mod refs;
+mod restore;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +21,7 @@ use std::{
 
 use git2::{ObjectType, OdbLookupFlags, Oid};
 
-pub use self::{consolidate::Consolidated, refs::RefChanges};
+pub use self::{archive::Archived, consolidate::Consolidated, log::Past, refs::RefChanges};
 use super::{
     error::GitError,
     pack::{Known, PackError, index_pack},

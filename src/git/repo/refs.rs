@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{GitError, ObjectId, Refs, Repository, object_id, oid};
+use super::{GitError, ObjectId, Refs, Repository, archive::archive_name, object_id, oid};
 use crate::model::refs::RefName;
 
 /// What [`Repository::set_refs`] changed.
@@ -69,19 +69,19 @@ impl Repository {
         let failed = self.git("setting refs");
         let old = self.refs()?;
         let mut changes = RefChanges::default();
+        let current = raw.find_reference("HEAD").map_err(&failed)?;
+        let current = current.symbolic_target().ok().flatten().map(str::to_owned).unwrap_or_default();
+        let head = head.map(RefName::as_str).filter(|head| *head != current);
+        let head_moves = head.map(|head| (current.as_str(), head));
+        self.log_changes((&old, refs), head_moves, now).map_err(self.io("logging changes of refs"))?;
 
         let lost = old.iter().filter(|(name, tip)| loses(&raw, name, **tip, refs.get(*name).copied()));
         let lost: Vec<_> = lost.collect();
         changes.rewritten = lost.iter().filter(|(name, _)| refs.contains_key(*name)).count();
         if !lost.is_empty() {
             let stamp = self.free_stamp(&raw, now)?;
-            let kept: BTreeMap<String, ObjectId> = lost
-                .into_iter()
-                .map(|(name, tip)| {
-                    let short = name.as_str().strip_prefix("refs/").unwrap_or(name.as_str());
-                    (format!("refs/archive/{stamp}/{short}"), *tip)
-                })
-                .collect();
+            let kept: BTreeMap<String, ObjectId> =
+                lost.into_iter().map(|(name, tip)| (archive_name(stamp, name), *tip)).collect();
             write(&raw, kept.iter().map(|(name, tip)| (name.as_str(), Some(*tip)))).map_err(&failed)?;
             changes.archived = kept.into_keys().collect();
         }
@@ -96,11 +96,8 @@ impl Repository {
         write(&raw, moved.iter().map(|(name, tip)| (name.as_str(), Some(**tip)))).map_err(&failed)?;
 
         if let Some(head) = head {
-            let current = raw.find_reference("HEAD").map_err(&failed)?;
-            if current.symbolic_target().ok().flatten() != Some(head.as_str()) {
-                raw.set_head(head.as_str()).map_err(&failed)?;
-                changes.head_moved = true;
-            }
+            raw.set_head(head).map_err(&failed)?;
+            changes.head_moved = true;
         }
         Ok(changes)
     }
@@ -150,7 +147,7 @@ fn loses(raw: &git2::Repository, name: &RefName, old: ObjectId, new: Option<Obje
 }
 
 /// Sets (or with `None` deletes) refs in one transaction: all are locked before the first one changes.
-fn write<'a>(
+pub(super) fn write<'a>(
     raw: &git2::Repository,
     refs: impl IntoIterator<Item = (&'a str, Option<ObjectId>)>,
 ) -> Result<(), git2::Error> {

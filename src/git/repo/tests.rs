@@ -307,3 +307,64 @@ proptest! {
         prop_assert_eq!(fs::read_dir(repository.path().join("objects/pack")).unwrap().count(), 0);
     }
 }
+
+#[test]
+fn what_was_lost_is_given_back_until_its_time_is_over() {
+    let mut source = Source::new(21);
+    source.commit();
+    source.git(&["tag", "-a", "-m", "t", "v1"]);
+    source.git(&["branch", "kept"]);
+    let gone = source.commit();
+    let (dir, repository) = repository();
+    let [main, kept]: [crate::model::refs::RefName; 2] =
+        ["refs/heads/main", "refs/heads/kept"].map(|name| name.parse().unwrap());
+    let at_first = source.refs();
+    let pack = source.pack(&tips(&at_first), &[], &[], &repository.incoming_dir());
+    repository.ingest(&pack).unwrap();
+    repository.set_refs(&at_first, Some(&main), 100).unwrap();
+    let later = Refs::from([(kept.clone(), at_first[&kept])]);
+    repository.set_refs(&later, Some(&kept), 200).unwrap();
+
+    let archived = repository.archived().unwrap();
+    let named: Vec<_> = archived.iter().map(|old| (old.at, old.name.as_str())).collect();
+    assert_eq!(named, [(200, "refs/heads/main"), (200, "refs/tags/v1")]);
+    assert_eq!(archived[0].tip, gone);
+    let past = repository.past(150).unwrap();
+    assert_eq!((&past.refs, past.head.as_ref(), past.known_since), (&at_first, Some(&main), Some(100)));
+    assert_eq!(repository.past(200).unwrap().refs, later);
+    assert!(repository.past(99).unwrap().refs.is_empty(), "there was nothing yet");
+
+    let into = dir.path().join("restored");
+    repository.restore(&past.refs, past.head.as_ref(), &into).unwrap();
+    check(&into.join(".git"), &at_first);
+    assert_eq!(text(&into, &["status", "--porcelain", "--branch"]), "## main");
+    assert!(matches!(repository.restore(&later, None, &into), Err(GitError::NotEmpty { .. })));
+    assert!(!into.join(".git/incoming").exists());
+
+    assert_eq!(repository.expire_archive(200).unwrap(), 0);
+    assert_eq!(repository.past(150).unwrap().refs, at_first);
+    assert_eq!(repository.expire_archive(201).unwrap(), 2);
+    assert_eq!(repository.archived().unwrap(), []);
+    let guessed = repository.past(150).unwrap();
+    assert_eq!((guessed.refs, guessed.known_since), (later.clone(), Some(201)));
+    assert!(repository.missing([gone]).unwrap().is_empty(), "objects stay");
+    assert_eq!(refs_of(repository.path()), later);
+}
+
+#[test]
+fn without_a_log_the_archive_says_what_there_was() {
+    let mut source = Source::new(22);
+    let first = source.commit();
+    let second = source.commit();
+    let (_dir, repository) = repository();
+    take(&repository, &source, &[]);
+    let main: crate::model::refs::RefName = "refs/heads/main".parse().unwrap();
+    for (at, tip) in [(100, first), (200, second), (300, first)] {
+        repository.set_refs(&Refs::from([(main.clone(), tip)]), None, at).unwrap();
+        // As an older version left it.
+        fs::remove_file(repository.path().join("refs.log")).unwrap();
+    }
+    let tip = |at| repository.past(at).unwrap().refs[&main];
+    assert_eq!([tip(50), tip(250), tip(300)], [second, second, first]);
+    assert_eq!(repository.past(300).unwrap().known_since, None);
+}

@@ -51,6 +51,9 @@ pub struct RemoteRefs {
     pub head: Option<String>,
 }
 
+/// Capabilities read; servers have a dozen.
+const MAX_CAPABILITIES: usize = 256;
+
 /// Why an answer gives no refs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Unreadable {
@@ -97,7 +100,7 @@ pub(super) fn discovered(lines: &[Pkt], max_refs: usize) -> Result<Discovered, U
                 Pkt::Data(data) => Some(String::from_utf8_lossy(trim(data)).into_owned()),
                 _ => None,
             });
-            Ok(Discovered::V2(texts.collect()))
+            Ok(Discovered::V2(texts.take(MAX_CAPABILITIES).collect()))
         }
         [Pkt::Data(first), rest @ ..] if trim(first) == b"version 1" => listing(rest, max_refs),
         _ => listing(lines, max_refs),
@@ -150,7 +153,8 @@ fn add(found: &mut Listing, id: ObjectId, name: &[u8], max_refs: usize) -> Resul
         // No name that could be mirrored, and none that could be written into a command.
         Err(_) => {}
     }
-    if found.remote.refs.len().max(found.also_has.len()) > max_refs {
+    let most = found.remote.refs.len().max(found.remote.peeled.len()).max(found.also_has.len());
+    if most > max_refs {
         return Err(Unreadable::TooMany);
     }
     Ok(())
@@ -257,6 +261,25 @@ mod tests {
         assert_eq!(found.also_has, [ObjectId::Sha1([0xbb; 20])]);
         assert!(found.capabilities.contains("delete-refs"));
         assert_eq!(discovered(&lines, 1), Err(Unreadable::TooMany));
+    }
+
+    #[test]
+    fn a_hundred_thousand_refs_are_read_or_refused() {
+        let line = |number: usize, peeled: &str| format!("{A} refs/tags/{number}{peeled}\n");
+        let all: Vec<String> =
+            (0..100_000).map(|number| line(number, "")).chain(["0000".to_owned()]).collect();
+        let lines = pkts(&all.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(
+            matches!(discovered(&lines, 100_000), Ok(Discovered::V0(found)) if found.remote.refs.len() == 100_000)
+        );
+        for limit in [0, 20_000, 99_999] {
+            assert_eq!(discovered(&lines, limit), Err(Unreadable::TooMany));
+            assert_eq!(ls_refs(&lines, limit), Err(Unreadable::TooMany));
+        }
+        // What hangs on refs that are not there counts as well.
+        let peeled: Vec<String> = (0..50).map(|number| line(number, "^{}")).collect();
+        let lines = pkts(&peeled.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(discovered(&lines, 20), Err(Unreadable::TooMany));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use reqwest::{Client, dns::Resolve, redirect};
-use url::{Host, Url};
+use url::Url;
 
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 5;
@@ -20,26 +20,30 @@ const IDLE_CONNECTIONS: usize = 8;
 /// those that end connections on both sides.)
 const PING: Duration = Duration::from_secs(20);
 
+/// Decides where requests may go.
+///
+/// As a resolver it sees names only, and neither ports nor bare addresses; those of a redirect it is asked about.
+pub trait Gate: Resolve {
+    /// Whether a redirect to `next` may be followed, as far as can be said before its name is looked up.
+    fn permits(&self, next: &Url) -> bool;
+}
+
 /// A client for git requests: rustls, at most five redirects, never from https to http.
 ///
-/// With a `resolver` (an address guard) no proxy of the environment is used, since names would then be
-/// resolved elsewhere, and a redirect to another host given as a bare address is refused, since a
-/// resolver never gets to see those. Addresses in the first URL are the caller's to check.
+/// With a `gate` (an address guard) no proxy of the environment is used, since names would then be resolved
+/// elsewhere, and every redirect has to pass it. The address in the first URL is the caller's to check.
 ///
 /// Answers may be compressed (gzip); what they inflate to is what limits count.
 ///
 /// # Errors
 ///
 /// When TLS cannot be set up on this machine.
-pub fn http_client(
-    connect_timeout: Duration,
-    resolver: Option<Arc<dyn Resolve>>,
-) -> Result<Client, reqwest::Error> {
+pub fn http_client(connect_timeout: Duration, gate: Option<Arc<dyn Gate>>) -> Result<Client, reqwest::Error> {
     // Fails only when a provider is installed already, which then is the one to use.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let guarded = resolver.is_some();
+    let doorkeeper = gate.clone();
     let policy = redirect::Policy::custom(move |attempt| {
-        match redirect_refusal(attempt.previous(), attempt.url(), guarded) {
+        match redirect_refusal(attempt.previous(), attempt.url(), doorkeeper.as_deref()) {
             None => attempt.follow(),
             Some(reason) => attempt.error(reason),
         }
@@ -53,22 +57,20 @@ pub fn http_client(
         .http2_keep_alive_interval(PING)
         .http2_keep_alive_timeout(PING)
         .user_agent(concat!("git/grasp-mirror-", env!("CARGO_PKG_VERSION")));
-    if let Some(resolver) = resolver {
-        builder = builder.dns_resolver(resolver).no_proxy();
+    if let Some(gate) = gate {
+        builder = builder.dns_resolver(gate as Arc<dyn Resolve>).no_proxy();
     }
     builder.build()
 }
 
 /// Why a redirect is not followed; `previous` begins with the URL first asked for.
-fn redirect_refusal(previous: &[Url], next: &Url, guarded: bool) -> Option<&'static str> {
-    let literal = matches!(next.host(), Some(Host::Ipv4(_) | Host::Ipv6(_)));
-    let other_host = previous.first().is_none_or(|first| first.host() != next.host());
+fn redirect_refusal(previous: &[Url], next: &Url, gate: Option<&dyn Gate>) -> Option<&'static str> {
     if previous.len() > MAX_REDIRECTS {
         Some("more than 5 redirects")
     } else if next.scheme() != "https" && previous.iter().any(|url| url.scheme() == "https") {
         Some("a redirect from https to http")
-    } else if guarded && literal && other_host {
-        Some("a redirect to a bare address")
+    } else if gate.is_some_and(|gate| !gate.permits(next)) {
+        Some("a redirect to where requests may not go")
     } else {
         None
     }
@@ -77,23 +79,39 @@ fn redirect_refusal(previous: &[Url], next: &Url, guarded: bool) -> Option<&'sta
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use reqwest::dns::{Name, Resolving};
+
     use super::*;
 
-    fn refusal(previous: &[&str], next: &str, guarded: bool) -> Option<&'static str> {
+    /// Lets nobody leave the host `a`.
+    struct OnlyA;
+
+    impl Gate for OnlyA {
+        fn permits(&self, next: &Url) -> bool {
+            next.host_str() == Some("a")
+        }
+    }
+
+    impl Resolve for OnlyA {
+        fn resolve(&self, _: Name) -> Resolving {
+            Box::pin(async { Err("not in this test".into()) })
+        }
+    }
+
+    fn refusal(previous: &[&str], next: &str, gate: Option<&dyn Gate>) -> Option<&'static str> {
         let previous: Vec<Url> = previous.iter().map(|url| url.parse().unwrap()).collect();
-        redirect_refusal(&previous, &next.parse().unwrap(), guarded)
+        redirect_refusal(&previous, &next.parse().unwrap(), gate)
     }
 
     #[test]
     fn only_harmless_redirects_are_followed() {
-        assert_eq!(refusal(&["http://a/"], "https://b/", true), None);
-        assert_eq!(refusal(&["http://a/"], "http://b/", true), None);
-        assert!(refusal(&["https://a/"], "http://a/", false).is_some());
-        assert!(refusal(&["https://a/"; 6], "https://a/", false).is_some());
-        assert_eq!(refusal(&["https://a/"; 5], "https://a/", false), None);
-        assert!(refusal(&["http://a/"], "http://169.254.169.254/", true).is_some());
-        assert!(refusal(&["http://a/"], "http://[::1]/", true).is_some());
-        assert_eq!(refusal(&["http://127.0.0.1:1/"], "http://127.0.0.1:1/x", true), None);
+        assert_eq!(refusal(&["http://a/"], "https://b/", None), None);
+        assert_eq!(refusal(&["http://a/"], "http://b/", None), None);
+        assert!(refusal(&["https://a/"], "http://a/", None).is_some());
+        assert!(refusal(&["https://a/"; 6], "https://a/", None).is_some());
+        assert_eq!(refusal(&["https://a/"; 5], "https://a/", None), None);
+        assert_eq!(refusal(&["http://a/"], "https://a/", Some(&OnlyA)), None);
+        assert!(refusal(&["http://a/"], "http://b/", Some(&OnlyA)).is_some());
     }
 
     #[test]

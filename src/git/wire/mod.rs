@@ -12,6 +12,8 @@ mod connection_tests;
 mod error;
 mod fetch;
 mod fetched;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod http;
 mod pkt;
 mod push;
@@ -26,7 +28,7 @@ use std::time::Duration;
 use self::upload::UploadRate;
 pub use self::{
     advertisement::{Advertisement, RemoteRefs},
-    client::http_client,
+    client::{Gate, http_client},
     commands::{RefUpdate, commands_to},
     error::{PushError, WireError},
     fetch::{FetchedPack, Room},

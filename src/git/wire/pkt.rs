@@ -57,12 +57,17 @@ impl PktDecoder {
 }
 
 /// All lines of a whole answer.
+///
+/// A line takes four bytes in an answer and ten times that in memory, so one of hardly more than empty lines is none.
 pub(super) fn decode_all(bytes: &[u8]) -> Result<Vec<Pkt>, String> {
     let mut decoder = PktDecoder::default();
     decoder.feed(bytes);
     let mut lines = Vec::new();
     while let Some(line) = decoder.next()? {
         lines.push(line);
+        if lines.len() > 1000 + bytes.len() / 16 {
+            return Err("it is made of empty lines".to_owned());
+        }
     }
     if decoder.is_between_lines() { Ok(lines) } else { Err("it ends inside a line".to_owned()) }
 }
@@ -138,5 +143,13 @@ mod tests {
     fn a_line_longer_than_git_allows_is_refused() {
         assert!(put(&mut Vec::new(), &[0; 65517]).is_err());
         assert!(decode_all(b"ffff").is_err());
+    }
+
+    #[test]
+    fn empty_lines_do_not_multiply() {
+        for line in ["0000", "0001", "0005x"] {
+            assert!(decode_all(line.repeat(100).as_bytes()).is_ok());
+            assert!(decode_all(line.repeat(100_000).as_bytes()).is_err());
+        }
     }
 }

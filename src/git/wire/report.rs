@@ -3,10 +3,18 @@
 //! Format: `gitprotocol-pack(5)`, "Report Status"; with `side-band-64k` its lines lie in pkt-lines inside
 //! band 1. GRASP servers answer most refusals with HTTP 200 and band 3, or an `ERR` line (GRASP.md).
 
+use std::collections::HashSet;
+
 use super::{
     error::words,
     pkt::{Pkt, PktDecoder, trim},
 };
+
+/// A few of perhaps thousands of refs that were refused tell enough.
+const TOLD: usize = 3;
+
+/// How much of a server's complaint is kept, in bytes.
+const MAX_SAID: usize = 4 << 10;
 
 /// What a push came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,9 +34,11 @@ pub(super) struct PushAnswer {
     nested: PktDecoder,
     unpack: Option<Result<(), String>>,
     /// Refs that were set.
-    done: Vec<String>,
-    /// Refs that were not, with the reason.
+    done: HashSet<String>,
+    /// The first refs that were not, with the reason.
     failed: Vec<String>,
+    /// How many were not.
+    failures: usize,
     /// Band 3 and `ERR` lines.
     error: Vec<u8>,
 }
@@ -49,7 +59,7 @@ impl PushAnswer {
                     }
                 }
                 Some((2, _)) | None => {}
-                Some((3, said)) => self.error.extend_from_slice(said),
+                Some((3, said)) => self.say(said),
                 Some(_) => self.report_line(&data),
             }
         }
@@ -59,15 +69,23 @@ impl PushAnswer {
     fn report_line(&mut self, line: &[u8]) {
         let line = trim(line);
         if let Some(said) = line.strip_prefix(b"ERR ") {
-            self.error.extend_from_slice(said);
+            self.say(said);
         } else if let Some(result) = line.strip_prefix(b"unpack ") {
             self.unpack = Some(if result == b"ok" { Ok(()) } else { Err(words(result)) });
         } else if let Some(name) = line.strip_prefix(b"ok ") {
-            self.done.push(String::from_utf8_lossy(name).into_owned());
+            self.done.insert(String::from_utf8_lossy(name).into_owned());
         } else if let Some(failed) = line.strip_prefix(b"ng ") {
             // `ng <ref> <reason>`
-            self.failed.push(words(failed).replacen(' ', ": ", 1));
+            self.failures += 1;
+            if self.failed.len() < TOLD {
+                self.failed.push(words(failed).replacen(' ', ": ", 1));
+            }
         }
+    }
+
+    fn say(&mut self, said: &[u8]) {
+        let room = MAX_SAID.saturating_sub(self.error.len());
+        self.error.extend(said.iter().take(room));
     }
 
     /// The outcome, once the answer has ended. `names` are the refs that were to change; `report` says
@@ -82,10 +100,10 @@ impl PushAnswer {
         if let Some(Err(reason)) = &self.unpack {
             reasons.push(format!("unpack: {reason}"));
         }
-        // A few of perhaps thousands of refs tell enough.
-        reasons.extend(self.failed.iter().take(3).cloned());
-        if let Some(more) = self.failed.len().checked_sub(4) {
-            reasons.push(format!("and {} more refs", more + 1));
+        let more = self.failures - self.failed.len();
+        reasons.extend(self.failed);
+        if more > 0 {
+            reasons.push(format!("and {more} more refs"));
         }
         if !reasons.is_empty() {
             return Outcome::Refused(reasons.join("; "));
@@ -99,8 +117,7 @@ impl PushAnswer {
         if self.unpack.is_none() {
             return Outcome::Unclear("the answer to the push holds no report".to_owned());
         }
-        let done: std::collections::HashSet<&str> = self.done.iter().map(String::as_str).collect();
-        match names.iter().find(|name| !done.contains(**name)) {
+        match names.iter().find(|name| !self.done.contains(**name)) {
             Some(name) => Outcome::Unclear(format!("the report on the push leaves out {name}")),
             None => Outcome::Done,
         }
@@ -108,7 +125,7 @@ impl PushAnswer {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use proptest::prelude::*;
 
@@ -170,6 +187,18 @@ mod tests {
             lines(&[b"unpack eof before pack header\n", b"ng refs/heads/main unpacker error\n", b"0000"]);
         let said = "unpack: eof before pack header; refs/heads/main: unpacker error";
         assert_eq!(read(&report, 9), Outcome::Refused(said.to_owned()));
+    }
+
+    #[test]
+    fn a_complaint_without_end_is_cut_short() {
+        let refs = b"000cng a no\n".repeat(100_000);
+        let Outcome::Refused(said) = read(&refs, 4096) else { panic!("not refused") };
+        assert_eq!(said, "a: no; a: no; a: no; and 99997 more refs");
+        let complaint = lines(&vec![&b"\x03no, and no, and again no"[..]; 10_000]);
+        let mut reader = PushAnswer::default();
+        assert_eq!(reader.feed(&complaint), Ok(()));
+        assert_eq!(reader.error.len(), MAX_SAID);
+        assert!(matches!(reader.outcome(&[MAIN], true), Outcome::Refused(_)));
     }
 
     #[test]

@@ -41,6 +41,7 @@ fn outcome(d: &str, mirrors: &[(&str, MirrorStatus)]) -> RepositoryOutcome {
         mirrors: mirrors.iter().map(|(name, status)| (server(name), mirror(*status))).collect(),
         notes: Vec::new(),
         rewritten_at: None,
+        held: None,
         repaired: 0,
     }
 }
@@ -225,4 +226,29 @@ proptest! {
         }
         prop_assert!(lines <= given);
     }
+}
+
+#[test]
+fn a_held_state_is_told_once_and_servers_keep_their_copies() {
+    let held = Held {
+        state: nostr::prelude::EventId::from_byte_array([1; 32]),
+        since: NOW,
+        until: NOW + 86_400,
+        removed: 5,
+        of: 6,
+        stands: crate::plan::hold::Stands::Waiting,
+    };
+    let mut outcome = outcome("my repo", &[("a", MirrorStatus::Blocked), ("b", MirrorStatus::Blocked)]);
+    outcome.held = Some(held);
+    let before = snapshot(&[RepositoryOutcome { held: None, ..outcome.clone() }], &[], None);
+    let now = snapshot(&[outcome], &[], None);
+    let mut digest = Digest::default();
+    digest.add(alerts_between(&Snapshot::default(), &now));
+    insta::assert_snapshot!(
+        digest.due(NOW).unwrap(),
+        @r#"! my repo by npub10xlxv…ge6d: a new state removes 5 of 6 branches and tags. I hold it until 2026-09-22T14:13:20Z. Send: approve "my repo", or: reject "my repo""#
+    );
+    assert_eq!(alerts_between(&now, &now), []);
+    let changes = alerts_between(&before, &now);
+    assert!(!changes.iter().any(|alert| matches!(alert, Alert::TooFewCopies { .. })), "{changes:?}");
 }

@@ -47,6 +47,7 @@ fn outcome(d: &str, mirrors: &[(&str, MirrorStatus, &str)]) -> RepositoryOutcome
             Vec::new()
         },
         rewritten_at: None,
+        held: None,
         repaired: usize::from(d == "fine"),
     }
 }

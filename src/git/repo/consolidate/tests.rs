@@ -384,3 +384,19 @@ fn a_fork_that_borrows_from_the_start_fetches_only_what_differs_and_servers_get_
     let reopened = scene.reopened();
     check_all(&reopened, &scene.source.refs());
 }
+
+#[test]
+fn an_old_tip_that_is_kept_survives() {
+    let scene = Scene::with_packs(31, MAX_PACKS + 1);
+    let repository = &scene.repository;
+    let before = repository.refs().unwrap();
+    let kept: Vec<_> = before.values().copied().collect();
+    repository.set_refs(&Refs::new(), None, 100).unwrap();
+    assert!(repository.consolidate(0, &go_on).unwrap().is_some());
+    let past = repository.past(99).unwrap();
+    assert!(repository.missing(kept).unwrap().is_empty());
+    assert_eq!(past.known_since, Some(1), "{past:?}");
+    let into = tempfile::tempdir().unwrap();
+    repository.restore(&past.refs, None, &into.path().join("restored")).unwrap();
+    check(&into.path().join("restored/.git"), &before);
+}
