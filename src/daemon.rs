@@ -1,5 +1,8 @@
 //! The loop: a cycle at start, one whenever it is time, one whenever somebody changes what is to be mirrored or asks
-//! for it, until a signal says stop. The [bot](crate::bot) hears and answers beside it.
+//! for it, until a signal says stop; between them what is heard of a repository is followed at once. The
+//! [bot](crate::bot) hears and answers beside it.
+
+mod follow;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -16,6 +19,7 @@ use tokio::{
     time::{Instant, interval, sleep_until, timeout},
 };
 
+use self::follow::{Follower, Step};
 use crate::{
     bot::{Bot, Doors, Request, Tidings},
     config::{Config, ConfigError},
@@ -92,6 +96,8 @@ enum Happened {
     NewSettings,
     /// Somebody asked for something.
     Asked(Waiting),
+    /// Something about what is followed between cycles.
+    Follow(Step),
     /// The operator wants the configuration read again.
     HangUp,
     /// The service manager wants a sign of life.
@@ -104,6 +110,7 @@ struct Daemon {
     store: Store,
     doors: Doors,
     running: Option<Running>,
+    follower: Follower,
     /// Connections and what was seen, between two cycles with the same configuration.
     world: Option<World>,
     /// A cycle is to begin as soon as none is running.
@@ -139,6 +146,7 @@ pub async fn run(
     };
     let mut bot = tokio::spawn(bot.run());
     let mut daemon = Daemon {
+        follower: Follower::new(&config, keys, &store),
         config,
         keys: keys.clone(),
         store,
@@ -172,6 +180,7 @@ pub async fn run(
             Happened::Ended(result) => daemon.end_cycle(*result).await,
             Happened::TimeIsUp => daemon.drop_cycle().await,
             Happened::Timer => daemon.be_on_time(),
+            Happened::Follow(step) => daemon.follow(step).await,
             Happened::NewSettings => daemon.follow_settings().await,
             Happened::Asked(waiting) => daemon.queue.push_back(waiting),
             Happened::HangUp => daemon.reload(&reload).await,
@@ -218,6 +227,7 @@ impl Daemon {
             () = sleep_until(drop_at.unwrap_or(self.next_at)), if drop_at.is_some() => Happened::TimeIsUp,
             () = sleep_until(self.next_at), if idle => Happened::Timer,
             Ok(()) = self.doors.settings.changed() => Happened::NewSettings,
+            step = self.follower.next() => Happened::Follow(step),
             Some(Request::Resync { question, repositories }) = self.doors.requests.recv() => {
                 Happened::Asked(Waiting { question, repositories, since: Instant::now() })
             }
@@ -293,6 +303,7 @@ impl Daemon {
                     let outcome = answers::resynced(about, one.since.elapsed());
                     self.tell(Tidings::Resynced { question: one.question, outcome }).await;
                 }
+                self.follower.know(&done);
                 self.tell(Tidings::Cycle(Box::new(done))).await;
                 return;
             }
@@ -301,6 +312,20 @@ impl Daemon {
         };
         tracing::error!(problem, "the cycle failed; the next one is tried when it is time");
         self.fail(running.waiting, &problem).await;
+    }
+
+    async fn follow(&mut self, step: Step) {
+        let settings = self.doors.settings.borrow().clone();
+        match step {
+            Step::Heard => {}
+            Step::Due => self.follower.begin(&self.config, &self.keys, &self.store, settings),
+            Step::Ended(result) => {
+                if let Some(done) = self.follower.end(*result, settings.as_ref()) {
+                    self.tell(Tidings::Followed(Box::new(done))).await;
+                }
+            }
+            Step::Report => self.follower.report(),
+        }
     }
 
     async fn fail(&self, waiting: Vec<Waiting>, reason: &str) {
@@ -376,6 +401,7 @@ impl Daemon {
         }
         self.config = config.clone();
         self.world = None;
+        self.follower = Follower::new(&config, &self.keys, &self.store);
         self.tell(Tidings::Config(Box::new(config))).await;
         self.begin_anew();
     }

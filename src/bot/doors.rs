@@ -25,6 +25,8 @@ pub enum Request {
 pub enum Tidings {
     /// A cycle ended.
     Cycle(Box<CycleDone>),
+    /// Something that was heard between cycles was followed.
+    Followed(Box<CycleDone>),
     /// A resync ended.
     Resynced {
         /// The command.

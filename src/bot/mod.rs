@@ -271,6 +271,11 @@ impl Bot {
                 self.send_alerts().await?;
                 self.settle();
             }
+            Tidings::Followed(done) => {
+                self.say_how_it_stands(&done).await?;
+                self.alerts.compare(&done, &self.own.config);
+                self.send_alerts().await?;
+            }
             Tidings::Resynced { question, outcome } => self.finish_resync(question, outcome).await?,
             Tidings::Config(config) => self.reconfigure(*config).await?,
         }

@@ -37,6 +37,8 @@ pub(super) struct Kept {
     pub(super) usable: BTreeSet<RelayUrl>,
     /// What was worked out.
     pub(super) worked_out: Option<WorkedOut>,
+    /// What was known when it was last said what to listen to: what had been saved, and the servers.
+    pub(super) told: Option<(u64, u64, BTreeSet<RelayUrl>)>,
     /// Every repository that is to be mirrored, by coordinate.
     pub(super) repositories: BTreeMap<Coordinate, Known>,
 }
@@ -67,6 +69,7 @@ impl Kept {
     /// What follows from settings or rules is to be worked out again; what relays have is still so.
     pub(super) fn forget_what_follows(&mut self) {
         self.people = None;
+        self.told = None;
         self.worked_out = None;
         self.repositories.clear();
     }

@@ -8,11 +8,13 @@ mod archive;
 mod compare;
 mod copy;
 mod discovery;
+mod follow;
 mod hold;
 mod housekeeping;
 mod kept;
 mod lanes;
 mod late;
+pub mod live;
 mod memory;
 mod progress;
 mod read_back;
@@ -26,14 +28,18 @@ mod threads;
 mod verify;
 mod world;
 
-use std::{collections::BTreeMap, mem, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+};
 
 use futures::{
     StreamExt,
     stream::{self, FuturesUnordered},
 };
 use indicatif::ProgressBar;
-use nostr::prelude::{Kind, Tag, Timestamp};
+use nostr::prelude::{Kind, PublicKey, Tag, Timestamp};
 use tokio::time::Instant;
 
 use self::{lanes::Lanes, progress::Board, repository::Course};
@@ -66,7 +72,7 @@ use crate::{
     },
     report::{
         Report,
-        document::{CycleSummary, IDENTIFIER, RepositoryOutcome},
+        document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome, ServerOutcome},
         tables::PlannedStep,
     },
     store::StoreError,
@@ -83,6 +89,8 @@ pub enum Trigger {
     Once,
     /// Somebody asked for it, or changed the bot's lists.
     Command,
+    /// Something was heard of a repository.
+    Live,
 }
 
 impl Trigger {
@@ -92,6 +100,7 @@ impl Trigger {
             Self::Timer => "timer",
             Self::Once => "once",
             Self::Command => "command",
+            Self::Live => "live",
         }
     }
 }
@@ -105,6 +114,25 @@ pub struct CycleDone {
     pub outcomes: Vec<RepositoryOutcome>,
     /// Whether there was more to do than time: the next cycle goes on with it.
     pub unfinished: bool,
+    /// What to listen to from now on; `None` when that is as before.
+    pub listening: Option<live::Listening>,
+    servers: Vec<ServerOutcome>,
+    left_alone: LeftAlone,
+}
+
+impl CycleDone {
+    /// Takes in what was done since for some repositories.
+    pub fn take_in(&mut self, followed: Vec<RepositoryOutcome>, authors: &BTreeSet<PublicKey>) {
+        for outcome in followed {
+            self.outcomes.retain(|known| known.coordinate != outcome.coordinate);
+            self.outcomes.push(outcome);
+        }
+        self.outcomes.sort_by(|a, b| a.coordinate.cmp(&b.coordinate));
+        let silent = mem::take(&mut self.report.silent_inboxes);
+        let cycle = CycleSummary { trigger: Trigger::Live.as_str().to_owned(), ..self.report.cycle.clone() };
+        self.report = Report::of(cycle, authors, &self.servers, &self.outcomes, self.left_alone.clone());
+        self.report.silent_inboxes = silent;
+    }
 }
 
 /// Why a cycle as a whole failed: the local machine is at fault, never one repository or server.
@@ -216,13 +244,15 @@ impl World {
         let authors = &self.settings.watched.authors;
         let mut server_outcomes: Vec<_> = servers.iter().map(|(url, server)| server.outcome(url)).collect();
         server_outcomes.extend(self.denied_servers());
-        let mut report = Report::of(cycle, authors, &server_outcomes, &outcomes, survey.left_alone);
+        let mut report = Report::of(cycle, authors, &server_outcomes, &outcomes, survey.left_alone.clone());
         report.silent_inboxes = self.silent.iter().cloned().collect();
         board.say("publishing the report");
         self.publish(&report).await?;
+        let listening = self.listening(kept, servers.keys()).await?;
         self.expire_archives(kept.repositories.keys(), started).await?;
         self.keep_house(copies, trigger, started).await;
-        Ok(CycleDone { report, outcomes, unfinished })
+        let (servers, left_alone) = (server_outcomes, survey.left_alone);
+        Ok(CycleDone { report, outcomes, unfinished, listening, servers, left_alone })
     }
 
     /// Notes of the repositories that rest that their servers were seen to serve them. One record says it for all; only
@@ -301,7 +331,12 @@ impl World {
         Ok((steps, notes))
     }
 
-    async fn publish(&self, report: &Report) -> Result<(), CycleError> {
+    /// Signs the report, and sends it to the bot's relays.
+    ///
+    /// # Errors
+    ///
+    /// [`CycleError`]; a relay that does not take it is none.
+    pub async fn publish(&self, report: &Report) -> Result<(), CycleError> {
         let before = memory::latest_report_event(&self.store, &self.keys).await?;
         let draft = Draft {
             kind: Kind::ApplicationSpecificData,

@@ -149,7 +149,7 @@ impl World {
     }
 
     /// Makes the catalog, and forgets what was kept of repositories that are not as they were.
-    async fn work_out(
+    pub(super) async fn work_out(
         &self,
         events: Vec<Event>,
         servers: &mut BTreeMap<ServerUrl, Server>,
@@ -329,7 +329,7 @@ impl World {
     }
 
     /// Works out every repository that does not rest.
-    async fn subjects(
+    pub(super) async fn subjects(
         &self,
         catalog: Worked,
         survey: &mut Survey,
@@ -376,12 +376,19 @@ impl World {
 }
 
 /// A catalog and what goes with it.
-struct Worked {
+pub(super) struct Worked {
     repositories: Vec<Repository>,
     /// What the bot has published of its copies.
     own: OwnCopies,
     /// How its copies are called.
     copies: BTreeMap<Coordinate, String>,
+}
+
+impl Worked {
+    /// Leaves out the repositories that are called otherwise.
+    pub(super) fn keep_only(&mut self, families: &BTreeSet<String>) {
+        self.repositories.retain(|repository| families.contains(&repository.coordinate.identifier));
+    }
 }
 
 fn grasps(servers: &BTreeMap<ServerUrl, Server>) -> BTreeMap<ServerUrl, Grasp> {

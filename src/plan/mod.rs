@@ -16,6 +16,7 @@ pub mod holdings;
 pub mod identity;
 pub mod journal;
 pub mod kinship;
+pub mod live;
 pub mod namespace;
 pub mod placement;
 pub mod progress;

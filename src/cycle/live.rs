@@ -1,0 +1,246 @@
+//! Listens between cycles, on servers and relays, and says which families of repositories have changed.
+//!
+//! What is heard and concerns nobody is not kept. What is missed while a relay is away is asked for when it is back,
+//! from the last time it was listened to on; the cycles find the rest.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use nostr::prelude::{Event, Filter, Keys, RelayUrl, Timestamp};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{AbortHandle, JoinSet},
+};
+
+use crate::{
+    config::Config,
+    plan::live::Concerns,
+    relay::{
+        self, Relays,
+        follow::{Ears, Heard, Interest},
+        known::Known,
+    },
+    store::Store,
+    transfer::guard::Guard,
+};
+
+/// What is asked for again when a connection is made: events are dated by their authors' clocks, and come by ways of
+/// their own.
+const OVERLAP_SECS: u64 = 600;
+
+/// How far back a relay is asked that was away; the cycles find what is older.
+const BACK_MAX_SECS: u64 = 24 * 3_600;
+
+/// What a relay that could not be reached is left alone for.
+const REST: Duration = Duration::from_secs(5);
+
+/// Relays listened to; the servers come first.
+const RELAYS_MAX: usize = 100;
+
+/// Events on their way.
+const QUEUE: usize = 1_024;
+
+/// What to listen to, as of the last cycle.
+#[derive(Clone, Debug, Default)]
+pub struct Listening {
+    /// GRASP servers.
+    pub servers: BTreeSet<RelayUrl>,
+    /// Ordinary relays: the bot's own, and those that announcements name.
+    pub relays: BTreeSet<RelayUrl>,
+    /// What counts.
+    pub concerns: Concerns,
+}
+
+/// The task; see the module.
+pub struct Live {
+    store: Store,
+    relays: Arc<Relays>,
+    known: Arc<Known>,
+    concerns: Concerns,
+    touched: mpsc::Sender<BTreeSet<String>>,
+    listening: watch::Receiver<Listening>,
+    ears: Ears,
+    heard: (mpsc::Receiver<Heard>, mpsc::Receiver<Heard>),
+    followed: BTreeMap<RelayUrl, Followed>,
+    tasks: JoinSet<()>,
+}
+
+/// One relay that is listened to.
+struct Followed {
+    /// What it is asked for, the time aside.
+    asked: Asked,
+    since: Arc<Mutex<Timestamp>>,
+    task: AbortHandle,
+}
+
+/// What a relay is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Asked {
+    Everything,
+    Only(Vec<Vec<Filter>>),
+}
+
+impl Live {
+    /// Listens to what `listening` says last, and sends what is touched to `touched`.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        keys: &Keys,
+        guard: &Guard,
+        store: &Store,
+        listening: watch::Receiver<Listening>,
+        touched: mpsc::Sender<BTreeSet<String>>,
+    ) -> Self {
+        let limits = &config.limits;
+        let relays = Arc::new(Relays::that_keep_nothing(
+            Arc::new(guard.clone()),
+            keys.clone(),
+            relay::Limits {
+                connect_timeout: limits.connect_timeout,
+                stall_timeout: limits.stall_timeout,
+                events_per_minute: NonZeroU32::MIN,
+                max_events: limits.max_events_per_repo,
+                rest: Some(REST),
+            },
+        ));
+        let known: Arc<Known> = Arc::default();
+        let (live, hearing) = mpsc::channel(QUEUE);
+        let (stored, reading) = mpsc::channel(QUEUE);
+        Self {
+            store: store.clone(),
+            relays,
+            known: Arc::clone(&known),
+            concerns: Concerns::default(),
+            touched,
+            listening,
+            ears: Ears { live, stored, known },
+            heard: (hearing, reading),
+            followed: BTreeMap::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Works until nobody wants to know any more.
+    pub async fn run(mut self) {
+        loop {
+            tokio::select! {
+                changed = self.listening.changed() => match changed {
+                    Ok(()) => {
+                        let listening = self.listening.borrow_and_update().clone();
+                        self.listen_to(listening);
+                    }
+                    Err(_) => return,
+                },
+                Some(heard) = self.heard.0.recv() => self.hear(heard).await,
+                Some(heard) = self.heard.1.recv() => self.hear(heard).await,
+                // A relay that is left.
+                Some(_) = self.tasks.join_next() => {}
+            }
+        }
+    }
+
+    /// Begins to listen where that is new or something else is to be asked for, and leaves the rest alone.
+    fn listen_to(&mut self, listening: Listening) {
+        self.concerns = listening.concerns;
+        let only = Asked::Only(self.concerns.subscriptions(Timestamp::from_secs(0)));
+        let relays = listening.relays.difference(&listening.servers).map(|relay| (relay, only.clone()));
+        let servers = listening.servers.iter().map(|server| (server, Asked::Everything));
+        let wanted: BTreeMap<&RelayUrl, Asked> = servers.chain(relays).take(RELAYS_MAX).collect();
+        let (own, relays) = (&mut self.followed, &self.relays);
+        own.retain(|relay, followed| {
+            let stays = wanted.contains_key(relay);
+            if !stays {
+                followed.task.abort();
+                relays.leave(relay);
+            }
+            stays
+        });
+        for (relay, asked) in wanted {
+            let before = self.followed.remove(relay);
+            let followed = match before {
+                Some(before) if before.asked == asked => before,
+                before => self.follow(relay, asked, before),
+            };
+            self.followed.insert(relay.clone(), followed);
+        }
+    }
+
+    fn follow(&mut self, relay: &RelayUrl, asked: Asked, before: Option<Followed>) -> Followed {
+        let since = match before {
+            Some(before) => {
+                before.task.abort();
+                before.since
+            }
+            None => Arc::new(Mutex::new(Timestamp::now())),
+        };
+        let (relays, ears, url) = (Arc::clone(&self.relays), self.ears.clone(), relay.clone());
+        let (look_back, parts) = (Arc::clone(&since), asked.clone());
+        let task = self.tasks.spawn(async move {
+            let interest = || {
+                let last = *look_back.lock().unwrap_or_else(PoisonError::into_inner);
+                Interest { parts: parts.since(looking_back(last, Timestamp::now())) }
+            };
+            relays.follow(&url, interest, ears).await;
+        });
+        Followed { asked, since, task }
+    }
+
+    async fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Event { relay, event } => {
+                self.note_time(&relay);
+                self.take(*event).await;
+            }
+            Heard::CaughtUp(relay) => self.note_time(&relay),
+            Heard::Reading(_) | Heard::Failed(_) => {}
+        }
+    }
+
+    /// The relay was listened to until now.
+    fn note_time(&self, relay: &RelayUrl) {
+        if let Some(followed) = self.followed.get(relay) {
+            *followed.since.lock().unwrap_or_else(PoisonError::into_inner) = Timestamp::now();
+        }
+    }
+
+    async fn take(&mut self, event: Event) {
+        let families = self.concerns.touched_by(&event);
+        // What concerns nobody now may do so when more is known.
+        if families.is_empty() || !self.known.insert(&event.id) {
+            return;
+        }
+        match self.store.save(&event).await {
+            Ok(true) => {
+                tracing::debug!(event = %event.id, kind = event.kind.as_u16(), ?families, "heard");
+                self.concerns.note(&event, &families);
+                // Nobody wants to know when the program stops.
+                let _ = self.touched.send(families).await;
+            }
+            // Known from a cycle, or older than what is known.
+            Ok(false) => {}
+            Err(error) => tracing::warn!(event = %event.id, %error, "cannot be kept"),
+        }
+    }
+}
+
+impl Asked {
+    fn since(&self, since: Timestamp) -> Vec<Vec<Filter>> {
+        match self {
+            Self::Everything => Concerns::of_a_server(since),
+            Self::Only(parts) => parts
+                .iter()
+                .map(|filters| filters.iter().map(|filter| filter.clone().since(since)).collect())
+                .collect(),
+        }
+    }
+}
+
+/// From when on a relay is asked that was last listened to at `last`.
+fn looking_back(last: Timestamp, now: Timestamp) -> Timestamp {
+    let earliest = now.as_secs().saturating_sub(BACK_MAX_SECS);
+    Timestamp::from_secs(last.as_secs().saturating_sub(OVERLAP_SECS).max(earliest))
+}

@@ -1,0 +1,175 @@
+//! The part of the loop that follows what is heard between cycles: a burst is one job, and what is heard meanwhile is
+//! the next one.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use nostr::prelude::Keys;
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinError, JoinHandle},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    config::Config,
+    cycle::{
+        self, CycleDone, CycleError, World,
+        live::{Listening, Live},
+    },
+    plan::settings::Settings,
+    report::document::RepositoryOutcome,
+    store::Store,
+};
+
+/// How long after the first event of a burst the job begins.
+const COALESCE: Duration = Duration::from_millis(50);
+
+/// The report of what was followed is published so often at most; a cycle's always is.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
+
+/// Families on their way.
+const QUEUE: usize = 256;
+
+/// What a job hands back: what it worked with, and what became of the repositories.
+type Job = Result<(World, Vec<RepositoryOutcome>), CycleError>;
+
+/// What the follower waits for.
+pub(super) enum Step {
+    /// Something was heard; nothing to do yet.
+    Heard,
+    /// It is time to begin a job.
+    Due,
+    /// A job came to its end.
+    Ended(Box<Result<Job, JoinError>>),
+    /// The report is to be published.
+    Report,
+}
+
+pub(super) struct Follower {
+    /// Its own connections: a cycle may be using the others.
+    world: Option<World>,
+    heard: BTreeSet<String>,
+    due_at: Option<Instant>,
+    task: Option<JoinHandle<Job>>,
+    touched: mpsc::Receiver<BTreeSet<String>>,
+    listening: watch::Sender<Listening>,
+    ear: JoinHandle<()>,
+    /// What is known of everything: the last cycle, and what was followed since.
+    known: Option<CycleDone>,
+    report_at: Option<Instant>,
+    reported: Instant,
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.ear.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+impl Follower {
+    /// Listens to nothing before the first cycle has ended.
+    pub(super) fn new(config: &Config, keys: &Keys, store: &Store) -> Self {
+        let (touching, touched) = mpsc::channel(QUEUE);
+        let (listening, heard) = watch::channel(Listening::default());
+        let live = Live::new(config, keys, &cycle::guard(config), store, heard, touching);
+        Self {
+            world: None,
+            heard: BTreeSet::new(),
+            due_at: None,
+            task: None,
+            touched,
+            listening,
+            ear: tokio::spawn(live.run()),
+            known: None,
+            report_at: None,
+            reported: Instant::now(),
+        }
+    }
+
+    /// Waits for the next thing to happen. Nothing is lost when it is dropped while it waits.
+    pub(super) async fn next(&mut self) -> Step {
+        let idle = self.task.is_none();
+        let task = &mut self.task;
+        let ended = async {
+            match task {
+                Some(task) => task.await,
+                None => std::future::pending().await,
+            }
+        };
+        let at = |time: Option<Instant>| sleep_until(time.unwrap_or_else(Instant::now));
+        tokio::select! {
+            Some(families) = self.touched.recv() => {
+                self.heard.extend(families);
+                self.due_at.get_or_insert_with(|| Instant::now() + COALESCE);
+                Step::Heard
+            }
+            result = ended => Step::Ended(Box::new(result)),
+            () = at(self.due_at), if idle && self.due_at.is_some() => Step::Due,
+            () = at(self.report_at), if idle && self.report_at.is_some() => Step::Report,
+        }
+    }
+
+    /// Begins a job for all that was heard, unless the bot is to write nothing: then the next cycle finds it.
+    pub(super) fn begin(&mut self, config: &Config, keys: &Keys, store: &Store, settings: Option<Settings>) {
+        self.due_at = None;
+        let families = std::mem::take(&mut self.heard);
+        let Some(settings) = settings.filter(|settings| !settings.paused) else { return };
+        let (config, keys, store) = (config.clone(), keys.clone(), store.clone());
+        let world = self.world.take();
+        self.task = Some(tokio::spawn(async move {
+            let mut world = world.map_or_else(|| World::new(&config, &keys, &store), Ok)?;
+            world.obey(settings);
+            let outcomes = Box::pin(world.follow_up(&families)).await?;
+            tracing::info!(?families, repositories = outcomes.len(), "followed");
+            Ok((world, outcomes))
+        }));
+    }
+
+    /// Takes in what a job did; returns what is known of everything now, when that is something new.
+    pub(super) fn end(
+        &mut self,
+        result: Result<Job, JoinError>,
+        settings: Option<&Settings>,
+    ) -> Option<CycleDone> {
+        self.task = None;
+        let problem = match result {
+            Ok(Ok((world, outcomes))) => {
+                self.world = Some(world);
+                let known = self.known.as_mut().filter(|_| !outcomes.is_empty())?;
+                known.take_in(outcomes, &settings?.watched.authors);
+                self.report_at.get_or_insert((self.reported + REPORT_EVERY).max(Instant::now()));
+                return Some(known.clone());
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => format!("it broke: {error}"),
+        };
+        tracing::error!(problem, "what was heard could not be followed; the next cycle finds it");
+        None
+    }
+
+    /// Publishes the report.
+    pub(super) fn report(&mut self) {
+        self.report_at = None;
+        self.reported = Instant::now();
+        if let (Some(known), Some(world)) = (&self.known, self.world.take()) {
+            let report = known.report.clone();
+            self.task = Some(tokio::spawn(async move {
+                world.publish(&report).await?;
+                Ok((world, Vec::new()))
+            }));
+        }
+    }
+
+    /// A cycle came to its end.
+    pub(super) fn know(&mut self, done: &CycleDone) {
+        self.report_at = None;
+        self.reported = Instant::now();
+        if let Some(listening) = &done.listening {
+            self.listening.send_replace(listening.clone());
+        }
+        self.known = Some(done.clone());
+    }
+}

@@ -1,0 +1,142 @@
+//! What is listened for between cycles, and which repositories an event concerns.
+//!
+//! Maintainers of one repository share its identifier, and so do the copies of it; so what is touched is a family:
+//! everything announced under one `d`. Whoever handles it works the family out anew from what is stored.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use nostr::prelude::{Event, EventId, Filter, Kind, PublicKey, SingleLetterTag, Timestamp};
+
+use super::{
+    catalog::{Repository, Watched},
+    conversation::points_at,
+};
+use crate::model::coordinate::Coordinate;
+
+/// Authors in one filter (67 bytes each).
+const AUTHORS_PER_FILTER: usize = 200;
+
+/// Coordinates in one filter (about 80 bytes each).
+const COORDINATES_PER_FILTER: usize = 100;
+
+/// Filters in one subscription: GRASP servers take 20, some relays 10.
+const FILTERS_PER_SUBSCRIPTION: usize = 10;
+
+/// Subscriptions on one connection: relays allow some 20 at least, and reading needs some, too.
+const SUBSCRIPTIONS: usize = 10;
+
+/// What makes a repository, and takes it away again.
+const GOVERNING: [Kind; 3] = [Kind::GitRepoAnnouncement, Kind::RepoState, Kind::EventDeletion];
+
+/// How events point at a repository.
+const AT_REPOSITORY: [SingleLetterTag; 3] =
+    [SingleLetterTag::LOWERCASE_A, SingleLetterTag::UPPERCASE_A, SingleLetterTag::LOWERCASE_Q];
+
+/// Everything that makes an event concern us.
+#[derive(Clone, Debug, Default)]
+pub struct Concerns {
+    /// Whose announcements, states and deletions count: watched authors, and whom announcements list.
+    authors: BTreeSet<PublicKey>,
+    /// The families in which they may speak.
+    families: BTreeSet<String>,
+    /// Watched authors: what they announce for the first time counts, too.
+    watched: BTreeSet<PublicKey>,
+    /// The family of each coordinate a conversation may point at.
+    coordinates: HashMap<String, String>,
+    /// The family of each event of a conversation.
+    threads: HashMap<EventId, String>,
+}
+
+impl Concerns {
+    /// Of these repositories, whose conversations hold `threads`, and of whatever else `watched` authors announce.
+    #[must_use]
+    pub fn of<'a>(
+        watched: &Watched,
+        repositories: impl IntoIterator<Item = (&'a Repository, &'a [EventId])>,
+    ) -> Self {
+        let mut all = Self { watched: watched.authors.clone(), ..Self::default() };
+        all.authors.clone_from(&watched.authors);
+        for coordinate in &watched.repositories {
+            all.authors.insert(coordinate.owner);
+            all.families.insert(coordinate.identifier.clone());
+        }
+        for (repository, thread) in repositories {
+            let family = &repository.coordinate.identifier;
+            all.families.insert(family.clone());
+            for announcement in &repository.announcements {
+                all.authors.insert(announcement.author());
+                all.authors.extend(&announcement.roles.listed);
+                all.authors.extend(&announcement.roles.leads);
+                all.coordinates.insert(announcement.coordinate.to_string(), family.clone());
+            }
+            all.threads.extend(thread.iter().map(|id| (*id, family.clone())));
+        }
+        all
+    }
+
+    /// Remembers that `event` belongs to the conversations of `families`, so that answers to it do, too.
+    pub fn note(&mut self, event: &Event, families: &BTreeSet<String>) {
+        if let Some(family) = families.first().filter(|_| !GOVERNING.contains(&event.kind)) {
+            self.threads.insert(event.id, family.clone());
+        }
+    }
+
+    /// The families that `event` changes; none when it is none of our business.
+    #[must_use]
+    pub fn touched_by(&self, event: &Event) -> BTreeSet<String> {
+        match event.kind {
+            Kind::GitRepoAnnouncement | Kind::RepoState => {
+                let Some(family) = event.tags.identifier() else { return BTreeSet::new() };
+                let ours = self.watched.contains(&event.pubkey)
+                    || self.families.contains(&*family) && self.authors.contains(&event.pubkey);
+                if ours { BTreeSet::from([family.to_string()]) } else { BTreeSet::new() }
+            }
+            Kind::EventDeletion => self.pointed_at(event).chain(self.deleted(event)).collect(),
+            _ => self.pointed_at(event).collect(),
+        }
+    }
+
+    fn pointed_at<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = String> + 'a {
+        points_at(event).filter_map(|target| {
+            let thread = || EventId::from_hex(target).ok().and_then(|id| self.threads.get(&id));
+            self.coordinates.get(target).or_else(thread).cloned()
+        })
+    }
+
+    /// An author may take back what makes a repository (NIP-09), by its coordinate; of what is taken back by its id
+    /// alone nobody knows here what it was, so everything of the author's is looked at.
+    fn deleted<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = String> + 'a {
+        let by_id = event.tags.event_ids().next().is_some() && self.authors.contains(&event.pubkey);
+        let own = self.coordinates.iter().filter(move |(coordinate, _)| {
+            by_id && coordinate.parse::<Coordinate>().is_ok_and(|coordinate| coordinate.owner == event.pubkey)
+        });
+        let named = event.tags.coordinates().filter(|named| named.public_key == event.pubkey);
+        let named = named.map(|named| named.identifier.clone()).filter(|name| self.families.contains(name));
+        own.map(|(_, family)| family.clone()).chain(named)
+    }
+
+    /// What to ask an ordinary relay for, from `since` on: subscriptions with their filters. What does not fit into
+    /// the subscriptions that relays allow is left to the cycles.
+    #[must_use]
+    pub fn subscriptions(&self, since: Timestamp) -> Vec<Vec<Filter>> {
+        let authors: Vec<PublicKey> = self.authors.iter().copied().collect();
+        let governing = authors
+            .chunks(AUTHORS_PER_FILTER)
+            .map(|some| Filter::new().kinds(GOVERNING).authors(some.iter().copied()).since(since));
+        let sorted: BTreeMap<&String, &String> = self.coordinates.iter().collect();
+        let coordinates: Vec<&String> = sorted.into_keys().collect();
+        let pointing = coordinates.chunks(COORDINATES_PER_FILTER).flat_map(|some| {
+            AT_REPOSITORY
+                .map(|tag| Filter::new().custom_tags(tag, some.iter().copied().cloned()).since(since))
+        });
+        let filters: Vec<Filter> = governing.chain(pointing).collect();
+        filters.chunks(FILTERS_PER_SUBSCRIPTION).take(SUBSCRIPTIONS).map(<[Filter]>::to_vec).collect()
+    }
+
+    /// What to ask a GRASP server for: everything new. It holds nothing but repositories and what is said around them,
+    /// and answers to answers can be told only by who knows the thread.
+    #[must_use]
+    pub fn of_a_server(since: Timestamp) -> Vec<Vec<Filter>> {
+        vec![vec![Filter::new().since(since)]]
+    }
+}
