@@ -85,8 +85,7 @@ impl World {
         let up = survey.servers.iter().filter(|(_, server)| server.is_up()).map(|(url, _)| url.clone());
         let asks = up.map(|url| {
             let wanted = survey.subjects.iter().filter_map(|subject| subject.wanted.get(&url));
-            let proofs: BTreeSet<EventId> =
-                wanted.flat_map(|wanted| wanted.proofs().copied()).collect();
+            let proofs: BTreeSet<EventId> = wanted.flat_map(|wanted| wanted.proofs().copied()).collect();
             let proofs: Vec<EventId> = proofs.into_iter().collect();
             async move {
                 let served = timeout(PATIENCE, self.relays.serves(url.relay_url(), &proofs)).await;

@@ -39,7 +39,7 @@ use futures::{
     stream::{self, FuturesUnordered},
 };
 use indicatif::ProgressBar;
-use nostr::prelude::{Kind, PublicKey, Tag, Timestamp};
+use nostr::prelude::{Event, Kind, PublicKey, Tag, Timestamp};
 use tokio::time::Instant;
 
 use self::{lanes::Lanes, progress::Board, repository::Course};
@@ -331,12 +331,30 @@ impl World {
         Ok((steps, notes))
     }
 
-    /// Signs the report, and sends it to the bot's relays.
+    /// Signs the report and sends it to the bot's relays.
     ///
     /// # Errors
     ///
     /// [`CycleError`]; a relay that does not take it is none.
     pub async fn publish(&self, report: &Report) -> Result<(), CycleError> {
+        let event = &self.keep(report).await?;
+        stream::iter(&self.config.bot.relays)
+            .for_each_concurrent(None, |relay| async move {
+                match self.relays.send(relay, event).await {
+                    Ok(answer) => tracing::debug!(%relay, ?answer, "report published"),
+                    Err(error) => tracing::warn!(%relay, %error, "the report was not published there"),
+                }
+            })
+            .await;
+        Ok(())
+    }
+
+    /// Signs the report and keeps it here, for whoever asks.
+    ///
+    /// # Errors
+    ///
+    /// [`CycleError`].
+    pub async fn keep(&self, report: &Report) -> Result<Event, CycleError> {
         let before = memory::latest_report_event(&self.store, &self.keys).await?;
         let draft = Draft {
             kind: Kind::ApplicationSpecificData,
@@ -350,16 +368,7 @@ impl World {
         };
         let event = draft.sign(&self.keys)?;
         self.store.save(&event).await?;
-        let event = &event;
-        stream::iter(&self.config.bot.relays)
-            .for_each_concurrent(None, |relay| async move {
-                match self.relays.send(relay, event).await {
-                    Ok(answer) => tracing::debug!(%relay, ?answer, "report published"),
-                    Err(error) => tracing::warn!(%relay, %error, "the report was not published there"),
-                }
-            })
-            .await;
-        Ok(())
+        Ok(event)
     }
 }
 

@@ -17,14 +17,14 @@ use crate::{
         live::{Listening, Live},
     },
     plan::settings::Settings,
-    report::document::RepositoryOutcome,
+    report::{Report, document::RepositoryOutcome},
     store::Store,
 };
 
 /// How long after the first event of a burst the job begins.
 const COALESCE: Duration = Duration::from_millis(50);
 
-/// The report of what was followed is published so often at most; a cycle's always is.
+/// The report of what was followed goes to relays so often at most; a cycle's always does.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// Families on their way.
@@ -41,7 +41,7 @@ pub(super) enum Step {
     Due,
     /// A job came to its end.
     Ended(Box<Result<Job, JoinError>>),
-    /// The report is to be published.
+    /// The report is to go to the relays.
     Report,
 }
 
@@ -140,8 +140,14 @@ impl Follower {
                 self.world = Some(world);
                 let known = self.known.as_mut().filter(|_| !outcomes.is_empty())?;
                 known.take_in(outcomes, &settings?.watched.authors);
-                self.report_at.get_or_insert((self.reported + REPORT_EVERY).max(Instant::now()));
-                return Some(known.clone());
+                let known = known.clone();
+                if Instant::now() >= self.reported + REPORT_EVERY {
+                    self.report();
+                } else {
+                    self.report_at.get_or_insert(self.reported + REPORT_EVERY);
+                    self.write(known.report.clone(), false);
+                }
+                return Some(known);
             }
             Ok(Err(error)) => error.to_string(),
             Err(error) => format!("it broke: {error}"),
@@ -154,13 +160,22 @@ impl Follower {
     pub(super) fn report(&mut self) {
         self.report_at = None;
         self.reported = Instant::now();
-        if let (Some(known), Some(world)) = (&self.known, self.world.take()) {
-            let report = known.report.clone();
-            self.task = Some(tokio::spawn(async move {
-                world.publish(&report).await?;
-                Ok((world, Vec::new()))
-            }));
+        if let Some(known) = &self.known {
+            self.write(known.report.clone(), true);
         }
+    }
+
+    /// Signs the report and keeps it here, and sends it to the relays if `sending`.
+    fn write(&mut self, report: Report, sending: bool) {
+        let Some(world) = self.world.take() else { return };
+        self.task = Some(tokio::spawn(async move {
+            if sending {
+                world.publish(&report).await?;
+            } else {
+                world.keep(&report).await?;
+            }
+            Ok((world, Vec::new()))
+        }));
     }
 
     /// A cycle came to its end.

@@ -1,0 +1,83 @@
+//! Between cycles: what is heard of a repository is followed at once, from whichever server or relay it comes.
+
+use std::time::{Duration, Instant};
+
+use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+/// Far less than the interval between two cycles.
+const SOON: Duration = Duration::from_secs(20);
+
+/// The daemon after its first cycle, with the next one an hour away.
+async fn listening(mirror: &Mirror) -> grasp_mirror_testkit::Daemon {
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done", SOON).await;
+    daemon.wait_idle().await;
+    daemon
+}
+
+#[tokio::test]
+async fn a_state_that_one_server_saw_reaches_all_and_the_report_says_so() {
+    let (a, b, c, relay) =
+        tokio::join!(Server::start(), Server::start(), Server::start(), TestRelay::start());
+    // At home nowhere: no relay ever sees what it signs.
+    let owner = Owner::new("hello");
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).knows(&c).uses(&relay).watches(&owner);
+    let daemon = listening(&mirror).await;
+
+    let mut took = Vec::new();
+    for number in 0..5 {
+        owner.work.commit("README.md", &format!("# hello {number}\n"));
+        let state = owner.update(&a).await;
+        let start = Instant::now();
+        look::wait_until(SOON, "the new state is everywhere", async || {
+            look::serves(&b, &state).await && look::serves(&c, &state).await
+        })
+        .await;
+        took.push(start.elapsed());
+        for server in [&b, &c] {
+            assert_eq!(look::refs(&mirror.url_at(server, "hello")).await, owner.work.refs());
+        }
+        look::wait_until(SOON, "the report says so", async || {
+            let repo = mirror.status_of(&owner.coordinate()).await;
+            repo["state"] == state.id.to_hex() && repo["copies"] == 3
+        })
+        .await;
+    }
+    took.sort();
+    println!("from the owner's push to the last server: {took:?}");
+    let log = daemon.stop().await;
+    assert_eq!(log.matches("cycle done").count(), 1, "no cycle was needed:\n{log}");
+}
+
+#[tokio::test]
+async fn what_people_say_is_carried_on_and_a_new_repository_is_found() {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    let daemon = listening(&mirror).await;
+
+    let issue = owner.issue(&owner.coordinate(), "Something is wrong");
+    a.send(&issue).await.expect_accepted();
+    look::wait_until(SOON, "the issue is on the other server", async || look::serves(&b, &issue).await).await;
+    // Its answer names the issue only.
+    let comment = owner.comment(&issue, &issue, "It is");
+    a.send(&comment).await.expect_accepted();
+    look::wait_until(SOON, "so is the answer", async || look::serves(&b, &comment).await).await;
+
+    let state_of = |name: &str| owner.sign_state(name, &owner.work);
+    let (announcement, state) = (
+        owner.sign_announcement(grasp_mirror_testkit::Announcement::new(owner.public_key(), "second").at(&a)),
+        state_of("second"),
+    );
+    a.send(&announcement).await.expect_accepted();
+    a.send(&state).await.expect_accepted();
+    let url = a.repo_url(&owner.public_key(), "second");
+    owner.work.push_all(&url).await.unwrap_or_else(|said| panic!("{said}"));
+    look::wait_until(SOON, "a new repository is mirrored", async || look::serves(&b, &state).await).await;
+    assert_eq!(look::refs(&mirror.url_at(&b, "second")).await, owner.work.refs());
+    let log = daemon.stop().await;
+    assert_eq!(log.matches("cycle done").count(), 1, "no cycle was needed:\n{log}");
+}
