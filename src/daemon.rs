@@ -303,6 +303,10 @@ impl Daemon {
                     let outcome = answers::resynced(about, one.since.elapsed());
                     self.tell(Tidings::Resynced { question: one.question, outcome }).await;
                 }
+                // Whether a server is up again is asked more often than all is looked at.
+                if done.report.servers.iter().any(|server| !server.reachable && server.unused.is_none()) {
+                    self.next_at = self.next_at.min(Instant::now() + self.config.servers.health_interval);
+                }
                 self.follower.know(&done);
                 self.tell(Tidings::Cycle(Box::new(done))).await;
                 return;
@@ -325,6 +329,7 @@ impl Daemon {
                 }
             }
             Step::Report => self.follower.report(),
+            Step::Retry => self.follower.retry(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look};
+use grasp_mirror_testkit::{Fault, Mirror, Owner, Server, TestRelay, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 /// Far less than the interval between two cycles.
@@ -78,6 +78,28 @@ async fn what_people_say_is_carried_on_and_a_new_repository_is_found() {
     owner.work.push_all(&url).await.unwrap_or_else(|said| panic!("{said}"));
     look::wait_until(SOON, "a new repository is mirrored", async || look::serves(&b, &state).await).await;
     assert_eq!(look::refs(&mirror.url_at(&b, "second")).await, owner.work.refs());
+    let log = daemon.stop().await;
+    assert_eq!(log.matches("cycle done").count(), 1, "no cycle was needed:\n{log}");
+}
+
+#[tokio::test]
+async fn a_mirror_that_failed_is_tried_again_by_itself() {
+    let (a, b, relay) =
+        tokio::join!(Server::start(), Server::builder().behind_proxy().start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    let mirror = mirror.set("limits.retry_first_secs", 1);
+    b.proxy().fault_on("git-receive-pack", Fault::Status(500));
+    let daemon = listening(&mirror).await;
+    assert_eq!(mirror.status_of(&owner.coordinate()).await["copies"], 1);
+
+    b.proxy().heal();
+    look::wait_until(SOON, "it is in sync", async || {
+        mirror.status_of(&owner.coordinate()).await["copies"] == 2
+    })
+    .await;
+    assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
     let log = daemon.stop().await;
     assert_eq!(log.matches("cycle done").count(), 1, "no cycle was needed:\n{log}");
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use nostr::prelude::Keys;
+use nostr::prelude::{Keys, Timestamp};
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinError, JoinHandle},
@@ -16,7 +16,8 @@ use crate::{
         self, CycleDone, CycleError, World,
         live::{Listening, Live},
     },
-    plan::settings::Settings,
+    model::status::MirrorStatus,
+    plan::{record::MirrorRecord, retry, settings::Settings},
     report::{Report, document::RepositoryOutcome},
     store::Store,
 };
@@ -26,6 +27,12 @@ const COALESCE: Duration = Duration::from_millis(50);
 
 /// The report of what was followed goes to relays so often at most; a cycle's always does.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
+
+/// Between two jobs that try failed mirrors again.
+const BETWEEN_RETRIES: Duration = Duration::from_secs(5);
+
+/// Repositories tried again in one job.
+const RETRIES: usize = 50;
 
 /// Families on their way.
 const QUEUE: usize = 256;
@@ -43,6 +50,8 @@ pub(super) enum Step {
     Ended(Box<Result<Job, JoinError>>),
     /// The report is to go to the relays.
     Report,
+    /// Mirrors that failed are to be tried again.
+    Retry,
 }
 
 pub(super) struct Follower {
@@ -58,6 +67,8 @@ pub(super) struct Follower {
     known: Option<CycleDone>,
     report_at: Option<Instant>,
     reported: Instant,
+    /// When the next mirror that failed is tried again.
+    retry_at: Option<Instant>,
 }
 
 impl Drop for Follower {
@@ -86,6 +97,7 @@ impl Follower {
             known: None,
             report_at: None,
             reported: Instant::now(),
+            retry_at: None,
         }
     }
 
@@ -109,6 +121,7 @@ impl Follower {
             result = ended => Step::Ended(Box::new(result)),
             () = at(self.due_at), if idle && self.due_at.is_some() => Step::Due,
             () = at(self.report_at), if idle && self.report_at.is_some() => Step::Report,
+            () = at(self.retry_at), if idle && self.retry_at.is_some() => Step::Retry,
         }
     }
 
@@ -141,6 +154,7 @@ impl Follower {
                 let known = self.known.as_mut().filter(|_| !outcomes.is_empty())?;
                 known.take_in(outcomes, &settings?.watched.authors);
                 let known = known.clone();
+                self.retry_at = next_try(&known);
                 if Instant::now() >= self.reported + REPORT_EVERY {
                     self.report();
                 } else {
@@ -185,6 +199,32 @@ impl Follower {
         if let Some(listening) = &done.listening {
             self.listening.send_replace(listening.clone());
         }
+        self.retry_at = next_try(done);
         self.known = Some(done.clone());
     }
+
+    /// Has the repositories walked again whose mirrors are due.
+    pub(super) fn retry(&mut self) {
+        self.retry_at = None;
+        let now = Timestamp::now();
+        let is_due =
+            |outcome: &&RepositoryOutcome| retry::next_due(failed(outcome)).is_some_and(|due| due <= now);
+        let known = self.known.iter().flat_map(|known| &known.outcomes);
+        let due = known.filter(is_due).take(RETRIES).map(|outcome| outcome.coordinate.identifier.clone());
+        self.heard.extend(due);
+        self.due_at.get_or_insert_with(Instant::now);
+    }
+}
+
+/// The mirrors to be tried again by themselves. One whose server is down waits for a cycle, which asks who is up.
+fn failed(outcome: &RepositoryOutcome) -> impl Iterator<Item = &MirrorRecord> {
+    outcome.mirrors.values().filter(|mirror| mirror.status != MirrorStatus::Unreachable)
+}
+
+/// When the first mirror that failed is due.
+fn next_try(done: &CycleDone) -> Option<Instant> {
+    let due = retry::next_due(done.outcomes.iter().flat_map(failed))?
+        .as_secs()
+        .saturating_sub(Timestamp::now().as_secs());
+    Some(Instant::now() + Duration::from_secs(due).max(BETWEEN_RETRIES))
 }

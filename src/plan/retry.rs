@@ -8,7 +8,7 @@ use nostr::prelude::{EventId, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::record::{MirrorRecord, RepositoryRecord};
+use super::record::MirrorRecord;
 use crate::model::{coordinate::Coordinate, server::ServerUrl};
 
 /// Whose doing it is that a mirror is not in sync: what has to happen before it can be differs with it.
@@ -170,11 +170,10 @@ impl ServerTries {
     }
 }
 
-/// When the next mirror is to be tried again; `None` when none waits. It may be in the past.
+/// When the next of `mirrors` is to be tried again; `None` when none waits. It may be in the past.
 #[must_use]
-pub fn next_due<'a>(records: impl IntoIterator<Item = &'a RepositoryRecord>) -> Option<Timestamp> {
-    let mirrors = records.into_iter().flat_map(|record| record.mirrors.values());
-    mirrors.filter_map(|mirror| mirror.retry_at).min().map(Timestamp::from_secs)
+pub fn next_due<'a>(mirrors: impl IntoIterator<Item = &'a MirrorRecord>) -> Option<Timestamp> {
+    mirrors.into_iter().filter_map(|mirror| mirror.retry_at).min().map(Timestamp::from_secs)
 }
 
 /// For how long a server wants to be left alone, when its words say so: "rate-limited: try again in 2 minutes".
@@ -212,7 +211,7 @@ mod tests {
         model::placement::Placement,
         plan::{
             converge::{Outcome, Seen},
-            record::{Ending, after},
+            record::{Ending, RepositoryRecord, after},
         },
     };
 
@@ -272,9 +271,9 @@ mod tests {
 
         let mut all =
             RepositoryRecord { mirrors: BTreeMap::from([(server("a"), record)]), ..Default::default() };
-        assert_eq!(next_due([&all]), Some(later));
+        assert_eq!(next_due(all.mirrors.values()), Some(later));
         all.look_anew();
-        assert_eq!((next_due([&all]), all.mirrors[&server("a")].failures), (None, 0));
+        assert_eq!((next_due(all.mirrors.values()), all.mirrors[&server("a")].failures), (None, 0));
     }
 
     #[test]
