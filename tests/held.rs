@@ -1,7 +1,7 @@
 //! A state that takes most of a repository away is held: servers keep what they have until somebody decides. What is
 //! taken away then is kept here, and can be given back.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::{path::Path, time::Duration};
 
