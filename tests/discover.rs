@@ -34,3 +34,16 @@ async fn an_announced_server_is_used_only_with_discover() {
     assert!(look::serves(&b, &published.state).await);
     assert_eq!(look::refs(&owner.url_at(&b)).await, owner.work.refs());
 }
+
+#[tokio::test]
+async fn so_is_one_that_a_watched_author_lists_for_all_repositories() {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let list = owner.sign(10317, "", &[&["g", &b.url()]]);
+    relay.send(&list).await.expect_accepted();
+    let mirror = Mirror::new(BINARY).knows(&a).uses(&relay).watches(&owner);
+    mirror.set("servers.discover", true).once().await.expect_code(0);
+    let copies = b.served(nostr::filter::Filter::new().kind(30617.into())).await;
+    assert_eq!(copies.len(), 2, "the owner's announcement and the bot's");
+}

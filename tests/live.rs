@@ -103,3 +103,24 @@ async fn a_mirror_that_failed_is_tried_again_by_itself() {
     let log = daemon.stop().await;
     assert_eq!(log.matches("cycle done").count(), 1, "no cycle was needed:\n{log}");
 }
+
+#[tokio::test]
+async fn what_was_missed_while_a_connection_was_lost_is_asked_for() {
+    let (a, b, relay) =
+        tokio::join!(Server::builder().behind_proxy().start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello");
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    let daemon = listening(&mirror).await;
+
+    // Nothing that the bot has open survives, and it hears nothing of what happens meanwhile.
+    a.proxy().silence(true);
+    a.proxy().drop_connections();
+    a.proxy().silence(false);
+    owner.work.commit("README.md", "# hello again\n");
+    let state = owner.update(&a).await;
+    look::wait_until(SOON, "the new state is there", async || look::serves(&b, &state).await).await;
+    assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
+    let log = daemon.stop().await;
+    assert_eq!(log.matches("cycle done").count(), 1, "no cycle was needed:\n{log}");
+}

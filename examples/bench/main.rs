@@ -8,6 +8,7 @@ mod client;
 mod corpus;
 mod cost;
 mod idle;
+mod live;
 mod mirror;
 mod push;
 mod table;
@@ -21,7 +22,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{corpus::Corpus, table::Rows};
 
 /// The groups of rows, in the order in which they run.
-const GROUPS: [&str; 6] = ["push", "tls", "update", "mirror", "mirror-large", "idle"];
+const GROUPS: [&str; 7] = ["push", "tls", "update", "mirror", "mirror-large", "live", "idle"];
+
+/// Those that need no repository of their own making.
+const WITHOUT_CORPUS: [&str; 2] = ["live", "idle"];
 
 /// Measures what mirroring costs and prints one table. Takes about ten minutes on two cores.
 #[derive(Debug, Parser)]
@@ -39,7 +43,7 @@ struct Args {
     /// Smaller repositories and fewer repetitions: to see whether it works
     #[arg(long)]
     quick: bool,
-    /// Only these groups of rows: push, tls, update, mirror, mirror-large, idle
+    /// Only these groups of rows: push, tls, update, mirror, mirror-large, live, idle
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     rows: Vec<String>,
     #[command(subcommand)]
@@ -123,7 +127,7 @@ fn say(what: &str) {
 async fn measure(bench: &Bench) -> Result<()> {
     let mut rows = Rows::default();
     let wanted = |name: &str| bench.args.rows.is_empty() || bench.args.rows.iter().any(|row| row == name);
-    if GROUPS.iter().any(|group| *group != "idle" && wanted(group)) {
+    if GROUPS.iter().any(|group| !WITHOUT_CORPUS.contains(group) && wanted(group)) {
         say("Making the repositories");
         let small = Corpus::small(&bench.cache).await?;
         let large = match &bench.args.repo {
@@ -148,6 +152,9 @@ async fn measure(bench: &Bench) -> Result<()> {
         if wanted("mirror-large") {
             mirror::measure(&large, bench.args.servers, &mut rows).await?;
         }
+    }
+    if wanted("live") {
+        live::measure(&mut rows).await?;
     }
     if wanted("idle") {
         idle::measure(bench, &mut rows).await?;

@@ -109,14 +109,14 @@ pub async fn measure(corpus: &Corpus, count: usize, rows: &mut Rows) -> Result<(
     let sent: u64 = servers.iter().map(|server| server.proxy().seen().up_bytes).sum();
     rows.alone("bytes sent to them", Figure::Bytes(sent), Target::None);
     drop(sinks);
-    changes(&mut daemon, &owner, &source, &servers, corpus, rows).await?;
+    changes(&daemon, &owner, &source, &servers, corpus, rows).await?;
     daemon.stop().await;
     Ok(())
 }
 
-/// One commit, and then a branch on a commit that is there: whole cycles of the daemon.
+/// One commit, and then a branch on a commit that is there, as the daemon follows them.
 async fn changes(
-    daemon: &mut Daemon,
+    daemon: &Daemon,
     owner: &Owner,
     source: &Server,
     servers: &[Server],
@@ -124,7 +124,7 @@ async fn changes(
     rows: &mut Rows,
 ) -> Result<()> {
     let count = servers.len();
-    let title = format!("a small change to {count} real servers, the whole cycle: {}", corpus.name);
+    let title = format!("a small change to {count} real servers, as it is followed: {}", corpus.name);
     say(&title);
     rows.title(&title);
     let folder = tempfile::tempdir()?;
@@ -157,18 +157,17 @@ async fn changes(
     Ok(())
 }
 
-/// Publishes what the owner has now, and lets the daemon look: its CPU in that cycle, and its pushes.
+/// Publishes what the owner has now, and lets the daemon follow: its CPU until it is idle again, and its pushes.
 async fn follow(
-    daemon: &mut Daemon,
+    daemon: &Daemon,
     owner: &Owner,
     source: &Server,
     servers: &[Server],
 ) -> Result<(Duration, u64)> {
-    let state = owner.update(source).await;
     servers.iter().for_each(|server| server.proxy().reset());
-    let (before, cycles) = (cpu(daemon.pid()), cycles(daemon));
-    daemon.reload();
-    wait_cycles(daemon, cycles + 1).await?;
+    let before = cpu(daemon.pid());
+    let state = owner.update(source).await;
+    wait_served(servers, &state).await;
     daemon.wait_idle().await;
     let spent = cpu(daemon.pid()) - before;
     let pushes = servers.iter().map(|server| server.proxy().seen().count("POST", "git-receive-pack")).sum();

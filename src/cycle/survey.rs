@@ -24,6 +24,7 @@ use crate::{
         placement::Grasp,
         record::{Ending, RepositoryRecord},
         rest::{self, Known, Look, Terms},
+        settings::{SERVERS, listed_servers},
     },
     report::document::{LeftAlone, ServerOutcome},
 };
@@ -56,6 +57,9 @@ pub(super) fn record_name(coordinate: &Coordinate) -> String {
 
 /// Repositories whose conversations are looked up together.
 const LOOKED_UP_TOGETHER: usize = 100;
+
+/// Servers taken from one author's list.
+const SERVERS_PER_LIST: usize = 16;
 
 /// Above this number, all records are read at once.
 const RECORDS_ONE_BY_ONE: usize = 20;
@@ -161,7 +165,7 @@ impl World {
         let catalog = catalog::build(&events, &self.settings.watched, &bot, catalog_limits(&self.config));
         let mut discovered = BTreeSet::new();
         if self.config.servers.discover {
-            discovered = self.discover_servers(&catalog, servers).await;
+            discovered = self.discover_servers(&catalog, servers).await?;
             servers.extend(self.introduced(discovered.clone(), kept, now).await?);
             discovered.extend(kept.worked_out.iter().flat_map(|known| known.discovered.clone()));
         }
@@ -188,30 +192,39 @@ impl World {
         Ok(Worked { repositories: catalog.repositories, own, copies })
     }
 
-    /// Servers that the announcements list and the configuration does not know.
+    /// Servers that the announcements list, or watched authors for all they have (kind 10317), and the configuration
+    /// does not know.
     async fn discover_servers(
         &self,
         catalog: &Catalog,
         known: &BTreeMap<ServerUrl, Server>,
-    ) -> BTreeSet<ServerUrl> {
+    ) -> Result<BTreeSet<ServerUrl>, CycleError> {
         const MAX_DISCOVERED: usize = 64;
-        let mut found = BTreeSet::new();
+        let mut named: Vec<ServerUrl> = Vec::new();
         for announcement in catalog.repositories.iter().flat_map(|repository| &repository.announcements) {
-            for url in &announcement.clone_urls {
-                let Some((server, _, _)) = ServerUrl::parse_clone_url(url) else { continue };
-                let fresh = !known.contains_key(&server) && !found.contains(&server);
-                if fresh
-                    && found.len() < MAX_DISCOVERED
-                    && announcement.lists(&server)
-                    && self.config.policy.admits_server(&server).is_ok()
-                    && self.guard.check(server.http_base()).await.is_ok()
-                {
-                    tracing::info!(%server, repository = %announcement.coordinate, "found a server");
-                    found.insert(server);
-                }
+            let clone_urls = announcement.clone_urls.iter().filter_map(|url| ServerUrl::parse_clone_url(url));
+            named.extend(clone_urls.map(|(server, ..)| server).filter(|server| announcement.lists(server)));
+        }
+        let watched = &self.settings.watched.authors;
+        if !watched.is_empty() {
+            let lists = Filter::new().kind(SERVERS).authors(watched.iter().copied());
+            for list in self.store.query(lists).await? {
+                named.extend(listed_servers(&list).into_iter().take(SERVERS_PER_LIST));
             }
         }
-        found
+        let mut found = BTreeSet::new();
+        for server in named {
+            let fresh = !known.contains_key(&server) && !found.contains(&server);
+            if fresh
+                && found.len() < MAX_DISCOVERED
+                && self.config.policy.admits_server(&server).is_ok()
+                && self.guard.check(server.http_base()).await.is_ok()
+            {
+                tracing::info!(%server, "found a server");
+                found.insert(server);
+            }
+        }
+        Ok(found)
     }
 
     async fn due_in_depth(

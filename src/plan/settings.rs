@@ -150,6 +150,12 @@ impl Lists {
     }
 }
 
+/// The servers that somebody's list (kind 10317) names.
+#[must_use]
+pub fn listed_servers(list: &Event) -> BTreeSet<ServerUrl> {
+    entries(list, "g", parsed)
+}
+
 fn show<T: Display>(value: &T) -> String {
     value.to_string()
 }
