@@ -228,7 +228,7 @@ impl World {
         for event in signed.current.iter() {
             events.insert(event.id, event.clone());
         }
-        let in_namespace = subject.places.values().any(|place| place.placement == Placement::Namespace);
+        let in_namespace = subject.places.values().any(|place| place.placement.is_own());
         if in_namespace && copy != subject.repository.coordinate.identifier {
             subject.notes.push(format!(
                 "its copies are called {copy}, since another owner's have its name; servers take their git data, \
@@ -270,6 +270,11 @@ fn wanted(
             let order = repository.introduced_by(&repository.coordinate.owner);
             let owners = order.iter().map(|(announcement, _)| announcement.id()).chain([state.event.id]);
             (copy.iter().map(|event| event.id).collect(), owners.collect())
+        }
+        Placement::Lead => {
+            let lead = repository.lead().unwrap_or(repository.coordinate.owner);
+            let (leads, attached) = listed_events(repository, &lead, &state.event);
+            (copy.iter().map(|event| event.id).chain(leads).collect(), attached)
         }
         _ => listed_events(repository, &place.path.owner, &state.event),
     };
