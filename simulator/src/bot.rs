@@ -206,7 +206,7 @@ impl Bot<'_> {
         let announced = placement::announced_servers(&subject.places, &usable);
         let mut copies = Vec::new();
         if !announced.is_empty() {
-            let announcement = namespace::announcement(&subject.repository, &bot(), copy, &announced);
+            let announcement = namespace::announcement(&subject.repository, &bot(), copy, &announced, None);
             for draft in announcement.into_iter().chain([namespace::state(&state, copy)]) {
                 let existing =
                     own.iter().find(|e| e.kind == draft.kind && e.tags.identifier().as_deref() == Some(copy));

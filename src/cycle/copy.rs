@@ -93,8 +93,11 @@ impl World {
         if announced.is_empty() {
             return Ok(signed);
         }
-        let announcement = namespace::announcement(&subject.repository, &self.bot(), copy, &announced);
-        for draft in announcement.into_iter().chain([namespace::state(state, copy)]) {
+        let follows = subject.places.values().any(|place| place.placement == Placement::Lead);
+        let lead = subject.repository.lead().filter(|_| follows);
+        let announcement = namespace::announcement(&subject.repository, &self.bot(), copy, &announced, lead);
+        let state = lead.is_none().then(|| namespace::state(state, copy));
+        for draft in announcement.into_iter().chain(state) {
             let existing = own.called(copy).find(|event| event.kind == draft.kind);
             let event = match (draft.unless_said(existing), existing) {
                 (None, Some(existing)) => existing.clone(),

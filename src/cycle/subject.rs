@@ -9,7 +9,7 @@ use nostr::prelude::{Event, EventId, Timestamp};
 
 use super::{CycleError, copy::OwnCopies, servers::Server, threads::relays_of, world::World};
 use crate::{
-    model::{announcement::Announcement, coordinate::Coordinate, placement::Placement, server::ServerUrl},
+    model::{announcement::Announcement, coordinate::Coordinate, server::ServerUrl},
     plan::{
         catalog::{Obstacle, Repository},
         converge::{Seen, Wanted},
@@ -142,7 +142,7 @@ impl World {
         for event in signed.current.iter() {
             events.insert(event.id, event.clone());
         }
-        let in_namespace = subject.places.values().any(|place| place.placement == Placement::Namespace);
+        let in_namespace = subject.places.values().any(|place| place.placement.is_own());
         if in_namespace && copy != subject.repository.coordinate.identifier {
             subject.notes.push(format!(
                 "its copies are called {copy}, since another owner's have its name; servers take their git data, \

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub enum Placement {
     /// A maintainer's announcement names the server: everything the maintainers signed is enough.
     Listed,
-    /// The bot's namespace, governed by the owner's own state. Not chosen yet (issue 6).
+    /// The bot's namespace, governed by the lead's own state: the bot signs none.
     Lead,
     /// The bot's namespace, with a state the bot signed as a copy of the authoritative one.
     Namespace,
@@ -17,6 +17,12 @@ pub enum Placement {
 }
 
 impl Placement {
+    /// Whether the mirror lies in the bot's own namespace.
+    #[must_use]
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::Lead | Self::Namespace)
+    }
+
     /// The contract's word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

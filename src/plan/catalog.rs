@@ -126,6 +126,15 @@ impl Repository {
         order
     }
 
+    /// Who leads it: the one whose own announcement names itself as the only active lead (`M`). A copy can follow a
+    /// lead without a signature of the copier's.
+    #[must_use]
+    pub fn lead(&self) -> Option<PublicKey> {
+        let root = self.authority.as_ref()?.root;
+        let announcement = self.announcements.iter().find(|announcement| announcement.author() == root)?;
+        announcement.roles.leads.iter().eq([&root]).then_some(root)
+    }
+
     /// Whose announcement lists `server`, the owner before the other maintainers.
     #[must_use]
     pub fn listed_by(&self, server: &ServerUrl) -> Option<&Coordinate> {

@@ -3,7 +3,8 @@
 //!
 //! A server takes the copy because the bot announces it, governs it by the bot's state, which is a copy of the
 //! authoritative one, and then also accepts the owner's announcement, state and conversation, because the
-//! bot's announcement names the owner (`u`, `maintainers`).
+//! bot's announcement names the owner (`u`, `maintainers`). Where the owner's announcement names a lead (`M`), the
+//! bot's follows that lead instead: the lead's own state governs the copy, and the bot signs none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,13 +60,14 @@ pub fn identifiers(repositories: &[Repository], own: &[Announcement]) -> BTreeMa
     assigned
 }
 
-/// The bot's announcement of its copy of `repository` on `servers`.
+/// The bot's announcement of its copy of `repository` on `servers`, which follows `lead` where there is one.
 #[must_use]
 pub fn announcement(
     repository: &Repository,
     bot: &PublicKey,
     identifier: &str,
     servers: &BTreeSet<ServerUrl>,
+    lead: Option<PublicKey>,
 ) -> Option<Draft> {
     let owner = repository.announcement()?;
     let owner_hex = repository.coordinate.owner.to_hex();
@@ -90,7 +92,10 @@ pub fn announcement(
     tags.extend(copied.cloned());
     let hint = owner.relays.first().cloned().unwrap_or_default();
     tags.push(Tag::custom("u", [repository.coordinate.to_string(), hint, owner_hex.clone()]));
-    tags.push(Tag::custom("maintainers", [owner_hex]));
+    tags.push(match lead {
+        Some(lead) => Tag::custom("M", [lead.to_hex()]),
+        None => Tag::custom("maintainers", [owner_hex]),
+    });
     let alt = format!("mirror of the git repository {}", repository.coordinate.for_people());
     tags.push(Tag::custom("alt", [alt]));
     Some(Draft {

@@ -42,6 +42,9 @@ pub fn places(
     bot: &PublicKey,
     copy: &str,
 ) -> BTreeMap<ServerUrl, Place> {
+    // A lead's state governs what has the lead's identifier.
+    let follows = repository.lead().is_some() && copy == repository.coordinate.identifier;
+    let own = if follows { Placement::Lead } else { Placement::Namespace };
     let place = |server: &ServerUrl, grasp: &Grasp| {
         if matches!(grasp, Grasp::NotGrasp(_)) {
             return None;
@@ -55,7 +58,7 @@ pub fn places(
             return None;
         }
         Some(if takes_pushes {
-            Place { placement: Placement::Namespace, path: Coordinate::new(*bot, copy), takes_pushes }
+            Place { placement: own, path: Coordinate::new(*bot, copy), takes_pushes }
         } else {
             // An archive takes the owner's own events, listed or not, and fetches what they name.
             Place { placement: Placement::Listed, path: repository.coordinate.clone(), takes_pushes }
@@ -74,7 +77,7 @@ pub fn announced_servers(
 ) -> BTreeSet<ServerUrl> {
     places
         .iter()
-        .filter(|(_, place)| place.placement == Placement::Namespace)
+        .filter(|(_, place)| place.placement.is_own())
         .filter(|(server, _)| servers.get(*server) == Some(&Grasp::Full))
         .map(|(server, _)| server.clone())
         .collect()

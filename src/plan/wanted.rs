@@ -26,6 +26,11 @@ pub fn wanted(
             let same_name = place.path.identifier == repository.coordinate.identifier;
             (copy.iter().map(|event| event.id).collect(), owners.filter(|_| same_name).collect())
         }
+        Placement::Lead => {
+            let lead = repository.lead().unwrap_or(repository.coordinate.owner);
+            let (leads, attached) = listed_events(repository, &lead, &state.event);
+            (copy.iter().map(|event| event.id).chain(leads).collect(), attached)
+        }
         _ => listed_events(repository, &place.path.owner, &state.event),
     };
     Wanted {

@@ -207,7 +207,7 @@ fn the_copys_events_are_the_same_whenever_they_are_made() {
     let (owner, bot) = (Keys::generate(), Keys::generate());
     let repository = listed_repository(&owner, "d", 100);
     let servers = BTreeSet::from([server("a"), server("b")]);
-    let draft = namespace::announcement(&repository, &bot.public_key(), "d", &servers).unwrap();
+    let draft = namespace::announcement(&repository, &bot.public_key(), "d", &servers, None).unwrap();
     let npub = crate::model::coordinate::npub(&bot.public_key());
     let hex = owner.public_key().to_hex();
     let clone = [format!("https://a.example/{npub}/d.git"), format!("https://b.example/{npub}/d.git")];
@@ -232,7 +232,7 @@ fn the_copys_events_are_the_same_whenever_they_are_made() {
     let said = Draft { created_at: Timestamp::from_secs(500), ..draft.clone() }.sign(&bot).unwrap();
     assert_eq!(draft.clone().unless_said(Some(&said)), None);
     let wider = BTreeSet::from([server("a"), server("b"), server("c")]);
-    let changed = namespace::announcement(&repository, &bot.public_key(), "d", &wider).unwrap();
+    let changed = namespace::announcement(&repository, &bot.public_key(), "d", &wider, None).unwrap();
     assert_eq!(changed.clone().unless_said(Some(&said)).unwrap().created_at, Timestamp::from_secs(501));
     // An owner may date an announcement as late as can be written; there is nothing after that.
     let last = Timestamp::from_secs(u64::MAX);
@@ -261,7 +261,7 @@ proptest! {
         // What was published is read back, also on a blank machine, and nobody is renamed.
         let own: Vec<Announcement> = all[..first].iter().map(|repository| {
             let name = &names[&repository.coordinate];
-            let draft = namespace::announcement(repository, &bot.public_key(), name, &BTreeSet::from([server("a")])).unwrap();
+            let draft = namespace::announcement(repository, &bot.public_key(), name, &BTreeSet::from([server("a")]), None).unwrap();
             Announcement::read(draft.sign(&bot).unwrap()).unwrap()
         }).collect();
         let after = namespace::identifiers(&all, &own);
