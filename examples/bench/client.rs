@@ -11,9 +11,12 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
-use grasp_mirror::git::{
-    Repository,
-    wire::{GitHttp, Limits, commands_to, http_client},
+use grasp_mirror::{
+    git::{
+        Repository,
+        wire::{GitHttp, Limits, commands_to, http_client},
+    },
+    transfer::supply::Supply,
 };
 use grasp_mirror_testkit::{Cost, Sink, Taken, own_cpu, peak_rss, tools};
 use serde_json::{Value, json};
@@ -44,10 +47,10 @@ pub async fn push(push: &Push) -> Result<()> {
     let repository = Repository::open_or_create(&push.repository)?;
     let refs = repository.refs()?;
     let wants: Vec<_> = refs.values().copied().collect();
+    let supply = Supply::of(repository);
     let pushes = push.urls.iter().map(|url| async {
         let server = http.receive_pack_refs(&url.parse()?).await?;
-        let (copy, wants, haves) = (repository.clone(), wants.clone(), server.haves());
-        let pack = tokio::task::spawn_blocking(move || copy.pack_for(&wants, &haves)).await??;
+        let pack = supply.pack_for(&wants, &server.haves()).await?;
         http.push(&server, &commands_to(&server.refs, &refs), &pack).await?;
         anyhow::Ok(())
     });

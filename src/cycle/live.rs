@@ -28,9 +28,9 @@ use crate::{
     transfer::guard::Guard,
 };
 
-/// What is asked for again when a connection is made: events are dated by their authors' clocks, and come by ways of
-/// their own.
-const OVERLAP_SECS: u64 = 600;
+/// How much older than the connection events may be dated, in seconds: by their authors' clocks, and when a server kept
+/// them back until a long push was done.
+const OVERLAP_SECS: u64 = 6 * 3_600;
 
 /// How far back a relay is asked that was away; the cycles find what is older.
 const BACK_MAX_SECS: u64 = 24 * 3_600;
