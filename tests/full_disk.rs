@@ -3,7 +3,7 @@
 
 use std::{fs, process::Command};
 
-use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look, tools};
+use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look, noise_text, tools};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -25,15 +25,7 @@ echo "fsck $?"
 async fn a_full_disk_stops_politely_and_more_room_finishes_the_work() {
     let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
     let owner = Owner::new("hello").at_home_on(&relay);
-    let mut x: u32 = 2_463_534_242;
-    let mut letter = || {
-        x ^= x << 13;
-        x ^= x >> 17;
-        x ^= x << 5;
-        char::from(b' ' + (x % 94) as u8)
-    };
-    let noise: String = (0..24 << 20).map(|_| letter()).collect();
-    owner.work.commit("noise", &noise);
+    owner.work.commit("noise", &noise_text(24 << 20));
     owner.publish(owner.announcement().at(&a), &a).await;
     let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
     let mirror = mirror.set("limits.disk_floor_bytes", 0);

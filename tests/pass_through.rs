@@ -1,20 +1,8 @@
 //! A repository is fetched once, whatever the number of servers, and what was fetched goes to them as it came.
 
-use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look, tools};
+use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look, noise_text, tools};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-
-/// Text that zlib cannot shorten much.
-fn noise(bytes: usize) -> String {
-    let mut x: u32 = 2_463_534_242;
-    let mut letter = || {
-        x ^= x << 13;
-        x ^= x >> 17;
-        x ^= x << 5;
-        char::from(b' ' + (x % 94) as u8)
-    };
-    (0..bytes).map(|_| letter()).collect()
-}
 
 #[tokio::test]
 async fn one_fetch_serves_all_servers_and_the_index_waits() {
@@ -22,7 +10,7 @@ async fn one_fetch_serves_all_servers_and_the_index_waits() {
     let (source, b, c, d) = tokio::join!(start(), start(), start(), start());
     let relay = TestRelay::start().await;
     let owner = Owner::new("hello").at_home_on(&relay);
-    owner.work.commit("noise", &noise(1_000_000));
+    owner.work.commit("noise", &noise_text(1_000_000));
     owner.publish(owner.announcement().at(&source), &source).await;
     let mirror =
         Mirror::new(BINARY).knows(&source).knows(&b).knows(&c).knows(&d).uses(&relay).watches(&owner);

@@ -1,29 +1,17 @@
 //! A repository over `limits.max_repo_bytes` is blocked, nothing of it is kept, and it is not downloaded again
 //! every cycle only to be thrown away.
 
-use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look};
+use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look, noise_text};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 const LIMIT: i64 = 50_000;
-
-/// Text that does not compress well.
-fn noise(bytes: usize) -> String {
-    let mut x: u32 = 2_463_534_242;
-    let mut letter = || {
-        x ^= x << 13;
-        x ^= x >> 17;
-        x ^= x << 5;
-        char::from(b' ' + (x % 94) as u8)
-    };
-    (0..bytes).map(|_| letter()).collect()
-}
 
 #[tokio::test]
 async fn it_is_fetched_once_and_blocked_until_something_changes() {
     let (a, b) = tokio::join!(Server::builder().behind_proxy().start(), Server::start());
     let relay = TestRelay::start().await;
     let (owner, small) = (Owner::new("large").at_home_on(&relay), Owner::new("small").at_home_on(&relay));
-    owner.work.commit("noise", &noise(200_000));
+    owner.work.commit("noise", &noise_text(200_000));
     owner.publish(owner.announcement().at(&a), &a).await;
     small.publish(small.announcement().at(&a), &a).await;
     let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner).watches(&small);

@@ -112,3 +112,9 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         }
     }
 }
+/// Text that zlib can hardly shorten, the same every time.
+#[must_use]
+pub fn noise_text(bytes: usize) -> String {
+    let noise = Noise(2_463_534_242).bytes(bytes);
+    noise.into_iter().map(|byte| char::from(b' ' + byte % 94)).collect()
+}

@@ -51,6 +51,7 @@ mod wire;
 mod work;
 
 pub use announcement::Announcement;
+pub use bulk::noise_text;
 pub use bulk::{Noise, sources};
 pub use chat::{Chat, Heard, Protocol, Question, junk};
 pub use daemon::Daemon;
