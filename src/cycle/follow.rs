@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     model::server::ServerUrl,
-    plan::{catalog, converge::Seen, live::Concerns},
+    plan::{catalog, live::Concerns},
     relay::RelayError,
     report::document::RepositoryOutcome,
 };
@@ -98,20 +98,11 @@ impl World {
         for subject in &mut survey.subjects {
             let servers: Vec<ServerUrl> = subject.wanted.keys().cloned().collect();
             for url in servers {
-                let Some(Ok(served)) = answers.get(&url) else {
+                if let Some(Ok(served)) = answers.get(&url) {
+                    subject.note_served(&url, |event| served.contains(&event.id), now);
+                } else {
                     subject.wanted.remove(&url);
-                    continue;
-                };
-                let proofs = subject.wanted.get(&url).map(|wanted| wanted.proofs().copied());
-                let served = proofs.into_iter().flatten().filter(|id| served.contains(id)).collect();
-                let record = subject.record.mirrors.get(&url);
-                let refused = record.map(|record| record.refused.clone()).unwrap_or_default();
-                let mut seen = Seen { served, fresh: true, refused, ..Seen::default() };
-                let held = record.and_then(|record| record.conversation.as_ref());
-                if held.is_some_and(|held| held.covers(&subject.fingerprint, now)) {
-                    seen.lacks = Some(BTreeSet::new());
                 }
-                subject.seen.insert(url, seen);
             }
         }
     }

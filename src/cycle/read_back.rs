@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nostr::prelude::{PublicKey, Timestamp};
+use nostr::prelude::{Event, PublicKey, Timestamp};
 
-use super::{CycleError, kept::Kept, survey::Survey, world::World};
+use super::{CycleError, kept::Kept, subject::Subject, survey::Survey, world::World};
 use crate::{
     model::server::ServerUrl,
     plan::{converge::Seen, holdings::Holdings, record::doubts},
@@ -59,23 +59,29 @@ impl World {
 impl Survey {
     fn note_served(&mut self, url: &ServerUrl, holdings: &Holdings, now: Timestamp) {
         for subject in &mut self.subjects {
-            let Some(wanted) = subject.wanted.get(url) else { continue };
-            let record = subject.record.mirrors.get(url);
-            let serves = |event: &&nostr::prelude::Event| holdings.has(&event.pubkey, &event.id);
-            let proofs = wanted.proofs().filter_map(|id| subject.events.get(id));
-            let mut seen = Seen {
-                served: proofs.filter(serves).map(|event| event.id).collect(),
-                fresh: true,
-                refused: record.map(|record| record.refused.clone()).unwrap_or_default(),
-                refs_differ: doubts(record, wanted),
-                ..Seen::default()
-            };
-            // A server that lost the repository may have lost the conversation, too.
-            let held = record.and_then(|record| record.conversation.as_ref());
-            if held.is_some_and(|held| held.covers(&subject.fingerprint, now)) && wanted.is_proved_by(&seen) {
-                seen.lacks = Some(BTreeSet::new());
-            }
-            subject.seen.insert(url.clone(), seen);
+            subject.note_served(url, |event| holdings.has(&event.pubkey, &event.id), now);
         }
+    }
+}
+
+impl Subject {
+    /// Notes which of the announcements and states wanted at `url` it was just seen to serve.
+    pub(super) fn note_served(&mut self, url: &ServerUrl, serves: impl Fn(&Event) -> bool, now: Timestamp) {
+        let Some(wanted) = self.wanted.get(url) else { return };
+        let record = self.record.mirrors.get(url);
+        let proofs = wanted.proofs().filter_map(|id| self.events.get(id));
+        let mut seen = Seen {
+            served: proofs.filter(|event| serves(event)).map(|event| event.id).collect(),
+            fresh: true,
+            refused: record.map(|record| record.refused.clone()).unwrap_or_default(),
+            refs_differ: doubts(record, wanted),
+            ..Seen::default()
+        };
+        // A server that lost the repository may have lost the conversation, too.
+        let held = record.and_then(|record| record.conversation.as_ref());
+        if held.is_some_and(|held| held.covers(&self.fingerprint, now)) && wanted.is_proved_by(&seen) {
+            seen.lacks = Some(BTreeSet::new());
+        }
+        self.seen.insert(url.clone(), seen);
     }
 }

@@ -3,7 +3,7 @@
 
 use grasp_mirror_commands::usages;
 
-const README: &str = include_str!("../README.md");
+const README: &str = include_str!("../../README.md");
 
 #[test]
 fn the_table_of_commands_is_the_bot_s_own_help() {

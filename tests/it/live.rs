@@ -124,3 +124,34 @@ async fn what_was_missed_while_a_connection_was_lost_is_asked_for() {
     let log = daemon.stop().await;
     assert_eq!(log.matches("cycle done").count(), 1, "no cycle was needed:\n{log}");
 }
+
+/// A server that has an owner's state by way of a copy serves it at once where it is listed at last, and leaves the
+/// owner's own path empty until the next state.
+#[tokio::test]
+async fn a_server_that_is_listed_late_is_not_believed_and_gets_the_next_state() {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    let daemon = listening(&mirror).await;
+    assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
+
+    let (late, _) = owner.announce(owner.announcement().at(&a).at(&b), &a).await;
+    look::wait_until(SOON, "the report says what is wrong", async || {
+        let repo = mirror.status_of(&owner.coordinate()).await;
+        repo["copies"] == 1
+            && repo["problems"][0]["reason"].as_str().is_some_and(|why| why.contains("newer state"))
+    })
+    .await;
+    assert!(look::serves(&b, &late).await && look::ls_remote(&owner.url_at(&b)).await.is_empty());
+
+    owner.work.commit("README.md", "# hello again\n");
+    owner.update(&a).await;
+    look::wait_until(SOON, "the next state is at the owner's own path", async || {
+        look::refs(&owner.url_at(&b)).await == owner.work.refs()
+            && mirror.status_of(&owner.coordinate()).await["copies"] == 2
+    })
+    .await;
+    let log = daemon.stop().await;
+    assert_eq!(log.matches("cycle done").count(), 1, "no cycle was needed:\n{log}");
+}

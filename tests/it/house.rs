@@ -129,7 +129,11 @@ fn arrows_between_rooms_go_one_way() {
         found
             .extend(check(&module, &source).into_iter().map(|broken| format!("{}:{broken}", file.display())));
     }
-    assert!(found.is_empty(), "broken house rules (the tables are in tests/house.rs):\n{}", found.join("\n"));
+    assert!(
+        found.is_empty(),
+        "broken house rules (the tables are in tests/it/house.rs):\n{}",
+        found.join("\n")
+    );
 }
 
 #[test]
