@@ -1,6 +1,7 @@
 //! What each command of the binary does; one function a command.
 
 pub(crate) mod kept;
+pub(crate) mod manual;
 
 use std::{
     fs::{self, OpenOptions},

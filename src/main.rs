@@ -8,7 +8,8 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use grasp_mirror::config::{DEFAULT_PATH, Overrides};
 use grasp_mirror_commands::clean;
 use indicatif::{MultiProgress, ProgressDrawTarget};
@@ -85,6 +86,17 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         into: PathBuf,
     },
+    /// Print what a shell needs to complete commands and options
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write one for every command
+    Man {
+        /// A folder for all pages, such as /usr/local/share/man/man1
+        #[arg(long, value_name = "DIR")]
+        into: Option<PathBuf>,
+    },
 }
 
 /// How a command ended, when it did not fail.
@@ -140,6 +152,8 @@ fn main() -> ExitCode {
         Command::Reject { repo } => cli::kept::decide(&context, &repo, false),
         Command::Archive { repo } => cli::kept::archive(&context, &repo),
         Command::Restore { repo, at, into } => cli::kept::restore(&context, &repo, at.as_deref(), &into),
+        Command::Completions { shell } => cli::manual::completions(Args::command(), shell),
+        Command::Man { into } => cli::manual::man(Args::command(), into.as_deref()),
     };
     match ended {
         Ok(Outcome::Good) => ExitCode::SUCCESS,

@@ -46,6 +46,7 @@ mod no_secrets;
 mod nostr_tools;
 mod odd_identifier;
 mod orders_last;
+mod packaging;
 mod pass_through;
 mod plan_touches_nothing;
 mod policy;

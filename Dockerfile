@@ -1,0 +1,18 @@
+# grasp-mirror in a container: docker build -t grasp-mirror . (see "In a container" in README.md)
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked --bin grasp-mirror
+
+FROM debian:bookworm-slim
+RUN useradd --uid 10001 --create-home --home-dir /data grasp-mirror
+COPY --from=build /src/target/release/grasp-mirror /usr/local/bin/grasp-mirror
+USER grasp-mirror
+WORKDIR /data
+VOLUME /data
+EXPOSE 7335
+# bash speaks TCP by itself; there is no curl in here.
+HEALTHCHECK --interval=60s --timeout=10s --start-period=120s --retries=3 CMD ["bash", "-c", \
+    "exec 3<>/dev/tcp/127.0.0.1/7335 && printf 'GET /healthz HTTP/1.1\\r\\nHost: 127.0.0.1:7335\\r\\nConnection: close\\r\\n\\r\\n' >&3 && head -n 1 <&3 | grep -q ' 200 '"]
+ENTRYPOINT ["grasp-mirror"]
+CMD ["daemon"]

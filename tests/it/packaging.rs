@@ -1,0 +1,58 @@
+//! What packagers take from the binary: completions that complete, and a manual page for every command.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+use std::{fs, process::Command};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+
+fn printed(args: &[&str]) -> String {
+    let output = Command::new(BINARY).args(args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The commands, as the help lists them.
+fn commands() -> Vec<String> {
+    let help = printed(&["--help"]);
+    let list = help.split_once("Commands:\n").unwrap().1.split("\n\n").next().unwrap();
+    let starts = list.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = starts.filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+#[test]
+fn a_shell_completes_commands_and_options() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("completions");
+    fs::write(&script, printed(&["completions", "bash"])).unwrap();
+    let completed = |words: &str, last: &str| {
+        let count = words.split(' ').count() - 1;
+        let line = format!(
+            "source '{}'; COMP_WORDS=({words}); COMP_CWORD={count}; f=$(complete -p grasp-mirror); f=${{f##*-F }}; \
+             ${{f%% *}} grasp-mirror '{last}' x; echo \"${{COMPREPLY[@]}}\"",
+            script.display()
+        );
+        let output = Command::new("bash").args(["--norc", "-c", &line]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    assert_eq!(completed("grasp-mirror mirr", "mirr"), "mirror-once");
+    assert_eq!(completed("grasp-mirror restore --in", "--in"), "--into");
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        let script = printed(&["completions", shell]);
+        assert!(commands().iter().all(|command| script.contains(command)), "{shell}");
+    }
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let into = folder.path().join("man1");
+    printed(&["man", "--into", &into.display().to_string()]);
+    let page = fs::read_to_string(into.join("grasp-mirror.1")).unwrap();
+    assert_eq!(page, printed(&["man"]));
+    assert!(commands().len() > 10);
+    for command in commands() {
+        let text = fs::read_to_string(into.join(format!("grasp-mirror-{command}.1")));
+        assert!(text.unwrap_or_else(|_| panic!("no page for {command}")).contains(".SH SYNOPSIS"));
+    }
+}
