@@ -93,10 +93,11 @@ impl World {
         if announced.is_empty() {
             return Ok(signed);
         }
-        let follows = subject.places.values().any(|place| place.placement == Placement::Lead);
-        let lead = subject.repository.lead().filter(|_| follows);
+        // Elsewhere the maintainers' own state governs.
+        let signs = subject.places.values().any(|place| place.placement == Placement::Namespace);
+        let lead = subject.repository.lead().filter(|_| !signs);
         let announcement = namespace::announcement(&subject.repository, &self.bot(), copy, &announced, lead);
-        let state = lead.is_none().then(|| namespace::state(state, copy));
+        let state = signs.then(|| namespace::state(state, copy));
         for draft in announcement.into_iter().chain(state) {
             let existing = own.called(copy).find(|event| event.kind == draft.kind);
             let event = match (draft.unless_said(existing), existing) {

@@ -142,7 +142,7 @@ impl World {
         for event in signed.current.iter() {
             events.insert(event.id, event.clone());
         }
-        let in_namespace = subject.places.values().any(|place| place.placement.is_own());
+        let in_namespace = subject.places.values().any(|place| place.own);
         if in_namespace && copy != subject.repository.coordinate.identifier {
             subject.notes.push(format!(
                 "its copies are called {copy}, since another owner's have its name; servers take their git data, \

@@ -12,17 +12,12 @@ pub enum Placement {
     Lead,
     /// The bot's namespace, with a state the bot signed as a copy of the authoritative one.
     Namespace,
-    /// An announcement updated with a maintainer's key. Not chosen yet (issue 6).
+    /// Listed because the bot had it signed so: with a maintainer's key in a maintainer's announcement, or, as a
+    /// maintainer itself, in its own.
     Signed,
 }
 
 impl Placement {
-    /// Whether the mirror lies in the bot's own namespace.
-    #[must_use]
-    pub fn is_own(self) -> bool {
-        matches!(self, Self::Lead | Self::Namespace)
-    }
-
     /// The contract's word for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -51,6 +51,8 @@ pub struct Repository {
     pub folder: String,
     /// Others that may hold some of its objects.
     pub kin: Vec<Relative>,
+    /// Servers that a maintainer's announcement lists because the bot had it signed so.
+    pub signed_on: BTreeSet<ServerUrl>,
 }
 
 /// Why a repository cannot be mirrored although it is wanted, in words for people.
@@ -133,6 +135,13 @@ impl Repository {
         let root = self.authority.as_ref()?.root;
         let announcement = self.announcements.iter().find(|announcement| announcement.author() == root)?;
         announcement.roles.leads.iter().eq([&root]).then_some(root)
+    }
+
+    /// Whether a maintainer lists `key`, whose own announcement does not count here, as one, too. The bot accepts it
+    /// with the announcement of its copy, which lists the owner back.
+    #[must_use]
+    pub fn invites(&self, key: &PublicKey) -> bool {
+        self.authority.as_ref().is_some_and(|authority| authority.invited.contains(key))
     }
 
     /// Whose announcement lists `server`, the owner before the other maintainers.
@@ -372,7 +381,16 @@ fn repository(
         None => None,
     };
     let authority = authority.ok().cloned();
-    Repository { coordinate, announcements, authority, state, obstacle, folder, kin: Vec::new() }
+    Repository {
+        coordinate,
+        announcements,
+        authority,
+        state,
+        obstacle,
+        folder,
+        kin: Vec::new(),
+        signed_on: BTreeSet::new(),
+    }
 }
 
 #[cfg(test)]

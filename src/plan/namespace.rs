@@ -4,7 +4,8 @@
 //! A server takes the copy because the bot announces it, governs it by the bot's state, which is a copy of the
 //! authoritative one, and then also accepts the owner's announcement, state and conversation, because the
 //! bot's announcement names the owner (`u`, `maintainers`). Where the owner's announcement names a lead (`M`), the
-//! bot's follows that lead instead: the lead's own state governs the copy, and the bot signs none.
+//! bot's follows that lead instead: the lead's own state governs the copy, and the bot signs none. Neither does it where
+//! a maintainer lists it as one, too: then it is no copy (no `u`), but a maintainer's announcement like the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,11 +29,18 @@ use crate::model::{
 pub fn identifiers(repositories: &[Repository], own: &[Announcement]) -> BTreeMap<Coordinate, String> {
     let mut assigned: BTreeMap<Coordinate, String> = BTreeMap::new();
     let mut used: BTreeSet<String> = BTreeSet::new();
+    let joined = |copy: &Announcement| {
+        let is_it = |repository: &&Repository| {
+            repository.coordinate.identifier == copy.coordinate.identifier
+                && repository.invites(&copy.author())
+        };
+        repositories.iter().find(is_it).map(|repository| repository.coordinate.clone())
+    };
     for copy in own {
-        if let Some(upstream) = &copy.upstream
+        if let Some(upstream) = copy.upstream.clone().or_else(|| joined(copy))
             && used.insert(copy.coordinate.identifier.clone())
         {
-            assigned.entry(upstream.clone()).or_insert_with(|| copy.coordinate.identifier.clone());
+            assigned.entry(upstream).or_insert_with(|| copy.coordinate.identifier.clone());
         }
     }
     let mut order: Vec<&Repository> = repositories.iter().collect();
@@ -90,8 +98,11 @@ pub fn announcement(
         [] => false,
     });
     tags.extend(copied.cloned());
-    let hint = owner.relays.first().cloned().unwrap_or_default();
-    tags.push(Tag::custom("u", [repository.coordinate.to_string(), hint, owner_hex.clone()]));
+    let joins = repository.invites(bot) && identifier == repository.coordinate.identifier;
+    if !joins {
+        let hint = owner.relays.first().cloned().unwrap_or_default();
+        tags.push(Tag::custom("u", [repository.coordinate.to_string(), hint, owner_hex.clone()]));
+    }
     tags.push(match lead {
         Some(lead) => Tag::custom("M", [lead.to_hex()]),
         None => Tag::custom("maintainers", [owner_hex]),

@@ -29,6 +29,8 @@ pub struct Place {
     pub path: Coordinate,
     /// Whether git data may be pushed.
     pub takes_pushes: bool,
+    /// Whether it lies in the bot's own namespace.
+    pub own: bool,
 }
 
 /// The places of one repository, by server. A server that is no GRASP server has none.
@@ -42,26 +44,33 @@ pub fn places(
     bot: &PublicKey,
     copy: &str,
 ) -> BTreeMap<ServerUrl, Place> {
-    // A lead's state governs what has the lead's identifier.
-    let follows = repository.lead().is_some() && copy == repository.coordinate.identifier;
-    let own = if follows { Placement::Lead } else { Placement::Namespace };
+    // The maintainers' own state governs only what has their identifier.
+    let same_name = copy == repository.coordinate.identifier;
+    let in_namespace = match (repository.invites(bot), repository.lead()) {
+        (true, _) if same_name => Placement::Signed,
+        (_, Some(_)) if same_name => Placement::Lead,
+        _ => Placement::Namespace,
+    };
     let place = |server: &ServerUrl, grasp: &Grasp| {
         if matches!(grasp, Grasp::NotGrasp(_)) {
             return None;
         }
         let takes_pushes = *grasp != Grasp::ArchiveOnly;
         if let Some(path) = repository.listed_by(server) {
-            return Some(Place { placement: Placement::Listed, path: path.clone(), takes_pushes });
+            let ours = repository.signed_on.contains(server);
+            let placement = if ours { Placement::Signed } else { Placement::Listed };
+            return Some(Place { placement, path: path.clone(), takes_pushes, own: false });
         }
         // Without a name of its own there is no copy.
         if reach == Reach::Listed || copy.is_empty() {
             return None;
         }
         Some(if takes_pushes {
-            Place { placement: own, path: Coordinate::new(*bot, copy), takes_pushes }
+            Place { placement: in_namespace, path: Coordinate::new(*bot, copy), takes_pushes, own: true }
         } else {
             // An archive takes the owner's own events, listed or not, and fetches what they name.
-            Place { placement: Placement::Listed, path: repository.coordinate.clone(), takes_pushes }
+            let path = repository.coordinate.clone();
+            Place { placement: Placement::Listed, path, takes_pushes, own: false }
         })
     };
     servers.iter().filter_map(|(server, grasp)| Some((server.clone(), place(server, grasp)?))).collect()
@@ -77,7 +86,7 @@ pub fn announced_servers(
 ) -> BTreeSet<ServerUrl> {
     places
         .iter()
-        .filter(|(_, place)| place.placement.is_own())
+        .filter(|(_, place)| place.own)
         .filter(|(server, _)| servers.get(*server) == Some(&Grasp::Full))
         .map(|(server, _)| server.clone())
         .collect()

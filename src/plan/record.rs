@@ -192,7 +192,10 @@ pub fn doubts(record: Option<&MirrorRecord>, wanted: &Wanted) -> bool {
     let placement = wanted.place.placement;
     // A record alone says little: it may be of a server that was down.
     let is_new = record.is_none_or(|record| record.read_back_at.is_none() || record.placement != placement);
-    is_new && placement == Placement::Listed && wanted.place.takes_pushes
+    is_new
+        && matches!(placement, Placement::Listed | Placement::Signed)
+        && !wanted.place.own
+        && wanted.place.takes_pushes
         || record.is_some_and(|record| record.refs_differ.is_some() && record.refs_differ == wanted.state)
 }
 
@@ -450,7 +453,7 @@ mod tests {
         let mut wanted = Wanted {
             repository: owner.clone(),
             server: "wss://server.example".parse().unwrap(),
-            place: Place { placement: Placement::Listed, path: owner, takes_pushes: true },
+            place: Place { placement: Placement::Listed, path: owner, takes_pushes: true, own: false },
             governing: vec![id(1), id(2)],
             state: Some(id(2)),
             refs: BTreeMap::new(),

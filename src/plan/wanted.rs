@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use nostr::prelude::{Event, EventId, PublicKey};
+use nostr::prelude::{Event, EventId, Kind, PublicKey};
 use sha2::{Digest, Sha256};
 
 use super::{catalog::Repository, converge::Wanted, placement::Place};
@@ -26,12 +26,17 @@ pub fn wanted(
             let same_name = place.path.identifier == repository.coordinate.identifier;
             (copy.iter().map(|event| event.id).collect(), owners.filter(|_| same_name).collect())
         }
-        Placement::Lead => {
+        Placement::Lead | Placement::Signed if place.own => {
             let lead = repository.lead().unwrap_or(repository.coordinate.owner);
             let (leads, attached) = listed_events(repository, &lead, &state.event);
             (copy.iter().map(|event| event.id).chain(leads).collect(), attached)
         }
-        _ => listed_events(repository, &place.path.owner, &state.event),
+        _ => {
+            let (governing, mut attached) = listed_events(repository, &place.path.owner, &state.event);
+            // A co-maintainer's announcement belongs where the others' are: who follows them finds its servers.
+            attached.extend(copy.iter().filter(|event| joins(repository, event)).map(|event| event.id));
+            (governing, attached)
+        }
     };
     Wanted {
         repository: repository.coordinate.clone(),
@@ -44,6 +49,13 @@ pub fn wanted(
         pull_requests: Vec::new(),
         conversation: conversation.to_vec(),
     }
+}
+
+/// Whether `copy` is the announcement by which the bot accepts that it is a maintainer.
+fn joins(repository: &Repository, copy: &Event) -> bool {
+    copy.kind == Kind::GitRepoAnnouncement
+        && repository.invites(&copy.pubkey)
+        && copy.tags.identifier().is_some_and(|name| name == repository.coordinate.identifier)
 }
 
 /// What makes a server take a repository that one of its maintainers listed there: the lister's announcement,

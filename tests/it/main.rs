@@ -6,6 +6,7 @@ mod archive_server;
 mod bad_relays;
 mod below_a_path;
 mod bench_sink;
+mod bot_maintains;
 mod broken_discovery;
 mod broken_pushes;
 mod clean_output;

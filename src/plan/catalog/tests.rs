@@ -203,6 +203,34 @@ fn listed_where_listed_and_in_the_namespace_elsewhere() {
 }
 
 #[test]
+fn signed_is_where_the_bot_had_it_listed_and_where_it_is_a_maintainer_itself() {
+    let (owner, bot) = (Keys::generate(), Keys::generate());
+    let mut repository = listed_repository(&owner, "d", 1);
+    let servers = BTreeMap::from([(server("listed"), Grasp::Full), (server("other"), Grasp::Full)]);
+    repository.signed_on.extend([server("listed"), server("other")]);
+    let how = |repository: &Repository, copy: &str| {
+        let all = places(repository, &servers, Reach::Everywhere, &bot.public_key(), copy);
+        [server("listed"), server("other")].map(|url| (all[&url].placement, all[&url].own))
+    };
+    // What was signed and is listed no more is not signed.
+    assert_eq!(how(&repository, "d"), [(Placement::Signed, false), (Placement::Namespace, true)]);
+
+    repository.signed_on.clear();
+    repository.authority.as_mut().unwrap().invited.insert(bot.public_key());
+    assert_eq!(how(&repository, "d"), [(Placement::Listed, false), (Placement::Signed, true)]);
+    // Under another name the maintainers' state says nothing of it.
+    assert_eq!(how(&repository, "d-1")[1], (Placement::Namespace, true));
+    let on = BTreeSet::from([server("other")]);
+    let draft = namespace::announcement(&repository, &bot.public_key(), "d", &on, None).unwrap();
+    let names: Vec<_> = draft.tags.iter().map(Tag::kind).collect();
+    assert!(names.contains(&"maintainers") && !names.contains(&"u"), "{names:?}");
+    let own = Announcement::read(draft.sign(&bot).unwrap()).unwrap();
+    let other = listed_repository(&Keys::generate(), "d", 0);
+    let assigned = namespace::identifiers(&[other, repository.clone()], &[own]);
+    assert_eq!(assigned[&repository.coordinate], "d");
+}
+
+#[test]
 fn the_copys_events_are_the_same_whenever_they_are_made() {
     let (owner, bot) = (Keys::generate(), Keys::generate());
     let repository = listed_repository(&owner, "d", 100);

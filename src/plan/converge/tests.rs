@@ -35,7 +35,7 @@ fn wanted() -> Wanted {
     Wanted {
         repository: repository.clone(),
         server: "wss://server.example".parse().unwrap(),
-        place: Place { placement: Placement::Namespace, path: repository, takes_pushes: true },
+        place: Place { placement: Placement::Namespace, path: repository, takes_pushes: true, own: true },
         governing: vec![id(1), id(2)],
         state: Some(id(2)),
         refs: refs(7),

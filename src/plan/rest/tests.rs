@@ -20,7 +20,8 @@ fn at_rest() -> (Known, ServerUrl, Holdings, EventId) {
     let (announcement, state) =
         (event(&keys, 30_617, 1, &[&["d", "x"]]), event(&keys, 30_618, 2, &[&["d", "x"]]));
     let coordinate = Coordinate::new(keys.public_key(), "x");
-    let place = Place { placement: Placement::Listed, path: coordinate.clone(), takes_pushes: true };
+    let place =
+        Place { placement: Placement::Listed, path: coordinate.clone(), takes_pushes: true, own: false };
     let mirror = MirrorRecord {
         status: MirrorStatus::InSync,
         placement: Placement::Listed,
