@@ -66,13 +66,23 @@ impl Announcement {
     /// Whether it lists `server`: a clone URL on it (the author's own path) and its relay (GRASP-01).
     #[must_use]
     pub fn lists(&self, server: &ServerUrl) -> bool {
-        let cloned_there = self.clone_urls.iter().filter_map(|url| ServerUrl::parse_clone_url(url)).any(
+        self.has_clone_at(server) && self.has_relay(server)
+    }
+
+    /// Whether one of its clone URLs is the author's own path on `server`.
+    #[must_use]
+    pub fn has_clone_at(&self, server: &ServerUrl) -> bool {
+        self.clone_urls.iter().filter_map(|url| ServerUrl::parse_clone_url(url)).any(
             |(at, owner, identifier)| {
                 at == *server && owner == self.author() && identifier == self.coordinate.identifier
             },
-        );
-        cloned_there
-            && self.relays.iter().any(|relay| relay.parse::<ServerUrl>().is_ok_and(|relay| relay == *server))
+        )
+    }
+
+    /// Whether `server` is one of its relays.
+    #[must_use]
+    pub fn has_relay(&self, server: &ServerUrl) -> bool {
+        self.relays.iter().any(|relay| relay.parse::<ServerUrl>().is_ok_and(|relay| relay == *server))
     }
 }
 

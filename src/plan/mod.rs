@@ -3,7 +3,8 @@
 //! [`catalog`] says what is to be mirrored and [`authority`] whose word counts; [`namespace`] says what the bot
 //! itself announces; [`conversation`] which events belong to a repository; [`placement`] where each mirror goes and
 //! [`wanted`] what it is to hold; [`converge`] is the next step for one mirror, [`retry`] when a failed one is tried
-//! again, [`hold`] which states wait for people to decide; [`kinship`] says who may share objects. [`identity`] is who
+//! again, [`signing`] what is added to a maintainer's announcement and [`permit`] what may be signed with a maintainer's
+//! key, [`hold`] which states wait for people to decide; [`kinship`] says who may share objects. [`identity`] is who
 //! the bot says it is, [`settings`] what it was told to do, [`journal`] what became of each question put to it,
 //! [`progress`] how far a running cycle is.
 
@@ -18,12 +19,14 @@ pub mod journal;
 pub mod kinship;
 pub mod live;
 pub mod namespace;
+pub mod permit;
 pub mod placement;
 pub mod progress;
 pub mod record;
 pub mod rest;
 pub mod retry;
 pub mod settings;
+pub mod signing;
 #[cfg(test)]
 mod simulated;
 #[cfg(test)]

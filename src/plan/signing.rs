@@ -1,0 +1,230 @@
+//! Servers that are listed because the bot had it signed: what to add to a maintainer's announcement, and what is
+//! remembered of it.
+//!
+//! A server is to be listed when it holds a copy in the bot's namespace, so that nobody is sent where nothing is. The
+//! copy stays there. A server that somebody took out of the announcement is not added again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use grasp_mirror_commands::{clean, short};
+use nostr::prelude::{EventId, PublicKey, Tag, Timestamp, UnsignedEvent};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    catalog::Repository,
+    placement::Place,
+    record::{MirrorRecord, REASON_MAX},
+};
+use crate::model::{announcement::Announcement, server::ServerUrl, status::MirrorStatus};
+
+/// After how many seconds a signer that said no is asked again.
+const ASKED_AGAIN_SECS: u64 = 24 * 3_600;
+
+/// What is remembered of one repository's signed listings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signing {
+    /// Servers of which a version of the announcement was signed that nobody has served yet.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    asked: BTreeMap<ServerUrl, Listing>,
+    /// Servers that an announcement lists because of the bot.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    listed: BTreeMap<ServerUrl, Listing>,
+    /// Servers that the bot had listed and somebody took out again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    removed: BTreeSet<ServerUrl>,
+    /// What a remote signer is to sign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Request>,
+}
+
+/// Whose announcement lists a server because of the bot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Listing {
+    by: PublicKey,
+    /// When it was signed by this machine's clock, Unix seconds. The event itself is dated earlier.
+    at: u64,
+}
+
+/// A signature that a remote signer (NIP-46) is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The event's id.
+    pub event: EventId,
+    /// Whose signature.
+    pub by: PublicKey,
+    /// The servers it adds.
+    pub servers: BTreeSet<ServerUrl>,
+    /// Since when servers wait for a signature, Unix seconds.
+    pub since: u64,
+    /// What the signer says.
+    pub stands: Stands,
+}
+
+/// How a request to a remote signer stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stands {
+    /// It is on its way.
+    Asked,
+    /// The signer is there and has not answered: a person is to approve.
+    WaitingForYou,
+    /// The signer wants a person to open this address (`auth_url`).
+    WaitingForYouAt(String),
+    /// The signer does not answer, and why.
+    Unreachable(String),
+    /// The signer said no, in its words, and when, Unix seconds.
+    Refused(String, u64),
+}
+
+impl Request {
+    /// Why the servers wait, for people. An address that is to be opened is for the operator's eyes alone, and is shown
+    /// without what may be secret in it.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let who = short(&self.by);
+        clean(
+            &match &self.stands {
+                Stands::Asked => format!("the signer of {who} is being asked"),
+                Stands::WaitingForYou => format!("waiting for you: approve it in the signer of {who}"),
+                Stands::WaitingForYouAt(url) => format!(
+                    "waiting for you: the signer of {who} wants you to open a page at {}; why tells its address",
+                    crate::model::address::shown_text(url)
+                ),
+                Stands::Unreachable(reason) => format!("the signer of {who} is unreachable: {reason}"),
+                Stands::Refused(words, _) => {
+                    format!(
+                        "the signer of {who} said no: {words}; it is asked again after a day, or after a resync"
+                    )
+                }
+            },
+            REASON_MAX,
+        )
+    }
+
+    /// Whether the signer is to be asked (again) at `now`.
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        match self.stands {
+            Stands::Refused(_, at) => at.saturating_add(ASKED_AGAIN_SECS) <= now.as_secs(),
+            _ => true,
+        }
+    }
+}
+
+impl Signing {
+    /// Compares what is remembered with what the maintainers say now.
+    pub fn look_at(&mut self, repository: &Repository) {
+        let said = |by: &PublicKey| repository.announcements.iter().find(|said| said.author() == *by);
+        let lists = |listing: &Listing, server| said(&listing.by).is_some_and(|said| said.lists(server));
+        let come: Vec<_> = self
+            .asked
+            .iter()
+            .filter(|(server, listing)| lists(listing, server))
+            .map(|(s, l)| (s.clone(), *l))
+            .collect();
+        for (server, listing) in come {
+            self.asked.remove(&server);
+            self.listed.insert(server, listing);
+        }
+        let removed = &mut self.removed;
+        self.listed.retain(|server, listing| {
+            let Some(said) = said(&listing.by) else { return true };
+            // Who signed before ours could be seen took nothing out: it is added to theirs.
+            if !said.lists(server) && said.created_at().as_secs() > listing.at {
+                removed.insert(server.clone());
+            }
+            said.lists(server)
+        });
+        self.removed.retain(|server| repository.listed_by(server).is_none());
+    }
+
+    /// The servers that are listed because of the bot.
+    pub fn signed_on(&self) -> impl Iterator<Item = &ServerUrl> {
+        self.listed.keys()
+    }
+
+    /// The servers that somebody took out by hand.
+    #[must_use]
+    pub fn removed(&self) -> &BTreeSet<ServerUrl> {
+        &self.removed
+    }
+
+    /// A version by `by` that lists `servers` is about to be published.
+    pub fn note_signed(&mut self, by: PublicKey, servers: &BTreeSet<ServerUrl>, now: Timestamp) {
+        let listing = Listing { by, at: now.as_secs() };
+        self.asked.extend(servers.iter().map(|server| (server.clone(), listing)));
+    }
+
+    /// The servers to be listed: those that hold a copy in the bot's namespace, unless somebody took them out.
+    #[must_use]
+    pub fn to_be_listed(
+        &self,
+        places: &BTreeMap<ServerUrl, Place>,
+        mirrors: &BTreeMap<ServerUrl, MirrorRecord>,
+    ) -> BTreeSet<ServerUrl> {
+        let holds = |server: &ServerUrl| {
+            mirrors.get(server).is_some_and(|mirror| mirror.status == MirrorStatus::InSync)
+        };
+        places
+            .iter()
+            .filter(|(server, place)| place.own && place.takes_pushes && holds(server))
+            .map(|(server, _)| server.clone())
+            .filter(|server| !self.removed.contains(server))
+            .collect()
+    }
+
+    /// Shows the mirrors that wait for a signature as such. Each of them is a good copy in the bot's namespace.
+    pub fn show(&self, mirrors: &mut BTreeMap<ServerUrl, MirrorRecord>) {
+        let Some(request) = &self.request else { return };
+        for (server, mirror) in mirrors {
+            if mirror.status == MirrorStatus::InSync && request.servers.contains(server) {
+                mirror.status = MirrorStatus::AwaitingSignature;
+                mirror.reason = Some(request.reason());
+                mirror.since = request.since;
+            }
+        }
+    }
+}
+
+/// The confirmed maintainer's announcement that one of `keys` can sign, the owner's first.
+#[must_use]
+pub fn signable<'a>(repository: &'a Repository, keys: &BTreeSet<PublicKey>) -> Option<&'a Announcement> {
+    let confirmed = &repository.authority.as_ref()?.confirmed;
+    repository
+        .announcements
+        .iter()
+        .find(|said| confirmed.contains(&said.author()) && keys.contains(&said.author()))
+}
+
+/// The next version of `current`: with `servers` in `clone` and `relays`, only what is missing added, all else as it is.
+/// `None` when nothing is missing.
+///
+/// It is dated one second after what it replaces and not by the clock, so that whatever another client signs at the same
+/// time wins.
+#[must_use]
+pub fn amended(current: &Announcement, servers: &BTreeSet<ServerUrl>) -> Option<UnsignedEvent> {
+    let (author, identifier) = (current.author(), &current.coordinate.identifier);
+    let clone = servers.iter().filter(|server| !current.has_clone_at(server));
+    let clone: Vec<String> = clone.map(|server| server.clone_url(&author, identifier).to_string()).collect();
+    let relays = servers.iter().filter(|server| !current.has_relay(server));
+    let relays: Vec<String> = relays.map(ToString::to_string).collect();
+    if clone.is_empty() && relays.is_empty() {
+        return None;
+    }
+    let mut tags: Vec<Tag> = current.event.tags.iter().cloned().collect();
+    for (name, more) in [("clone", clone), ("relays", relays)] {
+        if more.is_empty() {
+            continue;
+        }
+        match tags.iter_mut().find(|tag| tag.kind() == name) {
+            Some(tag) => tag.extend(more),
+            None => tags.push(Tag::custom(name, more)),
+        }
+    }
+    let created_at = Timestamp::from_secs(current.created_at().as_secs().checked_add(1)?);
+    let content = current.event.content.clone();
+    Some(UnsignedEvent::new(author, created_at, current.event.kind, tags, content))
+}
+
+#[cfg(test)]
+mod tests;

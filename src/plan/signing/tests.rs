@@ -1,0 +1,159 @@
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use nostr::prelude::{Event, Keys};
+
+use super::super::{
+    catalog::{Limits, Watched, build},
+    testing::event,
+};
+use super::*;
+use crate::model::{coordinate::Coordinate, placement::Placement};
+
+fn server(name: &str) -> ServerUrl {
+    format!("wss://{name}.example").parse().unwrap()
+}
+
+fn on(names: &[&str]) -> BTreeSet<ServerUrl> {
+    names.iter().map(|name| server(name)).collect()
+}
+
+fn announcing(owner: &Keys, at: u64, names: &[&str]) -> Repository {
+    let clone =
+        on(names).iter().map(|url| url.clone_url(&owner.public_key(), "d").to_string()).collect::<Vec<_>>();
+    let relays = on(names).iter().map(ToString::to_string).collect::<Vec<_>>();
+    let tag = |name: &str, values: &[String]| [&[name.to_owned()], values].concat();
+    let (clone, relays) = (tag("clone", &clone), tag("relays", &relays));
+    let (clone, relays): (Vec<&str>, Vec<&str>) =
+        (clone.iter().map(String::as_str).collect(), relays.iter().map(String::as_str).collect());
+    catalogued(owner, &[event(owner, 30617, at, &[&["d", "d"], &clone, &relays])])
+}
+
+fn catalogued(owner: &Keys, events: &[Event]) -> Repository {
+    let watched = Watched { authors: BTreeSet::from([owner.public_key()]), ..Watched::default() };
+    let limits = Limits { max_refs: 100, max_repos_per_author: 10 };
+    build(events, &watched, &Keys::generate().public_key(), limits).repositories.remove(0)
+}
+
+fn secs(at: u64) -> Timestamp {
+    Timestamp::from_secs(at)
+}
+
+#[test]
+fn what_a_person_takes_out_is_not_added_again() {
+    let owner = Keys::generate();
+    let mut signing = Signing::default();
+    signing.look_at(&announcing(&owner, 10, &["a"]));
+    signing.note_signed(owner.public_key(), &on(&["b", "c"]), secs(500));
+    // Not published yet, or nobody serves it: nothing is concluded.
+    signing.look_at(&announcing(&owner, 10, &["a"]));
+    assert_eq!((signing.signed_on().count(), signing.removed().len()), (0, 0));
+    signing.look_at(&announcing(&owner, 11, &["a", "b", "c"]));
+    assert_eq!(signing.signed_on().cloned().collect::<BTreeSet<_>>(), on(&["b", "c"]));
+    // Later somebody takes one out.
+    signing.look_at(&announcing(&owner, 600, &["a", "c"]));
+    assert_eq!((signing.signed_on().cloned().collect(), signing.removed().clone()), (on(&["c"]), on(&["b"])));
+    let place = |own| Place {
+        placement: Placement::Namespace,
+        path: Coordinate::new(owner.public_key(), "d"),
+        takes_pushes: true,
+        own,
+    };
+    let places =
+        BTreeMap::from([(server("a"), place(false)), (server("b"), place(true)), (server("e"), place(true))]);
+    let mirrors = places.keys().map(|url| (url.clone(), mirror(MirrorStatus::InSync))).collect();
+    assert_eq!(signing.to_be_listed(&places, &mirrors), on(&["e"]));
+    let failing = places.keys().map(|url| (url.clone(), mirror(MirrorStatus::Failing))).collect();
+    assert_eq!(signing.to_be_listed(&places, &failing), on(&[]), "nobody is sent where nothing is");
+    // And puts it back by hand: it is theirs then.
+    signing.look_at(&announcing(&owner, 700, &["a", "b", "c"]));
+    assert_eq!((signing.signed_on().cloned().collect(), signing.removed().clone()), (on(&["c"]), on(&[])));
+    // It survives being written down.
+    let json = serde_json::to_string(&signing).unwrap();
+    assert_eq!(serde_json::from_str::<Signing>(&json).unwrap(), signing);
+}
+
+#[test]
+fn another_client_that_signed_at_the_same_time_took_nothing_out() {
+    let owner = Keys::generate();
+    let mut signing = Signing::default();
+    signing.note_signed(owner.public_key(), &on(&["b"]), secs(500));
+    signing.look_at(&announcing(&owner, 11, &["a", "b"]));
+    signing.look_at(&announcing(&owner, 500, &["a"]));
+    assert_eq!((signing.signed_on().count(), signing.removed().len()), (0, 0));
+}
+
+#[test]
+fn the_owners_announcement_is_signed_before_a_co_maintainers() {
+    let [owner, helper, stranger] = [(); 3].map(|()| Keys::generate());
+    let hex = |keys: &Keys| keys.public_key().to_hex();
+    let all = [
+        event(&owner, 30617, 1, &[&["d", "d"], &["maintainers", &hex(&helper), &hex(&stranger)]]),
+        event(&helper, 30617, 1, &[&["d", "d"], &["maintainers", &hex(&owner)]]),
+        event(&stranger, 30617, 1, &[&["d", "d"]]),
+    ];
+    let repository = catalogued(&owner, &all);
+    let by = |keys: &[&Keys]| {
+        let keys = keys.iter().map(|keys| keys.public_key()).collect();
+        signable(&repository, &keys).map(Announcement::author)
+    };
+    assert_eq!(by(&[&helper, &owner]), Some(owner.public_key()));
+    assert_eq!(by(&[&helper]), Some(helper.public_key()));
+    // Invited only.
+    assert_eq!(by(&[&stranger]), None);
+}
+
+fn mirror(status: MirrorStatus) -> MirrorRecord {
+    MirrorRecord {
+        status,
+        placement: Placement::Namespace,
+        reason: None,
+        since: 1,
+        read_back_at: Some(2),
+        retry_at: None,
+        failures: 0,
+        failure: None,
+        state: None,
+        refs_differ: None,
+        refused: BTreeMap::new(),
+        conversation: None,
+    }
+}
+
+#[test]
+fn who_waits_for_a_person_is_told_apart_from_who_waits_for_the_signer() {
+    let by = Keys::generate().public_key();
+    let request = |stands| Request {
+        event: EventId::from_byte_array([1; 32]),
+        by,
+        servers: on(&["a", "b"]),
+        since: 77,
+        stands,
+    };
+    let mut signing = Signing::default();
+    let mut mirrors = BTreeMap::from([
+        (server("a"), mirror(MirrorStatus::InSync)),
+        (server("b"), mirror(MirrorStatus::Failing)),
+        (server("c"), mirror(MirrorStatus::InSync)),
+    ]);
+    let before = mirrors.clone();
+    signing.show(&mut mirrors);
+    assert_eq!(mirrors, before);
+    for (stands, says) in [
+        (Stands::WaitingForYou, "waiting for you"),
+        (Stands::WaitingForYouAt("https://h.example/x?token=s3cr3t".to_owned()), "https://h.example/x"),
+        (Stands::Unreachable("silent for 10 s".to_owned()), "unreachable: silent for 10 s"),
+        (Stands::Refused("no\u{7}".to_owned(), 5), "said no: no"),
+    ] {
+        signing.request = Some(request(stands));
+        mirrors.clone_from(&before);
+        signing.show(&mut mirrors);
+        let shown = &mirrors[&server("a")];
+        let reason = shown.reason.clone().unwrap();
+        assert_eq!((shown.status, shown.since), (MirrorStatus::AwaitingSignature, 77));
+        assert!(reason.contains(says) && !reason.contains("s3cr3t"), "{reason}");
+        assert_eq!(mirrors[&server("b")].status, MirrorStatus::Failing);
+        assert_eq!(mirrors[&server("c")], before[&server("c")]);
+    }
+    let no = request(Stands::Refused(String::new(), 100));
+    assert!(!no.is_due(secs(101)) && no.is_due(secs(100 + 24 * 3_600)));
+}
