@@ -1,5 +1,6 @@
 //! What each command of the binary does; one function a command.
 
+pub(crate) mod audit;
 pub(crate) mod kept;
 pub(crate) mod manual;
 
@@ -116,8 +117,8 @@ pub(crate) fn mirror_once(context: &Context) -> anyhow::Result<Outcome> {
     print_report(context, &done.report, None)
 }
 
-/// `status`: the last report, also beside a running daemon.
-pub(crate) fn status(context: &Context) -> anyhow::Result<Outcome> {
+/// `status`: the last report, also beside a running daemon; or what in it is at risk.
+pub(crate) fn status(context: &Context, at_risk: bool) -> anyhow::Result<Outcome> {
     let config = load(&context.overrides)?;
     let data_dir = &config.bot.data_dir;
     let Some(bot) = key::find(&config.environment.key, data_dir)? else {
@@ -128,7 +129,24 @@ pub(crate) fn status(context: &Context) -> anyhow::Result<Outcome> {
         let progress = cycle::running(&Records::new(store.clone(), bot.keys.clone())).await?;
         anyhow::Ok((cycle::last_report(&config, &store, &bot.keys).await?, progress))
     })?;
-    print_report(context, &report, progress)
+    if at_risk { print_at_risk(context, &report) } else { print_report(context, &report, progress) }
+}
+
+fn print_at_risk(context: &Context, report: &Report) -> anyhow::Result<Outcome> {
+    let at_risk: Vec<_> = report.repos.iter().filter(|repo| repo.is_at_risk()).collect();
+    let mut out = io::stdout().lock();
+    if context.json {
+        writeln!(out, "{}", serde_json::json!({ "at_risk": at_risk, "truncated": report.truncated }))?;
+    } else {
+        writeln!(out, "{}", tables::at_risk(report, now()))?;
+    }
+    let good = report.cycle.number > 0 && at_risk.is_empty();
+    Ok(if good { Outcome::Good } else { Outcome::NotInSync })
+}
+
+/// Unix seconds.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// `verify`: are the servers GRASP servers, and do they list exactly the signed refs?
@@ -225,7 +243,7 @@ fn print_report(context: &Context, report: &Report, progress: Option<Progress>) 
     if context.json {
         writeln!(out, "{}", serde_json::to_string(&Status { report, progress })?)?;
     } else {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = now();
         if let Some(progress) = progress {
             writeln!(
                 out,

@@ -44,7 +44,7 @@ struct Args {
 const AFTER_HELP: &str = "Exit codes:
   0  everything wanted is in sync (or the check passed)
   1  an error in usage or configuration
-  2  ran, but some mirror is not in sync";
+  2  ran, but some mirror is not in sync (or a claim is false)";
 
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
@@ -55,11 +55,17 @@ enum Command {
     /// Run one cycle, print the report, and end
     MirrorOnce,
     /// Print the last report
-    Status,
+    Status {
+        /// Only what has fewer than two verified copies
+        #[arg(long)]
+        at_risk: bool,
+    },
     /// Check configuration, key, relays and servers
     Verify,
     /// Print what a cycle would do, and do nothing
     Plan,
+    /// Check what a bot says of its mirrors, as a stranger: needs no configuration, key or data folder
+    Audit(cli::audit::Audited),
     /// Follow a held state that removes most of a repository
     Approve {
         /// Its name, <npub>/<name> or naddr1…
@@ -145,9 +151,10 @@ fn main() -> ExitCode {
         Command::Init => cli::init(&context),
         Command::Daemon => cli::daemon(&context),
         Command::MirrorOnce => cli::mirror_once(&context),
-        Command::Status => cli::status(&context),
+        Command::Status { at_risk } => cli::status(&context, at_risk),
         Command::Verify => cli::verify(&context),
         Command::Plan => cli::plan(&context),
+        Command::Audit(audited) => cli::audit::audit(&context, &audited),
         Command::Approve { repo } => cli::kept::decide(&context, &repo, true),
         Command::Reject { repo } => cli::kept::decide(&context, &repo, false),
         Command::Archive { repo } => cli::kept::archive(&context, &repo),

@@ -157,7 +157,7 @@ impl World {
 }
 
 /// Where an author publishes (NIP-65): entries marked `write`, or not marked.
-fn write_relays(list: &Event) -> Vec<String> {
+pub(super) fn write_relays(list: &Event) -> Vec<String> {
     list.tags
         .iter()
         .filter_map(|tag| match tag.as_slice() {

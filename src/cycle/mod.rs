@@ -5,6 +5,7 @@
 //! look; `verify` goes on to compare refs. The daemon runs cycles, `mirror-once` runs one.
 
 mod archive;
+mod audit;
 mod compare;
 mod copy;
 mod discovery;
@@ -46,6 +47,7 @@ use self::{lanes::Lanes, progress::Board, repository::Course};
 
 pub use self::{
     archive::{local_copy, old_tips},
+    audit::{AuditError, Inquiry},
     hold::decide,
     memory::{known, last_report, remembered},
     progress::running,

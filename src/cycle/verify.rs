@@ -7,7 +7,12 @@ use grasp_mirror_commands::clean;
 use nostr::prelude::Timestamp;
 
 use super::{CycleError, kept::Kept, subject::Subject, survey::Survey, world::World};
-use crate::{git::wire::WireError, model::refs::ObjectId, plan::converge::Wanted, report::tables::Finding};
+use crate::{
+    git::wire::WireError,
+    model::{refs::ObjectId, server::ServerUrl},
+    plan::{converge::Wanted, placement::Place},
+    report::{audit::difference, tables::Finding},
+};
 
 /// Mirrors compared at the same time.
 const AT_ONCE: usize = 8;
@@ -55,8 +60,8 @@ impl World {
     }
 
     async fn compare(&self, wanted: &Wanted) -> Result<(), String> {
-        let listed = self.listed(wanted).await.map_err(|error| error.to_string())?;
-        difference(wanted, &listed).map_or(Ok(()), Err)
+        let listed = self.listed(&wanted.server, &wanted.place).await.map_err(|error| error.to_string())?;
+        difference(&wanted.refs, &listed).map_or(Ok(()), Err)
     }
 
     /// Notes which servers serve the state and list other refs all the same: they have lost git data.
@@ -66,8 +71,8 @@ impl World {
             seen.is_some_and(|seen| wanted.state.is_some_and(|state| seen.served.contains(&state)))
         });
         let looks = served.map(|(server, wanted)| async move {
-            match self.listed(wanted).await {
-                Ok(listed) => (server.clone(), difference(wanted, &listed)),
+            match self.listed(server, &wanted.place).await {
+                Ok(listed) => (server.clone(), difference(&wanted.refs, &listed)),
                 Err(error) => {
                     tracing::warn!(%server, repository = %wanted.repository, %error, "its refs were not compared");
                     (server.clone(), None)
@@ -84,24 +89,14 @@ impl World {
     }
 
     /// The heads and tags that a server lists.
-    async fn listed(&self, wanted: &Wanted) -> Result<BTreeMap<String, ObjectId>, WireError> {
-        let path = &wanted.place.path;
-        let url = wanted.server.clone_url(&path.owner, &path.identifier);
+    pub(super) async fn listed(
+        &self,
+        server: &ServerUrl,
+        place: &Place,
+    ) -> Result<BTreeMap<String, ObjectId>, WireError> {
+        let url = server.clone_url(&place.path.owner, &place.path.identifier);
         let listed = self.git.ls_refs(&url).await?.refs;
         let mirrored = |name: &str| name.starts_with("refs/heads/") || name.starts_with("refs/tags/");
         Ok(listed.into_iter().filter(|(name, _)| mirrored(name)).collect())
     }
-}
-
-/// The first thing in which `listed` is not what the maintainers signed.
-fn difference(wanted: &Wanted, listed: &BTreeMap<String, ObjectId>) -> Option<String> {
-    for (name, id) in &wanted.refs {
-        match listed.get(name.as_str()) {
-            Some(there) if there == id => {}
-            Some(there) => return Some(format!("{name} is {there}, signed is {id}")),
-            None => return Some(format!("{name} is missing")),
-        }
-    }
-    let extra = listed.keys().find(|name| !wanted.refs.contains_key(name.as_str()))?;
-    Some(format!("{extra} is there, but nobody signed it"))
 }

@@ -117,6 +117,9 @@ pub struct ReportedRepository {
     pub copies: usize,
     /// Copies there should be.
     pub wanted: usize,
+    /// How many servers may vanish before its data is lost: there are verified copies until one more does.
+    #[serde(default)]
+    pub may_vanish: usize,
     /// Every mirror that is not in sync.
     pub problems: Vec<Problem>,
     /// What else people should know, such as LFS objects that are not mirrored; absent when there is nothing.
@@ -202,7 +205,7 @@ impl Report {
         left_alone: LeftAlone,
     ) -> Self {
         let mut repos: Vec<ReportedRepository> = outcomes.iter().map(ReportedRepository::of).collect();
-        repos.sort_by_key(|repo| (repo.problems.is_empty(), repo.a.clone()));
+        repos.sort_by_key(|repo| (repo.problems.is_empty(), !repo.is_at_risk(), repo.a.clone()));
         let mut totals = Totals {
             authors: authors.len(),
             repos: repos.len(),
@@ -253,8 +256,8 @@ impl Report {
         report.within(MAX_BYTES)
     }
 
-    /// Leaves out repositories until the JSON has at most `max_bytes`: those without problems first, then
-    /// deleted ones. One that is too long by itself costs no other its place.
+    /// Leaves out repositories until the JSON has at most `max_bytes`: those without problems first (those at risk are
+    /// the last of them), then deleted ones. One that is too long by itself costs no other its place.
     fn within(mut self, max_bytes: usize) -> Self {
         let repos = mem::take(&mut self.repos);
         let deleted = mem::take(&mut self.left_alone.deleted);
@@ -295,6 +298,13 @@ fn fits(room: &mut usize, entry: &impl Serialize) -> bool {
 }
 
 impl ReportedRepository {
+    /// Whether one server more or less decides if there is anything left: it has something to lose, and fewer than two
+    /// verified copies.
+    #[must_use]
+    pub fn is_at_risk(&self) -> bool {
+        self.state.is_some() && self.wanted > 0 && self.copies < 2
+    }
+
     fn of(outcome: &RepositoryOutcome) -> Self {
         let in_sync = outcome.mirrors.values().filter(|mirror| mirror.status == MirrorStatus::InSync).count();
         let problems = outcome
@@ -314,6 +324,7 @@ impl ReportedRepository {
             state: outcome.state,
             copies: in_sync,
             wanted: outcome.mirrors.len(),
+            may_vanish: in_sync.saturating_sub(1),
             problems,
             // A note may quote what came from outside.
             notes: outcome.notes.iter().map(|note| clean(note, NOTE_MAX)).collect(),
@@ -389,6 +400,37 @@ mod tests {
         insta::assert_snapshot!(json["repos"][0]["problems"], @r#"[{"reason":"blocked: no","retry_at":null,"server":"wss://b.example","since":1790000001,"status":"refused"}]"#);
         assert!(!report.is_in_sync());
         assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report);
+    }
+
+    #[test]
+    fn with_fewer_than_two_copies_it_is_at_risk() {
+        let owner = Keys::generate().public_key();
+        let (good, bad) = (MirrorStatus::InSync, MirrorStatus::Unreachable);
+        let (a, b) = ("wss://a.example", "wss://b.example");
+        let mut outcomes = [
+            outcome(owner, "a both", &[(a, good), (b, good)]),
+            outcome(owner, "b alone", &[(a, good)]),
+            outcome(owner, "c empty", &[]),
+            outcome(owner, "d lost", &[(a, bad), (b, bad)]),
+            outcome(owner, "e one of two", &[(a, good), (b, bad)]),
+            outcome(owner, "f nothing signed", &[(a, bad)]),
+        ];
+        for one in outcomes.iter_mut().take(5) {
+            one.state = Some(EventId::from_byte_array([1; 32]));
+        }
+        let report = report(&outcomes);
+        let told =
+            report.repos.iter().map(|repo| (repo.a.identifier.as_str(), repo.may_vanish, repo.is_at_risk()));
+        let told: Vec<_> = told.collect();
+        let expected = [
+            ("d lost", 0, true),
+            ("e one of two", 0, true),
+            ("f nothing signed", 0, false),
+            ("b alone", 0, true),
+            ("a both", 1, false),
+            ("c empty", 0, false),
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]

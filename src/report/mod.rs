@@ -2,6 +2,7 @@
 
 pub mod alerts;
 pub mod answers;
+pub mod audit;
 pub mod document;
 pub mod line;
 pub mod tables;

@@ -8,6 +8,7 @@ use grasp_mirror_commands::{
 
 use super::{
     answers,
+    audit::{Audit, Verdict},
     document::{Report, ServerOutcome},
 };
 use crate::model::{coordinate::Coordinate, placement::Placement, server::ServerUrl};
@@ -70,6 +71,34 @@ pub fn status(report: &Report, now: u64) -> String {
         if number > 0 {
             text.push_str(&format!("\n{} {what}.", count(number, one, many)));
         }
+    }
+    text
+}
+
+/// The table of `status --at-risk`; `now` as for [`status`].
+#[must_use]
+pub fn at_risk(report: &Report, now: u64) -> String {
+    let mut rows = table(&["repository", "copies", "may vanish", "problems"]);
+    let mut found = 0;
+    for repo in report.repos.iter().filter(|repo| repo.is_at_risk()) {
+        found += 1;
+        let problems = answers::from_report(repo).problems;
+        let problems: Vec<String> = problems.iter().map(|problem| brief(problem, now, LONGEST)).collect();
+        rows.add_row([
+            repository(&repo.a),
+            format!("{} of {}", repo.copies, repo.wanted),
+            repo.may_vanish.to_string(),
+            problems.join("\n"),
+        ]);
+    }
+    let mut text = match (report.cycle.number, found) {
+        (0, _) => return status(report, now),
+        (_, 0) => "No repository has fewer than two verified copies.".to_owned(),
+        _ => rows.to_string(),
+    };
+    if report.truncated > 0 {
+        let rest = count(report.truncated, "repository", "repositories");
+        text.push_str(&format!("\n{rest} more than fit into the report; nothing is known of them here."));
     }
     text
 }
@@ -139,6 +168,43 @@ pub fn verify(servers: &[ServerOutcome], findings: &[Finding]) -> String {
         second.add_row([repository(&finding.repo), finding.server.host().to_owned(), found]);
     }
     format!("{first}\n\n{second}")
+}
+
+/// The table of `audit`.
+///
+/// `now` is Unix seconds; times are told from there.
+#[must_use]
+pub fn audit(audit: &Audit, now: u64) -> String {
+    let (signed, claimed) = (ago(now, audit.signed_at), ago(now, audit.claimed_at));
+    let mut text =
+        format!("The report of {}, signed {signed}, about a check that ended {claimed}.\n", audit.bot);
+    let mut rows = table(&["repository", "server", "in sync", "why"]);
+    for claim in &audit.claims {
+        let verdict = match claim.verdict {
+            Verdict::Holds => "✓ holds",
+            Verdict::DoesNotHold => "✗ does not hold",
+            Verdict::Unchecked => "? not checked",
+        };
+        let reason = claim.reason.as_deref().map(clean).unwrap_or_default();
+        rows.add_row([repository(&claim.a), claim.server.host().to_owned(), verdict.to_owned(), reason]);
+    }
+    if !audit.claims.is_empty() {
+        text = format!("{text}\n{rows}\n");
+    }
+    for contradiction in &audit.contradictions {
+        text = format!("{text}\n✗ The report contradicts itself. {}", clean(contradiction));
+    }
+    let sums = &audit.totals;
+    let claims = count(sums.claims, "claim", "claims");
+    text = format!(
+        "{text}\n{claims}: {} hold, {} do not, {} could not be checked.",
+        sums.hold, sums.do_not_hold, sums.unchecked
+    );
+    if sums.not_looked_at > 0 {
+        let mirrors = count(sums.not_looked_at, "mirror", "mirrors");
+        text = format!("{text} {mirrors} more that it says are in sync were not looked at.");
+    }
+    text
 }
 
 fn repository(coordinate: &Coordinate) -> String {

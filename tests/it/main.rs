@@ -3,6 +3,8 @@
 mod alerts;
 mod answers_find_people;
 mod archive_server;
+mod at_risk;
+mod audit;
 mod bad_relays;
 mod below_a_path;
 mod bench_sink;
