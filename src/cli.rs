@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod kept;
 pub(crate) mod manual;
+pub(crate) mod rules;
 
 use std::{
     fs::{self, OpenOptions},
@@ -12,17 +13,18 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use grasp_mirror::{
     config::{Config, Overrides, folder_of},
-    cycle::{self, Trigger, World},
+    cycle::{self, Preview, Trigger, World},
     daemon,
     key::{self, BotKey, KeySource},
-    model::coordinate::npub,
+    model::coordinate::{Coordinate, npub},
     plan::progress::Progress,
     report::{Report, answers, tables},
     store::{Store, lock::Lock, records::Records},
 };
+use grasp_mirror_commands::{Found, RepoName};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{Context, Outcome};
@@ -168,16 +170,26 @@ pub(crate) fn verify(context: &Context) -> anyhow::Result<Outcome> {
     Ok(if good { Outcome::Good } else { Outcome::NotInSync })
 }
 
-/// `plan`: what a cycle would do.
-pub(crate) fn plan(context: &Context) -> anyhow::Result<Outcome> {
+/// `plan`: what a cycle would do; for one repository, on every server, and why.
+pub(crate) fn plan(context: &Context, repo: Option<&str>) -> anyhow::Result<Outcome> {
+    let name = repo.map(RepoName::parse).transpose()?;
     let ready = ready_to_work(context)?;
-    let (steps, notes) = runtime()?.block_on(async {
+    let which = |known: &[&Coordinate]| match &name {
+        None => Ok(None),
+        Some(name) => match answers::find_repo(name, known.iter().copied()) {
+            Found::One(repository) => Ok(Some(answers::coordinate(&repository))),
+            found => Err(anyhow!(found.reply(name))),
+        },
+    };
+    let Preview { repo, steps, notes } = runtime()?.block_on(async {
         let world = world(&ready).await?;
-        anyhow::Ok(Box::pin(world.plan()).await?)
+        Box::pin(world.plan(which)).await?
     })?;
     let mut out = io::stdout().lock();
     if context.json {
         writeln!(out, "{}", serde_json::json!({ "mirrors": steps, "notes": notes }))?;
+    } else if let Some(repo) = repo {
+        writeln!(out, "{}", tables::plan_of(&repo, &steps, &notes))?;
     } else {
         writeln!(out, "{}", tables::plan(&steps, &notes))?;
     }
@@ -214,6 +226,7 @@ async fn world(ready: &Ready) -> anyhow::Result<World> {
             config.path.display()
         );
     }
+    world.warn_of_contradictions();
     Ok(world)
 }
 

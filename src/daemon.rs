@@ -359,9 +359,10 @@ impl Daemon {
     /// What is to be mirrored has changed.
     async fn follow_settings(&mut self) {
         let Some(settings) = self.doors.settings.borrow_and_update().clone() else { return };
+        self.follower.heed(&settings);
         match &self.running {
             _ if settings.paused => self.drop_cycle().await,
-            Some(running) if takes_away(&running.settings, &settings) => self.drop_cycle().await,
+            Some(running) if running.settings.loses_by(&settings) => self.drop_cycle().await,
             Some(running) if settings == running.settings => {}
             _ => self.begin_anew(),
         }
@@ -410,9 +411,4 @@ impl Daemon {
         self.tell(Tidings::Config(Box::new(config))).await;
         self.begin_anew();
     }
-}
-
-/// Whether `after` leaves out something that `before` mirrors, or a server it mirrors to.
-fn takes_away(before: &Settings, after: &Settings) -> bool {
-    !after.watched.includes(&before.watched) || !before.servers.is_subset(&after.servers)
 }

@@ -63,9 +63,22 @@ enum Command {
     /// Check configuration, key, relays and servers
     Verify,
     /// Print what a cycle would do, and do nothing
-    Plan,
+    Plan {
+        /// Only this repository, on every server, with the rule behind each placement
+        repo: Option<String>,
+    },
     /// Check what a bot says of its mirrors, as a stranger: needs no configuration, key or data folder
     Audit(cli::audit::Audited),
+    /// Mirror somebody or something again, after deny
+    Allow {
+        /// An npub, a repository (<npub>/<name>, naddr1…, or its name) or a server
+        about: String,
+    },
+    /// Never mirror somebody or something, or to a server; what is on the servers stays
+    Deny {
+        /// An npub, a repository (<npub>/<name>, naddr1…, or its name) or a server
+        about: String,
+    },
     /// Follow a held state that removes most of a repository
     Approve {
         /// Its name, <npub>/<name> or naddr1…
@@ -153,8 +166,10 @@ fn main() -> ExitCode {
         Command::MirrorOnce => cli::mirror_once(&context),
         Command::Status { at_risk } => cli::status(&context, at_risk),
         Command::Verify => cli::verify(&context),
-        Command::Plan => cli::plan(&context),
         Command::Audit(audited) => cli::audit::audit(&context, &audited),
+        Command::Plan { repo } => cli::plan(&context, repo.as_deref()),
+        Command::Allow { about } => cli::rules::rule(&context, &about, true),
+        Command::Deny { about } => cli::rules::rule(&context, &about, false),
         Command::Approve { repo } => cli::kept::decide(&context, &repo, true),
         Command::Reject { repo } => cli::kept::decide(&context, &repo, false),
         Command::Archive { repo } => cli::kept::archive(&context, &repo),

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! message  = [ "/" | "!" ] command { word }       in any case, surrounded by any white space
-//! command  = help | watch | unwatch | list | status | resync | servers | why | approve | reject
-//!          | archive | pause | resume | version
+//! command  = help | watch | unwatch | list | status | resync | servers | why | allow | deny | approve
+//!          | reject | archive | pause | resume | version
 //! word     = anything without white space, or "anything in quotes"
 //! person   = npub1… | nprofile1… | 64 hex digits | name@domain (NIP-05)        each also after nostr:
 //! repo     = <d> | person "/" <d> | naddr1… | 30617:<hex>:<d> | nostr://<npub>/[relay/]<d>
+//! server   = wss://host[:port][/path] | host
 //! ```
 //!
 //! One command a file: its usage, its [`parse`], its `reply`. Help is made from the usages. A `reply` is a
@@ -14,8 +15,10 @@
 //! [`clean`] first. What needs the network (NIP-05 names) or the bot's memory (repositories by `d`) is
 //! returned as a name for the caller to resolve.
 
+pub mod allow;
 pub mod approve;
 pub mod archive;
+pub mod deny;
 pub mod failure;
 pub mod help;
 pub mod list;
@@ -42,7 +45,7 @@ use nostr::key::PublicKey;
 pub use self::{
     error::ParseError,
     text::{ago, clean, count, is_invisible, moment, short, span, until, with_causes},
-    who::{Found, Nip05, RepoName, Repository, Scope, Target},
+    who::{Found, Matter, Nip05, RepoName, Repository, Scope, Target},
     words::Words,
 };
 
@@ -88,6 +91,10 @@ pub enum Command {
         /// The server, as the person names it.
         server: Option<String>,
     },
+    /// Mirror it again.
+    Allow(Matter),
+    /// Do not mirror it, or to it.
+    Deny(Matter),
     /// Follow the state that is held.
     Approve(RepoName),
     /// Do not.
@@ -112,6 +119,8 @@ impl Command {
             | Self::Resync(Scope::Nip05(name) | Scope::Repository(RepoName::Nip05 { author: name, .. }))
             | Self::Status(Some(RepoName::Nip05 { author: name, .. }))
             | Self::Why { repo: RepoName::Nip05 { author: name, .. }, .. }
+            | Self::Allow(Matter::Nip05(name) | Matter::Repository(RepoName::Nip05 { author: name, .. }))
+            | Self::Deny(Matter::Nip05(name) | Matter::Repository(RepoName::Nip05 { author: name, .. }))
             | Self::Approve(RepoName::Nip05 { author: name, .. })
             | Self::Reject(RepoName::Nip05 { author: name, .. })
             | Self::Archive(RepoName::Nip05 { author: name, .. }) => Some(name),
@@ -128,6 +137,8 @@ impl Command {
             Self::Status(repo) => Self::Status(repo.map(|repo| repo.resolved(author))),
             Self::Resync(scope) => Self::Resync(scope.resolved(author)),
             Self::Why { repo, server } => Self::Why { repo: repo.resolved(author), server },
+            Self::Allow(matter) => Self::Allow(matter.resolved(author)),
+            Self::Deny(matter) => Self::Deny(matter.resolved(author)),
             Self::Approve(repo) => Self::Approve(repo.resolved(author)),
             Self::Reject(repo) => Self::Reject(repo.resolved(author)),
             Self::Archive(repo) => Self::Archive(repo.resolved(author)),
@@ -147,6 +158,8 @@ impl Command {
             Self::Resync(_) => resync::USAGE,
             Self::Servers => servers::USAGE,
             Self::Why { .. } => why::USAGE,
+            Self::Allow(_) => allow::USAGE,
+            Self::Deny(_) => deny::USAGE,
             Self::Approve(_) => approve::USAGE,
             Self::Reject(_) => reject::USAGE,
             Self::Archive(_) => archive::USAGE,
@@ -172,6 +185,7 @@ impl fmt::Display for Command {
             | Self::Archive(repo) => write!(f, " {repo}"),
             Self::Why { repo, server: Some(server) } => write!(f, " {repo} on {}", clean(server, 60)),
             Self::Resync(scope) => write!(f, " of {scope}"),
+            Self::Allow(matter) | Self::Deny(matter) => write!(f, " {matter}"),
             _ => Ok(()),
         }
     }
@@ -180,7 +194,7 @@ impl fmt::Display for Command {
 type Parser = fn(&mut Words) -> Result<Command, ParseError>;
 
 /// Every command, in the order of help.
-const COMMANDS: [(&Usage, Parser); 14] = [
+const COMMANDS: [(&Usage, Parser); 16] = [
     (&help::USAGE, help::parse),
     (&watch::USAGE, watch::parse),
     (&unwatch::USAGE, unwatch::parse),
@@ -189,6 +203,8 @@ const COMMANDS: [(&Usage, Parser); 14] = [
     (&resync::USAGE, resync::parse),
     (&servers::USAGE, servers::parse),
     (&why::USAGE, why::parse),
+    (&allow::USAGE, allow::parse),
+    (&deny::USAGE, deny::parse),
     (&approve::USAGE, approve::parse),
     (&reject::USAGE, reject::parse),
     (&archive::USAGE, archive::parse),

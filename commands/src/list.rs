@@ -7,7 +7,8 @@ use crate::{
     text::{count, lines},
 };
 
-pub(crate) const USAGE: Usage = Usage { name: "list", args: "", about: "whom and what I watch" };
+pub(crate) const USAGE: Usage =
+    Usage { name: "list", args: "", about: "whom and what I watch, and what is denied" };
 
 /// A watched author.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,18 +21,29 @@ pub struct Author {
     pub repos: usize,
 }
 
+/// What is denied, or allowed beside what the configuration allows: each as a person reads it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ruled {
+    /// Denied by the configuration.
+    pub denied_by_config: Vec<String>,
+    /// Denied by message.
+    pub denied: Vec<String>,
+    /// Allowed by message.
+    pub allowed: Vec<String>,
+}
+
 pub(crate) fn parse(words: &mut Words) -> Result<Command, ParseError> {
     words.end()?;
     Ok(Command::List)
 }
 
-/// Authors first, then single repositories.
+/// Authors first, then single repositories, then the rules.
 #[must_use]
-pub fn reply(authors: &[Author], repositories: &[Repository]) -> String {
-    if authors.is_empty() && repositories.is_empty() {
-        return "I watch nobody yet. Send: watch <npub>".to_owned();
-    }
+pub fn reply(authors: &[Author], repositories: &[Repository], ruled: &Ruled) -> String {
     let mut parts = Vec::new();
+    if authors.is_empty() && repositories.is_empty() {
+        parts.push("I watch nobody yet. Send: watch <npub>".to_owned());
+    }
     if !authors.is_empty() {
         let each = authors.iter().map(|author| {
             let name = author.name.as_deref().map(|name| clean(name, 40)).filter(|name| !name.is_empty());
@@ -43,6 +55,16 @@ pub fn reply(authors: &[Author], repositories: &[Repository]) -> String {
     if !repositories.is_empty() {
         let each = repositories.iter().map(|repository| format!("• {repository}"));
         parts.push(format!("Single repositories ({}):\n{}", repositories.len(), lines(each, 30)));
+    }
+    for (heading, rules) in [
+        ("Denied", &ruled.denied),
+        ("Denied by config.toml", &ruled.denied_by_config),
+        ("Allowed beside config.toml", &ruled.allowed),
+    ] {
+        if !rules.is_empty() {
+            let each = rules.iter().map(|rule| format!("• {}", clean(rule, 120)));
+            parts.push(format!("{heading} ({}):\n{}", rules.len(), lines(each, 30)));
+        }
     }
     parts.join("\n")
 }

@@ -179,7 +179,13 @@ pub fn reply_repo(status: &RepoStatus, now: u64) -> String {
         0 => format!("{repo}: no mirrors."),
         wanted => {
             let sign = if *copies >= wanted { "✓" } else { "!" };
-            format!("{sign} {repo}: in sync on {copies} of {}.", count(wanted, "server", "servers"))
+            let servers = |number| count(number, "server", "servers");
+            if *copies > wanted {
+                // Those that the maintainers list are served, whatever is wanted.
+                format!("{sign} {repo}: in sync on {}, {wanted} wanted.", servers(*copies))
+            } else {
+                format!("{sign} {repo}: in sync on {copies} of {}.", servers(wanted))
+            }
         }
     }];
     if !problems.is_empty() {

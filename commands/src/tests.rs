@@ -10,8 +10,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    allow::Allowed,
     approve::Decided,
     archive::Kept,
+    deny::Denied,
+    list::Ruled,
     resync::Resync,
     status::{Behind, Overview, Problem, RepoStatus, UnderWay},
     unwatch::Unwatched,
@@ -179,11 +182,13 @@ fn help_is_made_from_the_usages() {
     help [command]: what I understand
     watch <npub | nprofile | naddr | nostr: URI>: mirror every repository this author announces, or this one
     unwatch <npub | nprofile | naddr | nostr: URI>: stop mirroring them; what is on the servers stays
-    list: whom and what I watch
+    list: whom and what I watch, and what is denied
     status [repo]: how the mirrors are: all, or those of one repository
     resync [repo | npub]: read every server again and send what is missing
     servers: the servers I mirror to
     why <repo> [server]: why it is, or is not, on the servers
+    allow <npub | repo | server>: mirror them again, after deny; what config.toml denies stays denied
+    deny <npub | repo | server>: never mirror them, or to them; what is on the servers stays
     approve <repo>: follow a state that removes most of it, now
     reject <repo>: do not follow that state; wait for a newer one
     archive <repo>: what is kept of deleted and rewritten branches and tags
@@ -216,6 +221,46 @@ fn a_held_state_is_approved_or_rejected() {
 }
 
 #[test]
+fn people_repositories_and_servers_are_allowed_and_denied() {
+    let hello = || Matter::Repository(RepoName::Full(repo("hello")));
+    for (message, matter) in [
+        (format!("deny {NPUB}"), Matter::Author(alice())),
+        (format!("Deny nostr:{HEX}"), Matter::Author(alice())),
+        (format!("/deny {NPUB}/hello"), hello()),
+        (format!("deny {}", naddr(Kind::GitRepoAnnouncement)), hello()),
+        (format!("deny 30617:{HEX}:hello"), hello()),
+        ("deny wss://git.example/path".to_owned(), Matter::Server("wss://git.example/path".to_owned())),
+        ("deny git.example".to_owned(), Matter::Word("git.example".to_owned())),
+        ("deny hello".to_owned(), Matter::Word("hello".to_owned())),
+    ] {
+        assert_eq!(parse(&message), Ok(Command::Deny(matter.clone())), "{message}");
+        let allow = message.to_lowercase().replacen("deny", "allow", 1);
+        assert_eq!(parse(&allow), Ok(Command::Allow(matter)), "{allow}");
+    }
+    insta::assert_snapshot!(refused("deny"), @"deny needs an npub, a repository or a server. Usage: deny <npub | repo | server>");
+    insta::assert_snapshot!(refused("allow a b"), @r#"allow takes no "b". Usage: allow <npub | repo | server> (a name with spaces goes in "quotes")"#);
+    for secret in [format!("deny {NSEC}"), format!("deny wss://{NSEC}.example")] {
+        assert_eq!(parse(&secret), Err(ParseError::Secret), "{secret}");
+    }
+
+    let denied = |outcome| deny::reply("hello by npub14f8us…9nsy", "npub1…/hello", outcome);
+    insta::assert_snapshot!(denied(Denied::Added { repos: Some(1) }), @"Denied: hello by npub14f8us…9nsy. Nothing of it is fetched or sent any more; what is on the servers stays. To take this back, send: allow npub1…/hello");
+    insta::assert_snapshot!(denied(Denied::Added { repos: Some(3) }), @"Denied: hello by npub14f8us…9nsy. None of its 3 repositories is fetched or sent any more; what is on the servers stays. To take this back, send: allow npub1…/hello");
+    insta::assert_snapshot!(deny::reply("git.example", "wss://git.example", Denied::Added { repos: None }), @"Denied: git.example. I send nothing there any more; what it has stays. To take this back, send: allow wss://git.example");
+    insta::assert_snapshot!(denied(Denied::Already), @"hello by npub14f8us…9nsy is denied already.");
+    insta::assert_snapshot!(denied(Denied::ByConfig), @"hello by npub14f8us…9nsy is denied already: [policy] deny in config.toml names it.");
+    insta::assert_snapshot!(denied(Denied::TooMany), @"! I keep no more rules than that. Take some back with allow, or write them into config.toml, [policy] deny.");
+
+    let allowed = |outcome: &Allowed| allow::reply("hello by npub14f8us…9nsy", outcome);
+    insta::assert_snapshot!(allowed(&Allowed::TakenBack), @"Allowed again: hello by npub14f8us…9nsy. Mirroring starts now, as far as I watch it.");
+    insta::assert_snapshot!(allowed(&Allowed::Beside), @"Allowed: hello by npub14f8us…9nsy, beside those that config.toml allows.");
+    insta::assert_snapshot!(allowed(&Allowed::Already), @"hello by npub14f8us…9nsy is not denied. Send: list");
+    insta::assert_snapshot!(allowed(&Allowed::ByConfig), @"! hello by npub14f8us…9nsy stays denied: [policy] deny in config.toml names it, and no message can change that.");
+    insta::assert_snapshot!(allowed(&Allowed::StillByConfig("npub1…".to_owned())), @"! hello by npub14f8us…9nsy stays denied: [policy] deny in config.toml names npub1…, and no message can change that.");
+    insta::assert_snapshot!(allowed(&Allowed::StillByMessage("npub1…".to_owned())), @"! hello by npub14f8us…9nsy stays denied, because npub1… is. Send: allow npub1…");
+}
+
+#[test]
 fn an_archive_names_what_is_kept_and_until_when() {
     insta::assert_snapshot!(archive::reply(&repo("hello"), &[], 20), @"hello by npub14f8us…9nsy: nothing was deleted or rewritten lately, so nothing is kept.");
     let kept =
@@ -232,11 +277,13 @@ fn an_archive_names_what_is_kept_and_until_when() {
 #[test]
 fn watch_and_unwatch_say_what_came_of_it() {
     let (author, one) = (Target::Author(alice()), Target::Repository(repo("hello")));
-    insta::assert_snapshot!(watch::reply(&author, Watched::Added { repos: 3 }), @"Watching npub14f8us…9nsy: 3 repositories found so far. Mirroring starts now.");
-    insta::assert_snapshot!(watch::reply(&author, Watched::Added { repos: 0 }), @"Watching npub14f8us…9nsy. No repositories found yet; I keep looking.");
-    insta::assert_snapshot!(watch::reply(&one, Watched::Added { repos: 1 }), @"Watching hello by npub14f8us…9nsy. Mirroring starts now.");
-    insta::assert_snapshot!(watch::reply(&author, Watched::Already), @"Already watching npub14f8us…9nsy.");
-    insta::assert_snapshot!(watch::reply(&author, Watched::Me), @"That is me: I keep copies of what others announce, and there is nothing of mine to mirror.");
+    insta::assert_snapshot!(watch::reply(&author, &Watched::Added { repos: 3 }), @"Watching npub14f8us…9nsy: 3 repositories found so far. Mirroring starts now.");
+    insta::assert_snapshot!(watch::reply(&author, &Watched::Added { repos: 0 }), @"Watching npub14f8us…9nsy. No repositories found yet; I keep looking.");
+    insta::assert_snapshot!(watch::reply(&one, &Watched::Added { repos: 1 }), @"Watching hello by npub14f8us…9nsy. Mirroring starts now.");
+    insta::assert_snapshot!(watch::reply(&author, &Watched::Already), @"Already watching npub14f8us…9nsy.");
+    insta::assert_snapshot!(watch::reply(&author, &Watched::Me), @"That is me: I keep copies of what others announce, and there is nothing of mine to mirror.");
+    let rule = "[policy] deny names npub1\u{202e}…".to_owned();
+    insta::assert_snapshot!(watch::reply(&author, &Watched::Denied { rule }), @"! Watching npub14f8us…9nsy, but nothing of it is mirrored: [policy] deny names npub1….");
     insta::assert_snapshot!(unwatch::reply(&one, Unwatched::Removed), @"No longer watching hello by npub14f8us…9nsy. What is on the servers stays.");
     insta::assert_snapshot!(unwatch::reply(&one, Unwatched::WithAuthor), @"hello by npub14f8us…9nsy is still mirrored, because I watch its author. Send: unwatch <the author's npub>");
     insta::assert_snapshot!(unwatch::reply(&Target::Nip05(nip05()), Unwatched::Never), @"I was not watching alice@example.com. Send: list");
@@ -248,14 +295,29 @@ fn list_shows_names_first() {
         list::Author { name: Some("Alice\u{202e} ".to_owned()), key: alice(), repos: 1 },
         list::Author { name: None, key: PublicKey::from_byte_array([1; 32]), repos: 12 },
     ];
-    insta::assert_snapshot!(list::reply(&authors, &[repo("hello")]), @"
+    insta::assert_snapshot!(list::reply(&authors, &[repo("hello")], &Ruled::default()), @"
     Authors (2):
     • Alice, npub14f8us…9nsy: 1 repository
     • npub1qyqsz…9gdm: 12 repositories
     Single repositories (1):
     • hello by npub14f8us…9nsy
     ");
-    insta::assert_snapshot!(list::reply(&[], &[]), @"I watch nobody yet. Send: watch <npub>");
+    insta::assert_snapshot!(list::reply(&[], &[], &Ruled::default()), @"I watch nobody yet. Send: watch <npub>");
+    let ruled = Ruled {
+        denied_by_config: vec!["wss://a.example".to_owned()],
+        denied: vec![NPUB.to_owned(), "wss://b\u{202e}.example".to_owned()],
+        allowed: vec!["hello by npub14f8us…9nsy".to_owned()],
+    };
+    insta::assert_snapshot!(list::reply(&[], &[], &ruled), @"
+    I watch nobody yet. Send: watch <npub>
+    Denied (2):
+    • npub14f8usejl26twx0dhuxjh9cas7keav9vr0v8nvtwtrjqx3vycc76qqh9nsy
+    • wss://b.example
+    Denied by config.toml (1):
+    • wss://a.example
+    Allowed beside config.toml (1):
+    • hello by npub14f8us…9nsy
+    ");
 }
 
 #[test]
@@ -322,6 +384,8 @@ fn status_shows_the_numbers_and_then_the_trouble() {
     • git.uid.ovh: failing for 2 h, timed out (next try in 1 min)
     ");
     insta::assert_snapshot!(status::reply_repo(&good, NOW), @"✓ x by npub14f8us…9nsy: in sync on 1 of 1 server.");
+    let more = RepoStatus { copies: 3, wanted: 2, ..good.clone() };
+    insta::assert_snapshot!(status::reply_repo(&more, NOW), @"✓ x by npub14f8us…9nsy: in sync on 3 servers, 2 wanted.");
     insta::assert_snapshot!(status::reply_repo(&empty, NOW), @"
     x by npub14f8us…9nsy: no mirrors.
     empty: no maintainer has signed a state yet
@@ -406,6 +470,8 @@ fn a_name_that_was_looked_up_takes_its_place() {
         ("resync alice@example.com/x", format!("resync {NPUB}/x")),
         ("status alice@example.com/x", format!("status {NPUB}/x")),
         ("why alice@example.com/x y.z", format!("why {NPUB}/x y.z")),
+        ("deny alice@example.com", format!("deny {NPUB}")),
+        ("allow alice@example.com/x", format!("allow {NPUB}/x")),
     ] {
         let command = parse(named).unwrap();
         assert_eq!(command.nip05(), Some(&nip05()), "{named}");
@@ -429,6 +495,8 @@ fn a_command_is_shown_without_tricks() {
         shown("resync"),
         shown(&format!("resync {NPUB}/hello")),
         shown("why hello gitnostr.com"),
+        shown("deny wss://git\u{202e}nostr.com"),
+        shown(&format!("allow {NPUB}/hello")),
     ];
     insta::assert_snapshot!(all.join("\n"), @r#"
     list
@@ -439,6 +507,8 @@ fn a_command_is_shown_without_tricks() {
     resync of everything
     resync of hello by npub14f8us…9nsy
     why "hello" on gitnostr.com
+    deny wss://gitnostr.com
+    allow hello by npub14f8us…9nsy
     "#);
 }
 
@@ -463,7 +533,7 @@ fn times_read_like_speech() {
 proptest! {
     #[test]
     fn no_message_panics(message: String) {
-        for command in ["", "watch ", "status ", "resync ", "why ", "help ", "watch nostr:", "status nostr://"] {
+        for command in ["", "watch ", "deny ", "allow wss://", "status ", "resync ", "why ", "help ", "watch nostr:", "status nostr://"] {
             if let Err(error) = parse(&format!("{command}{message}")) {
                 prop_assert!(error.to_string().chars().count() < 300);
                 prop_assert!(!error.to_string().chars().any(is_invisible));

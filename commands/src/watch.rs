@@ -1,6 +1,6 @@
 //! `watch <npub>`: mirror every repository this author announces, or one repository.
 
-use crate::{Command, ParseError, Target, Usage, Words, text::count};
+use crate::{Command, ParseError, Target, Usage, Words, clean, text::count};
 
 pub(crate) const USAGE: Usage = Usage {
     name: "watch",
@@ -9,12 +9,17 @@ pub(crate) const USAGE: Usage = Usage {
 };
 
 /// What came of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Watched {
     /// Now watched.
     Added {
         /// Repositories known so far.
         repos: usize,
+    },
+    /// Now watched, and nothing of it is mirrored all the same: a rule is in the way.
+    Denied {
+        /// The rule.
+        rule: String,
     },
     /// It was watched before.
     Already,
@@ -30,15 +35,18 @@ pub(crate) fn parse(words: &mut Words) -> Result<Command, ParseError> {
 
 /// Says what came of it.
 #[must_use]
-pub fn reply(target: &Target, outcome: Watched) -> String {
+pub fn reply(target: &Target, outcome: &Watched) -> String {
     match (outcome, target) {
         (Watched::Added { .. }, Target::Repository(_)) => format!("Watching {target}. Mirroring starts now."),
         (Watched::Added { repos: 0 }, _) => {
             format!("Watching {target}. No repositories found yet; I keep looking.")
         }
         (Watched::Added { repos }, _) => {
-            let found = count(repos, "repository", "repositories");
+            let found = count(*repos, "repository", "repositories");
             format!("Watching {target}: {found} found so far. Mirroring starts now.")
+        }
+        (Watched::Denied { rule }, _) => {
+            format!("! Watching {target}, but nothing of it is mirrored: {}.", clean(rule, 300))
         }
         (Watched::Already, _) => format!("Already watching {target}."),
         (Watched::Me, _) => {

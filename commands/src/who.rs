@@ -8,7 +8,7 @@ use nostr::{
     nips::nip19::{FromBech32, Nip19},
 };
 
-use crate::{ParseError, clean, short};
+use crate::{ParseError, clean, error::is_secret, short};
 
 /// A repository: who announced it, under which `d`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,6 +66,21 @@ pub enum Scope {
     Nip05(Nip05),
     /// One repository.
     Repository(RepoName),
+}
+
+/// What can be allowed and denied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Matter {
+    /// A person, with all repositories.
+    Author(PublicKey),
+    /// The same, by name.
+    Nip05(Nip05),
+    /// One repository, named in full.
+    Repository(RepoName),
+    /// The address of a server, as it came.
+    Server(String),
+    /// The host of a server, or the `d` of a repository: whoever knows both tells them apart.
+    Word(String),
 }
 
 /// The repositories that a [`RepoName`] fits.
@@ -295,6 +310,38 @@ impl Scope {
     }
 }
 
+impl Matter {
+    pub(crate) fn resolved(self, author: PublicKey) -> Self {
+        match self {
+            Self::Nip05(_) => Self::Author(author),
+            Self::Repository(name) => Self::Repository(name.resolved(author)),
+            other => other,
+        }
+    }
+
+    /// Reads one word.
+    ///
+    /// # Errors
+    ///
+    /// The error's text says what would do.
+    pub fn parse(word: &str) -> Result<Self, ParseError> {
+        let lower = word.to_lowercase();
+        if ["wss://", "ws://", "https://", "http://"].iter().any(|scheme| lower.starts_with(scheme)) {
+            return if is_secret(word) { Err(ParseError::Secret) } else { Ok(Self::Server(word.to_owned())) };
+        }
+        match Named::parse(word) {
+            Some(Named::Author(author)) => return Ok(Self::Author(author)),
+            Some(Named::Nip05(name)) => return Ok(Self::Nip05(name)),
+            Some(Named::Repository(repository)) => return Ok(Self::Repository(RepoName::Full(repository))),
+            None => {}
+        }
+        Ok(match RepoName::parse(word)? {
+            RepoName::Identifier(word) => Self::Word(word),
+            name => Self::Repository(name),
+        })
+    }
+}
+
 impl Repository {
     /// `npub1…/d` with the whole npub, to be sent back as it stands.
     #[must_use]
@@ -339,6 +386,17 @@ impl fmt::Display for RepoName {
             Self::Identifier(identifier) => write!(f, "\"{}\"", clean(identifier, 60)),
             Self::Full(repository) => repository.fmt(f),
             Self::Nip05 { author, identifier } => write!(f, "{} by {author}", clean(identifier, 60)),
+        }
+    }
+}
+
+impl fmt::Display for Matter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Author(author) => f.write_str(&short(author)),
+            Self::Nip05(name) => name.fmt(f),
+            Self::Repository(name) => name.fmt(f),
+            Self::Server(word) | Self::Word(word) => f.write_str(&clean(word, 100)),
         }
     }
 }

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::Bot;
 use crate::{
-    config::Config,
     cycle::{CycleDone, CycleError},
     plan::journal::Letter,
     relay::direct::{self, Protocol},
@@ -40,10 +39,8 @@ impl Alerts {
     }
 
     /// Notes what has changed since the cycle before.
-    pub(super) fn compare(&mut self, done: &CycleDone, config: &Config) {
-        let snapshot = Snapshot::of(&done.report, &done.outcomes, |coordinate| {
-            config.policy.exception(coordinate).copies_wanted.or(config.mirror.copies_wanted)
-        });
+    pub(super) fn compare(&mut self, done: &CycleDone) {
+        let snapshot = Snapshot::of(&done.report, &done.outcomes);
         let before = self.snapshot.replace(snapshot.clone()).unwrap_or_default();
         self.digest.add(alerts_between(&before, &snapshot));
     }

@@ -12,6 +12,7 @@ mod journal;
 mod orders;
 mod own;
 mod post;
+mod rules;
 mod self_test;
 
 use std::{
@@ -267,13 +268,13 @@ impl Bot {
         match tidings {
             Tidings::Cycle(done) => {
                 self.say_how_it_stands(&done).await?;
-                self.alerts.compare(&done, &self.own.config);
+                self.alerts.compare(&done);
                 self.send_alerts().await?;
                 self.settle();
             }
             Tidings::Followed(done) => {
                 self.say_how_it_stands(&done).await?;
-                self.alerts.compare(&done, &self.own.config);
+                self.alerts.compare(&done);
                 self.send_alerts().await?;
             }
             Tidings::Resynced { question, outcome } => self.finish_resync(question, outcome).await?,
@@ -310,6 +311,7 @@ impl Bot {
         self.follow();
         self.settle();
         self.begin_self_test();
+        cycle::warn_of_contradictions(&self.own.config, &self.settings());
         self.obey_own_word().await
     }
 
@@ -334,8 +336,10 @@ impl Bot {
                     repositories = settings.watched.repositories.len(),
                     servers = settings.servers.len(),
                     paused = settings.paused,
+                    denied = settings.said.deny.iter().count(),
                     "this is what I mirror from now on"
                 );
+                cycle::warn_of_contradictions(&self.own.config, &settings);
                 *now = Some(settings);
             }
             new

@@ -21,7 +21,7 @@ use super::Bot;
 use crate::{
     cycle::{self, CycleError},
     git::GitError,
-    model::coordinate::Coordinate,
+    model::{coordinate::Coordinate, policy::Rule},
     plan::{catalog, settings::Settings},
     relay::nip05,
     report::{Report, answers},
@@ -107,7 +107,7 @@ impl Bot {
             Command::Version => version::reply(env!("CARGO_PKG_VERSION"), self.started_at.as_secs(), now),
             Command::Watch(target) => {
                 let outcome = self.watch(&target, said).await?;
-                watch::reply(&target, outcome)
+                watch::reply(&target, &outcome)
             }
             Command::Unwatch(target) => {
                 let outcome = self.unwatch(&target, said).await?;
@@ -140,6 +140,8 @@ impl Bot {
             Command::Pause => pause::reply(!self.set_paused(true, said).await?),
             Command::Resume => resume::reply(self.set_paused(false, said).await?),
             Command::Resync(scope) => return self.resync(&scope).await,
+            Command::Allow(matter) => self.allow(&matter, said).await?,
+            Command::Deny(matter) => self.deny(&matter, said).await?,
             Command::Approve(name) => return self.decide(&name, true).await,
             Command::Reject(name) => return self.decide(&name, false).await,
             Command::Archive(name) => match self.find(&name).await? {
@@ -150,11 +152,11 @@ impl Bot {
         Ok(text.into())
     }
 
-    fn settings(&self) -> Settings {
+    pub(super) fn settings(&self) -> Settings {
         self.daemon.settings.borrow().clone().unwrap_or_default()
     }
 
-    async fn report(&self) -> Result<Report, OrderError> {
+    pub(super) async fn report(&self) -> Result<Report, OrderError> {
         Ok(cycle::last_report(&self.own.config, &self.own.store, &self.own.keys).await?)
     }
 
@@ -179,7 +181,15 @@ impl Bot {
         self.first_look(owner).await;
         let known = cycle::known(&self.own.config, &self.own.store, &bot, &meant).await?;
         self.change(said, |settings| settings.watched.add(meant.clone())).await?;
-        Ok(Watched::Added { repos: known.repositories.len() })
+        let policy = self.policy();
+        let rule = match target {
+            Target::Repository(repository) => policy.admits(&answers::coordinate(repository)),
+            _ => policy.denies(&Rule::Author(owner)),
+        };
+        Ok(match rule {
+            Ok(()) => Watched::Added { repos: known.repositories.len() },
+            Err(rule) => Watched::Denied { rule: rule.to_string() },
+        })
     }
 
     /// Asks for what somebody announces, so that the answer can say how much that is.
@@ -212,7 +222,7 @@ impl Bot {
     }
 
     /// The repositories known so far of what is watched.
-    async fn known(&self) -> Result<Vec<Coordinate>, OrderError> {
+    pub(super) async fn known(&self) -> Result<Vec<Coordinate>, OrderError> {
         let watched = self.settings().watched;
         let bot = self.own.keys.public_key();
         let catalog = cycle::known(&self.own.config, &self.own.store, &bot, &watched).await?;
@@ -229,7 +239,7 @@ impl Bot {
             profile.display_name.filter(|name| !name.is_empty()).or(profile.name)
         };
         let (authors, repositories) = answers::list(&watched, &self.known().await?, name);
-        Ok(list::reply(&authors, &repositories))
+        Ok(list::reply(&authors, &repositories, &answers::ruled(&self.policy())))
     }
 
     /// The repository a person means, or what to say when it is not exactly one.

@@ -22,7 +22,7 @@ use crate::{
     plan::{
         converge::Answer,
         identity,
-        settings::{LISTS, Settings, Told},
+        settings::{LISTS, Settings, TOLD_IDENTIFIER, Told},
     },
     relay::Relays,
     store::{Store, StoreError},
@@ -153,10 +153,11 @@ impl Own {
 
     /// Whether something the bot always says is not stored: its profile, a list, or what no list holds.
     pub(super) async fn is_blank(&self) -> Result<bool, StoreError> {
-        let kinds: BTreeSet<Kind> = self.stored().await?.into_values().map(|event| event.kind).collect();
-        let listed = LISTS.iter().any(|kind| kinds.contains(kind));
-        let said = [Kind::Metadata, Kind::ApplicationSpecificData].iter().all(|kind| kinds.contains(kind));
-        Ok(!listed || !said)
+        let stored = self.stored().await?;
+        let any = |is: &dyn Fn(&Event) -> bool| stored.values().any(is);
+        let told = any(&|event| event.tags.identifier().is_some_and(|name| name == TOLD_IDENTIFIER));
+        let said = any(&|event| event.kind == Kind::Metadata) && told;
+        Ok(!any(&|event| LISTS.contains(&event.kind)) || !said)
     }
 
     async fn settle_lists(&self, now: Timestamp) -> Result<(), CycleError> {

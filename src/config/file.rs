@@ -2,11 +2,6 @@
 
 use std::{borrow::Cow, path::Path};
 
-use nostr::{
-    event::Kind,
-    key::PublicKey,
-    nips::nip19::{FromBech32, Nip19},
-};
 use toml::{Spanned, de::DeTable};
 
 use super::{
@@ -14,10 +9,7 @@ use super::{
     error::nearest,
     value::{Source, Value, in_order, looks_secret, shown},
 };
-use crate::model::{
-    coordinate::Coordinate,
-    policy::{Exception, Rules},
-};
+use crate::model::policy::{Exception, Rule, RuleError, Rules};
 
 /// Every section and the keys in it. `[policy]` also holds one table for each exception.
 pub const KEYS: &[(&str, &[&str])] = &[
@@ -118,8 +110,8 @@ fn set(config: &mut Config, section: &str, key: &str, value: &Value<'_>) -> Resu
         ("mirror", "copies_wanted") => mirror.copies_wanted = Some(value.number(COPIES)?),
         ("mirror", "archive_days") => mirror.archive_days = value.number(ARCHIVE_DAYS)?,
         ("mirror", "hold_hours") => mirror.hold_hours = value.number(0..=8_760)?,
-        ("policy", "allow") => policy.allow = rules(value)?,
-        ("policy", "deny") => policy.deny = rules(value)?,
+        ("policy", "allow") => policy.allow = rules(value, &policy.deny, "deny")?,
+        ("policy", "deny") => policy.deny = rules(value, &policy.allow, "allow")?,
         ("limits", "transfers") => limits.transfers = value.number(1..=256)?,
         ("limits", "per_server") => limits.per_server = value.number(1..=64)?,
         ("limits", "connect_timeout_secs") => limits.connect_timeout = value.seconds(1..=300)?,
@@ -150,34 +142,26 @@ fn upload(value: &Value<'_>) -> Result<u32, ConfigError> {
     }
 }
 
-/// `allow` and `deny`: authors, repositories and servers in one list, told apart by their look.
-fn rules(value: &Value<'_>) -> Result<Rules, ConfigError> {
+/// `allow` and `deny`: authors, repositories and servers in one list, told apart by their look. What is in `others`,
+/// the list called `name`, cannot be in this one, too.
+fn rules(value: &Value<'_>, others: &Rules, name: &str) -> Result<Rules, ConfigError> {
     let mut rules = Rules::default();
     for value in value.list("npubs, coordinates and servers")? {
         let text = value.text()?;
-        match Named::parse(text) {
-            Some(Named::Author(author)) => {
-                rules.authors.insert(author);
-            }
-            Some(Named::Repository(repository)) => {
-                rules.repositories.insert(repository);
-            }
-            // A bare word is more likely a mistyped npub than a server.
-            None if text.contains(['.', ':']) => {
-                let server = text.parse().map_err(|_| bad_rule(&value, text))?;
-                rules.servers.insert(server);
-            }
-            None => return Err(bad_rule(&value, text)),
+        let rule: Rule = text.parse().map_err(|RuleError| {
+            value.wrong(format!(
+                "expected an npub, a coordinate (30617:<pubkey in hex>:<d>, or naddr1…) or a server (wss://host), \
+                 found {}",
+                shown(text)
+            ))
+        })?;
+        if others.contains(&rule) {
+            let found = shown(text);
+            return Err(value.wrong(format!("{found} is in policy.{name}, too; take it out of one of them")));
         }
+        rules.insert(rule);
     }
     Ok(rules)
-}
-
-fn bad_rule(value: &Value<'_>, text: &str) -> ConfigError {
-    value.wrong(format!(
-        "expected an npub, a coordinate (30617:<pubkey in hex>:<d>, or naddr1…) or a server (wss://host), found {}",
-        shown(text)
-    ))
 }
 
 fn exception(
@@ -186,7 +170,7 @@ fn exception(
     value: &Value<'_>,
     config: &mut Config,
 ) -> Result<(), ConfigError> {
-    let Some(named) = Named::parse(key.get_ref()) else {
+    let Some(named) = key.get_ref().parse().ok().filter(|rule| !matches!(rule, Rule::Server(_))) else {
         let hint = match nearest(key.get_ref(), ["allow", "deny"]) {
             Some(known) => format!("unknown key; did you mean `{known}`?"),
             None => "unknown key; expected allow, deny, or a table for an npub or coordinate such as \
@@ -216,39 +200,14 @@ fn exception(
     }
     // The same author may be written as npub and in hex; two tables for one would silently lose one.
     let taken = match named {
-        Named::Author(author) => config.policy.authors.insert(author, exception).is_some(),
-        Named::Repository(repository) => config.policy.repositories.insert(repository, exception).is_some(),
+        Rule::Author(author) => config.policy.authors.insert(author, exception).is_some(),
+        Rule::Repository(repository) => config.policy.repositories.insert(repository, exception).is_some(),
+        Rule::Server(_) => false,
     };
     if taken {
         return Err(source.wrong(key.span().start, &value.key, "already has a table above; make it one"));
     }
     Ok(())
-}
-
-/// What a policy entry or exception is about, servers aside.
-enum Named {
-    Author(PublicKey),
-    Repository(Coordinate),
-}
-
-impl Named {
-    fn parse(text: &str) -> Option<Self> {
-        let text = text.strip_prefix("nostr:").unwrap_or(text);
-        if let Ok(repository) = text.parse::<Coordinate>() {
-            return Some(Self::Repository(repository));
-        }
-        if let Ok(author) = PublicKey::from_hex(text) {
-            return author.xonly().is_ok().then_some(Self::Author(author));
-        }
-        match Nip19::from_bech32(text).ok()? {
-            Nip19::Pubkey(author) => Some(Self::Author(author)),
-            Nip19::Profile(profile) => Some(Self::Author(profile.public_key)),
-            Nip19::Coordinate(naddr) if naddr.coordinate.kind == Kind::GitRepoAnnouncement => Some(
-                Self::Repository(Coordinate::new(naddr.coordinate.public_key, naddr.coordinate.identifier)),
-            ),
-            _ => None,
-        }
-    }
 }
 
 fn unknown(word: &str, known: &[&str]) -> String {

@@ -166,6 +166,17 @@ fn bad_values_say_what_would_do() {
 }
 
 #[test]
+fn what_is_allowed_cannot_be_denied_in_the_same_file() {
+    for (allow, deny) in [(NPUB, HEX), ("relay.ngit.dev", "wss://relay.ngit.dev/")] {
+        let text = wrong(&format!("[policy]\nallow = [\"{allow}\"]\ndeny = [\n\"{deny}\"]"));
+        let expected = format!(
+            "config.toml, line 4: policy.deny: \"{deny}\" is in policy.allow, too; take it out of one of them"
+        );
+        assert_eq!(text, expected);
+    }
+}
+
+#[test]
 fn policy_tells_npubs_coordinates_and_servers_apart() {
     let text = format!(
         "[policy]\nallow = [\"{NPUB}\", \"30617:{HEX}:a:b\"]\ndeny = [\"wss://bad.example\"]\n\

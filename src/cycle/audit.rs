@@ -245,8 +245,10 @@ impl World {
                 }
                 Err(error) => {
                     let down = Some(error.to_string());
-                    servers
-                        .insert(server.url.clone(), Server { grasp: Grasp::Unknown, software: None, down });
+                    servers.insert(
+                        server.url.clone(),
+                        Server { grasp: Grasp::Unknown, software: None, is_lost: false, down },
+                    );
                 }
             }
         }

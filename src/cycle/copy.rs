@@ -2,16 +2,18 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use nostr::prelude::{Event, PublicKey, Timestamp};
+use nostr::prelude::{Event, Kind, PublicKey, Timestamp};
 
-use super::{CycleError, subject::Subject, world::World};
+use super::{
+    CycleError,
+    subject::{Ground, Subject},
+    world::World,
+};
 use crate::{
-    model::{draft::Draft, placement::Placement, replace::dated_after, server::ServerUrl, state::State},
-    plan::{
-        converge::Wanted,
-        namespace,
-        placement::{self, Grasp},
+    model::{
+        announcement::Announcement, draft::Draft, placement::Placement, replace::dated_after, state::State,
     },
+    plan::{converge::Wanted, namespace, placement},
 };
 
 /// The bot's events for one copy.
@@ -45,6 +47,12 @@ impl OwnCopies {
     /// The newest of each kind comes first, as in the store.
     pub(super) fn called(&self, copy: &str) -> impl Iterator<Item = &Event> {
         self.0.get(copy).into_iter().flatten()
+    }
+
+    /// The announcement of a copy, as it was last published.
+    pub(super) fn announcement(&self, copy: &str) -> Option<Announcement> {
+        let event = self.called(copy).find(|event| event.kind == Kind::GitRepoAnnouncement)?;
+        Announcement::read(event.clone())
     }
 }
 
@@ -85,10 +93,11 @@ impl World {
         subject: &Subject,
         state: &State,
         copy: &str,
-        servers: &BTreeMap<ServerUrl, Grasp>,
-        own: &OwnCopies,
+        ground: &Ground<'_>,
     ) -> Result<Signed, CycleError> {
-        let announced = placement::announced_servers(&subject.places, servers);
+        let (own, candidates) = (ground.own, ground.candidates.iter());
+        let grasps = candidates.map(|(url, candidate)| (url.clone(), candidate.grasp.clone())).collect();
+        let announced = placement::announced_servers(&subject.places, &grasps);
         let mut signed = Signed::default();
         if announced.is_empty() {
             return Ok(signed);

@@ -59,6 +59,7 @@ impl World {
         // A cycle beside this one may have written the records.
         kept.repositories.clear();
         let mut survey = Survey { servers: self.ask_servers(kept, now).await?, ..Survey::default() };
+        self.note_down(&mut survey.servers, now).await?;
         let events = self.store.query(Filter::new().kinds(SOURCES)).await?;
         let mut worked = self.work_out(events, &mut survey.servers, kept, now).await?;
         worked.keep_only(families);
@@ -121,7 +122,8 @@ impl World {
         }
         let events = self.store.query(Filter::new().kinds(SOURCES)).await?;
         let watched = &self.settings.watched;
-        let catalog = catalog::build(&events, watched, &self.bot(), catalog_limits(&self.config));
+        let mut catalog = catalog::build(&events, watched, &self.bot(), catalog_limits(&self.config));
+        catalog.repositories.retain(|repository| self.policy.admits_all(&repository.coordinates()).is_ok());
         let threads: Vec<Vec<EventId>> = catalog
             .repositories
             .iter()

@@ -57,8 +57,8 @@ pub(super) struct People {
 pub(super) struct WorkedOut {
     /// What had been saved when it was built ([`crate::store::News::sources`]).
     pub(super) sources: u64,
-    /// The servers it was worked out for.
-    pub(super) grasps: BTreeMap<ServerUrl, Grasp>,
+    /// The servers it was worked out for, and whether they were lost.
+    pub(super) grasps: BTreeMap<ServerUrl, (Grasp, bool)>,
     /// Servers that announcements list and the configuration does not know.
     pub(super) discovered: BTreeSet<ServerUrl>,
     /// For the report.

@@ -51,7 +51,7 @@ pub(super) struct Late {
 struct Targets(HashMap<String, Coordinate>);
 
 impl Targets {
-    fn of(repositories: &BTreeMap<Coordinate, Known>) -> Self {
+    fn of<'a>(repositories: impl Iterator<Item = (&'a Coordinate, &'a Known)>) -> Self {
         let mut all = HashMap::new();
         for (coordinate, known) in repositories {
             let names = known.coordinates.iter().map(ToString::to_string);
@@ -69,6 +69,16 @@ impl Targets {
 }
 
 impl World {
+    /// What events may point at, what is denied left out: of that nothing more is fetched.
+    fn targets(&self, repositories: &BTreeMap<Coordinate, Known>) -> Targets {
+        Targets::of(repositories.iter().filter(|(_, known)| self.admits(known)))
+    }
+
+    /// Whether the operator's rules let it be mirrored.
+    pub(super) fn admits(&self, known: &Known) -> bool {
+        self.policy.admits_all(&known.coordinates).is_ok()
+    }
+
     /// Finds out about which repositories something was said since the last cycle, and stores it.
     pub(super) async fn listen(
         &self,
@@ -104,7 +114,7 @@ impl World {
                     Ok(true)
                 }
                 Ok(difference) => {
-                    let targets = targets.get_or_insert_with(|| Arc::new(Targets::of(&kept.repositories)));
+                    let targets = targets.get_or_insert_with(|| Arc::new(self.targets(&kept.repositories)));
                     self.hear(&relay, &mut recent, difference, targets, &mut heard).await?
                 }
                 Err(error) => Err(error),
@@ -125,7 +135,7 @@ impl World {
         }
         self.listen_on_relays(servers, kept, now, &mut late, &mut heard).await;
         if !heard.is_empty() {
-            let targets = targets.unwrap_or_else(|| Arc::new(Targets::of(&kept.repositories)));
+            let targets = targets.unwrap_or_else(|| Arc::new(self.targets(&kept.repositories)));
             for event in &heard {
                 let new = |coordinate: &&Coordinate| {
                     kept.repositories
@@ -189,7 +199,7 @@ impl World {
         heard: &mut Vec<Event>,
     ) {
         let mut per_relay: BTreeMap<&RelayUrl, Vec<&Known>> = BTreeMap::new();
-        for known in kept.repositories.values() {
+        for known in kept.repositories.values().filter(|known| self.admits(known)) {
             let named = known.relays.iter().filter(|relay| kept.usable.contains(*relay));
             for relay in named.filter(|relay| !servers.contains(*relay)) {
                 per_relay.entry(relay).or_default().push(known);

@@ -7,7 +7,7 @@ use nostr::prelude::{Event, Filter, Keys, Kind, PublicKey};
 use super::{
     settings::own_word,
     survey::{SOURCES, record_name},
-    world::catalog_limits,
+    world::{World, catalog_limits},
 };
 use crate::{
     config::Config,
@@ -59,6 +59,18 @@ pub async fn known(
 ) -> Result<Catalog, StoreError> {
     let events = store.query(Filter::new().kinds(SOURCES)).await?;
     Ok(catalog::build(&events, watched, bot, catalog_limits(config)))
+}
+
+impl World {
+    /// The repositories known so far of what is watched.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn known(&self) -> Result<Vec<Coordinate>, StoreError> {
+        let catalog = known(&self.config, &self.store, &self.bot(), &self.settings.watched).await?;
+        Ok(catalog.repositories.into_iter().map(|repository| repository.coordinate).collect())
+    }
 }
 
 /// How the mirrors of one repository were when they were last looked at.

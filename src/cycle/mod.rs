@@ -17,6 +17,7 @@ mod lanes;
 mod late;
 pub mod live;
 mod memory;
+mod preview;
 mod progress;
 mod read_back;
 mod repository;
@@ -50,9 +51,10 @@ pub use self::{
     audit::{AuditError, Inquiry},
     hold::decide,
     memory::{known, last_report, remembered},
+    preview::Preview,
     progress::running,
     servers::Server,
-    settings::{OwnWord, own_filters, own_word, read_into},
+    settings::{OwnWord, own_filters, own_word, read_into, warn_of_contradictions},
     subject::Subject,
     survey::Survey,
     world::{World, guard, own_addresses},
@@ -68,14 +70,10 @@ use crate::{
         replace::dated_after,
         server::ServerUrl,
     },
-    plan::{
-        converge::{Outcome, Step, next_step},
-        rest::Known,
-    },
+    plan::rest::Known,
     report::{
         Report,
         document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome, ServerOutcome},
-        tables::PlannedStep,
     },
     store::StoreError,
 };
@@ -155,6 +153,11 @@ pub enum CycleError {
     /// The settings could not be encrypted.
     #[error("the bot's settings could not be encrypted: {0}")]
     Encrypt(String),
+    /// No relay shows what would be replaced.
+    #[error(
+        "none of the bot's relays shows what it was told before, which would be replaced; try again later"
+    )]
+    Unread,
 }
 
 /// The record that counts cycles.
@@ -279,6 +282,7 @@ impl World {
                 state: known.state,
                 mirrors: known.record.mirrors.clone(),
                 notes: known.notes.clone(),
+                wanted: known.record.wanted.unwrap_or(known.record.mirrors.len()),
                 rewritten_at: known.record.rewritten_at,
                 held: None,
                 repaired: 0,
@@ -290,47 +294,6 @@ impl World {
             memory::note_proved(&self.records, proved).await?;
         }
         Ok(outcomes)
-    }
-
-    /// What a cycle would do first for each mirror. Sends nothing to anyone.
-    ///
-    /// # Errors
-    ///
-    /// [`CycleError`] when the store fails.
-    pub async fn plan(&self) -> Result<(Vec<PlannedStep>, Vec<String>), CycleError> {
-        let survey = self.survey(&mut Kept::default(), None, Timestamp::now()).await?;
-        let mut steps = Vec::new();
-        let mut notes = Vec::new();
-        for (url, server) in &survey.servers {
-            let outcome = server.outcome(url);
-            if let Some(reason) =
-                outcome.unused.or_else(|| server.down.clone().map(|why| format!("down: {why}")))
-            {
-                notes.push(format!("{}: {reason}", url.host()));
-            }
-        }
-        for server in self.denied_servers() {
-            notes.push(format!("{}: {}", server.url.host(), server.unused.unwrap_or_default()));
-        }
-        for subject in &survey.subjects {
-            let coordinate = &subject.repository.coordinate;
-            notes.extend(subject.notes.iter().map(|note| format!("{}: {note}", coordinate.for_people())));
-            for (server, place) in &subject.places {
-                let step = match (&subject.obstacle, subject.wanted.get(server), subject.seen.get(server)) {
-                    (Some(obstacle), _, _) => format!("nothing: {}", obstacle.reason()),
-                    (None, None, _) => "nothing: the repository is empty".to_owned(),
-                    (None, Some(_), None) => "nothing: the server is down".to_owned(),
-                    (None, Some(wanted), Some(seen)) => describe(&next_step(wanted, seen)),
-                };
-                steps.push(PlannedStep {
-                    repo: coordinate.clone(),
-                    server: server.clone(),
-                    placement: place.placement,
-                    step,
-                });
-            }
-        }
-        Ok((steps, notes))
     }
 
     /// Signs the report and sends it to the bot's relays.
@@ -371,20 +334,5 @@ impl World {
         let event = draft.sign(&self.keys)?;
         self.store.save(&event).await?;
         Ok(event)
-    }
-}
-
-fn describe(step: &Step) -> String {
-    match step {
-        Step::Send(ids) => format!("send {} events, then the git data the server asks for", ids.len()),
-        Step::Push => "push git data".to_owned(),
-        Step::PushRequests(requests) => format!("push the commits of {} pull requests", requests.len()),
-        Step::Look => "look whether the state is served".to_owned(),
-        Step::LookAtConversation => "compare the conversation and send what is missing".to_owned(),
-        Step::Settled(outcome) => match outcome {
-            Outcome::InSync => "nothing: in sync".to_owned(),
-            Outcome::Pending(reason) => format!("wait: {reason}"),
-            Outcome::Refused(reason) => format!("nothing: refused: {reason}"),
-        },
     }
 }

@@ -58,6 +58,9 @@ impl World {
         course: &Course<'_>,
     ) -> Result<(RepositoryOutcome, RepositoryRecord), CycleError> {
         let now = course.now;
+        let is_there = subject.obstacle.is_some()
+            || !subject.wanted.is_empty()
+            || subject.places.is_empty() && subject.repository.state.is_some();
         let endings = match subject.obstacle.take() {
             Some(obstacle) => {
                 let ending = in_the_way(&obstacle);
@@ -102,6 +105,13 @@ impl World {
                 }
             }
         }
+        for (server, (place, rule)) in subject.barred.iter().filter(|_| is_there) {
+            let before = subject.record.mirrors.get(server);
+            let (ending, nothing) = (Ending::Blocked(rule.to_string()), Seen::default());
+            let held = held_before(&subject, server);
+            let record = record::after(before, place.placement, ending, &nothing, &[], held, now);
+            mirrors.insert(server.clone(), record);
+        }
         subject.record.mirrors = mirrors;
         let in_sync = |mirror: &MirrorRecord| mirror.status == MirrorStatus::InSync;
         if subject.in_depth
@@ -115,6 +125,7 @@ impl World {
             state: subject.repository.state.map(|state| state.event.id),
             mirrors: subject.record.mirrors.clone(),
             notes: subject.notes,
+            wanted: subject.record.wanted.unwrap_or(subject.record.mirrors.len()),
             rewritten_at: subject.record.rewritten_at,
             held: subject.record.held.clone().filter(Held::is_waiting),
             repaired,
@@ -282,14 +293,14 @@ impl World {
         let opened = blocking(move || Repository::open_or_create(&folder)).await;
         let repository = opened.map_err(|error| ours(&error))?;
         self.borrow(&subject.repository, &repository).await;
-        let limit = self.config.limits.max_repo_bytes;
+        let limit = self.max_repo_bytes(&subject.repository.coordinate);
         if let Some(known) = &subject.record.too_large
             && known.still_holds(state.event.id, limit, now)
         {
             return Err(Ending::Blocked(known.reason.clone()));
         }
         subject.record.too_large = None;
-        let fetched = self.transfer.fetch(&repository, &tips(&state), &self.sources(subject)).await;
+        let fetched = self.transfer.fetch(&repository, &tips(&state), &self.sources(subject), limit).await;
         fetched.map_err(|error| self.not_brought(subject, &state, &error, now))
     }
 
@@ -310,7 +321,7 @@ impl World {
             subject.notes.push(clean(&format!("no complete local copy: {reason}"), REASON_MAX));
         }
         if matches!(error, FetchError::NotServed { too_large: true, .. }) {
-            let (limit, seen_at) = (self.config.limits.max_repo_bytes, now.as_secs());
+            let (limit, seen_at) = (self.max_repo_bytes(&subject.repository.coordinate), now.as_secs());
             let known =
                 TooLarge { state: state.event.id, limit, seen_at, reason: clean(&reason, REASON_MAX) };
             subject.record.too_large = Some(known);
@@ -344,7 +355,8 @@ impl World {
             let mut sources = self.sources(subject);
             sources.retain(|source| shown_text(source) != source_url);
             let repository = supply.repository().clone();
-            if let Err(error) = self.transfer.bring(&repository, &tips(&state), &sources).await {
+            let limit = self.max_repo_bytes(&subject.repository.coordinate);
+            if let Err(error) = self.transfer.bring(&repository, &tips(&state), &sources, limit).await {
                 let git = Err(self.not_brought(subject, &state, &error, now));
                 return Settled { git, is_other_data };
             }

@@ -13,13 +13,19 @@ use super::{
 };
 use crate::{
     model::server::ServerUrl,
-    plan::placement::Grasp,
+    plan::{
+        placement::Grasp,
+        spread::{Candidate, LOST_AFTER_SECS},
+    },
     relay::nip11::{self, Nip11Error},
     report::document::ServerOutcome,
 };
 
 /// The record that remembers servers between runs.
 const RECORD: &str = "servers";
+
+/// The record of the servers that are down, and since when, Unix seconds.
+const DOWN: &str = "down";
 
 /// What is known of one server.
 #[derive(Clone, Debug)]
@@ -30,6 +36,8 @@ pub struct Server {
     pub software: Option<String>,
     /// Why it cannot be reached now; `None` when it answered.
     pub down: Option<String>,
+    /// Whether it has been down for longer than a day.
+    pub is_lost: bool,
 }
 
 impl Server {
@@ -60,16 +68,67 @@ struct Remembered {
 }
 
 impl World {
-    /// Asks every server the bot mirrors to who it is (NIP-11).
+    /// Asks every server the bot mirrors to, in general or for a few repositories, who it is (NIP-11).
     pub(super) async fn ask_servers(
         &self,
         kept: &mut Kept,
         now: Timestamp,
     ) -> Result<BTreeMap<ServerUrl, Server>, CycleError> {
-        let policy = &self.config.policy;
-        let known = self.settings.servers.iter();
-        let known = known.filter(|server| policy.admits_server(server).is_ok()).cloned().collect();
+        let known = self.settings.servers.iter().chain(self.policy.excepted_servers());
+        let known = known.filter(|server| self.policy.admits_server(server).is_ok()).cloned().collect();
         self.introduced(known, kept, now).await
+    }
+
+    /// Remembers since when servers are down, and marks those that are lost.
+    pub(super) async fn note_down(
+        &self,
+        servers: &mut BTreeMap<ServerUrl, Server>,
+        now: Timestamp,
+    ) -> Result<(), CycleError> {
+        let before: BTreeMap<ServerUrl, u64> = self.records.read(DOWN).await?.unwrap_or_default();
+        let mut down = before;
+        for (url, server) in servers {
+            server.is_lost = false;
+            if server.down.is_some() {
+                let since = *down.entry(url.clone()).or_insert(now.as_secs());
+                server.is_lost = since.saturating_add(LOST_AFTER_SECS) < now.as_secs();
+            } else {
+                down.remove(url);
+            }
+        }
+        Ok(self.records.write(DOWN, &down).await?)
+    }
+
+    /// The servers among which a repository's are chosen, those included that rules keep away.
+    pub(super) fn candidates(&self, servers: &BTreeMap<ServerUrl, Server>) -> BTreeMap<ServerUrl, Candidate> {
+        let excepted: BTreeSet<&ServerUrl> = self.policy.excepted_servers().collect();
+        let is_general = |url: &ServerUrl| self.settings.servers.contains(url) || !excepted.contains(url);
+        let known = servers.iter().map(|(url, server)| {
+            let candidate = Candidate {
+                grasp: server.grasp.clone(),
+                is_general: is_general(url),
+                is_up: server.is_up(),
+                is_lost: server.is_lost,
+            };
+            (url.clone(), candidate)
+        });
+        let denied = self.denied().map(|url| {
+            let candidate = Candidate {
+                grasp: Grasp::Unknown,
+                is_general: is_general(url),
+                is_up: false,
+                is_lost: false,
+            };
+            (url.clone(), candidate)
+        });
+        known.chain(denied).collect()
+    }
+
+    /// The servers that would be used but for a rule.
+    fn denied(&self) -> impl Iterator<Item = &ServerUrl> {
+        let all: BTreeSet<&ServerUrl> =
+            self.settings.servers.iter().chain(self.policy.excepted_servers()).collect();
+        all.into_iter().filter(|url| self.policy.admits_server(url).is_err())
     }
 
     /// Who these servers are: as they said lately, else asked now. One that was down is asked in every run.
@@ -107,12 +166,12 @@ impl World {
 
     /// The servers that the operator's own rules keep away; they are not even asked who they are.
     pub(super) fn denied_servers(&self) -> Vec<ServerOutcome> {
-        let denied = |url: &ServerUrl| {
-            let rule = self.config.policy.admits_server(url).err()?;
+        let denied = self.denied().filter_map(|url| {
+            let rule = self.policy.admits_server(url).err()?;
             let unused = Some(format!("blocked: {rule}"));
             Some(ServerOutcome { url: url.clone(), reachable: false, software: None, unused })
-        };
-        self.settings.servers.iter().filter_map(denied).collect()
+        });
+        denied.collect()
     }
 
     async fn ask(&self, servers: BTreeSet<ServerUrl>) -> Result<BTreeMap<ServerUrl, Server>, CycleError> {
@@ -154,7 +213,8 @@ impl World {
 fn read_answer(before: Option<&Remembered>, answer: Result<nip11::Introduction, Nip11Error>) -> Server {
     let error = match answer {
         Ok(introduction) => {
-            return Server { grasp: introduction.grasp, software: introduction.software, down: None };
+            let (grasp, software) = (introduction.grasp, introduction.software);
+            return Server { grasp, software, down: None, is_lost: false };
         }
         Err(error) => error,
     };
@@ -163,12 +223,13 @@ fn read_answer(before: Option<&Remembered>, answer: Result<nip11::Introduction, 
             grasp: if known.archive_only { Grasp::ArchiveOnly } else { Grasp::Full },
             software: known.software.clone(),
             down: Some(error.to_string()),
+            is_lost: false,
         },
         (None, Nip11Error::Down(_)) => {
-            Server { grasp: Grasp::Unknown, software: None, down: Some(error.to_string()) }
+            Server { grasp: Grasp::Unknown, software: None, down: Some(error.to_string()), is_lost: false }
         }
         (None, Nip11Error::NoDocument(_)) => {
-            Server { grasp: Grasp::NotGrasp(error.to_string()), software: None, down: None }
+            Server { grasp: Grasp::NotGrasp(error.to_string()), software: None, down: None, is_lost: false }
         }
     }
 }

@@ -1,7 +1,10 @@
 //! The bot's settings, as its own events have them: on its relays, and in the store.
 
+use std::future::ready;
+
 use futures::{StreamExt, stream};
 use nostr::prelude::{Event, Filter, Keys, Kind, Nip44, PublicKey, RelayUrl, Tag, Timestamp};
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     CycleError,
@@ -9,8 +12,16 @@ use super::{
 };
 use crate::{
     config::Config,
-    model::draft::Draft,
-    plan::settings::{LISTS, Lists, Seeds, Settings, Settled, TOLD_IDENTIFIER, Told},
+    model::{
+        draft::Draft,
+        policy::{Policy, Said},
+        server::ServerUrl,
+    },
+    plan::{
+        self,
+        converge::Answer,
+        settings::{LISTS, Lists, POLICY_IDENTIFIER, Seeds, Settings, Settled, TOLD_IDENTIFIER, Told},
+    },
     relay::{RelayError, Relays},
     store::{Store, StoreError},
 };
@@ -24,6 +35,10 @@ pub struct OwnWord {
     told_event: Option<Event>,
     /// What it holds, as far as it can be read.
     told: Option<Told>,
+    /// The newest event that holds the rules made by message.
+    said_event: Option<Event>,
+    /// What it holds, as far as it can be read.
+    said: Said,
     /// What follows.
     pub settled: Settled,
 }
@@ -31,10 +46,10 @@ pub struct OwnWord {
 /// The events that are settings.
 #[must_use]
 pub fn own_filters(bot: PublicKey) -> Vec<Filter> {
-    vec![
-        Filter::new().kinds(LISTS).author(bot),
-        Filter::new().kind(Kind::ApplicationSpecificData).author(bot).identifier(TOLD_IDENTIFIER),
-    ]
+    // One filter an identifier: of several in one, some relays (nostr-memory 0.45) take only the first.
+    let called =
+        |identifier| Filter::new().kind(Kind::ApplicationSpecificData).author(bot).identifier(identifier);
+    vec![Filter::new().kinds(LISTS).author(bot), called(TOLD_IDENTIFIER), called(POLICY_IDENTIFIER)]
 }
 
 /// What the stored events and the configuration say.
@@ -47,11 +62,16 @@ pub async fn own_word(config: &Config, keys: &Keys, store: &Store) -> Result<Own
     for filter in own_filters(keys.public_key()) {
         events.extend(store.query(filter).await?);
     }
-    let told_event = events.iter().find(|event| event.kind == Kind::ApplicationSpecificData).cloned();
-    let told = told_event.as_ref().and_then(|event| read_told(event, keys));
+    let called = |identifier: &str| {
+        let mut all = events.iter();
+        all.find(|event| event.tags.identifier().is_some_and(|name| name == identifier)).cloned()
+    };
+    let (told_event, said_event) = (called(TOLD_IDENTIFIER), called(POLICY_IDENTIFIER));
+    let told: Option<Told> = told_event.as_ref().and_then(|event| read_own(event, keys));
+    let said: Said = said_event.as_ref().and_then(|event| read_own(event, keys)).unwrap_or_default();
     let lists = Lists::newest(events);
-    let settled = lists.settle(told.as_ref(), &seeds(config));
-    Ok(OwnWord { lists, told_event, told, settled })
+    let settled = lists.settle(told.as_ref(), said.clone(), &seeds(config));
+    Ok(OwnWord { lists, told_event, told, said_event, said, settled })
 }
 
 /// Brings what `filters` match at `relay` into `store`, also when `relays` keep nothing; returns it.
@@ -90,26 +110,58 @@ impl OwnWord {
         let mut drafts = self.lists.drafts(settings, now);
         // Encrypted anew it would look new each time, so what it says is compared.
         if self.told.as_ref() != Some(told) {
-            let content = serde_json::to_string(told)?;
-            let content = keys
-                .nip44_encrypt(&keys.public_key(), &content)
-                .map_err(|error| CycleError::Encrypt(error.to_string()))?;
-            let tags = vec![
-                Tag::identifier(TOLD_IDENTIFIER),
-                Tag::custom("alt", ["settings of a grasp-mirror bot, for itself"]),
-            ];
-            let draft = Draft { kind: Kind::ApplicationSpecificData, tags, content, created_at: now };
+            let draft = for_itself(TOLD_IDENTIFIER, "settings", told, keys, now)?;
             drafts.extend(draft.unless_said(self.told_event.as_ref()));
         }
+        drafts.extend(self.draft_of_rules(&settings.said, keys, now)?);
         Ok(drafts)
+    }
+
+    /// The event that has to be signed so that the rules made by message are `said`.
+    ///
+    /// # Errors
+    ///
+    /// [`CycleError`] when it cannot be written.
+    pub fn draft_of_rules(
+        &self,
+        said: &Said,
+        keys: &Keys,
+        now: Timestamp,
+    ) -> Result<Option<Draft>, CycleError> {
+        if self.said == *said {
+            return Ok(None);
+        }
+        let draft = for_itself(POLICY_IDENTIFIER, "rules", said, keys, now)?;
+        Ok(draft.unless_said(self.said_event.as_ref()))
     }
 }
 
-fn read_told(event: &Event, keys: &Keys) -> Option<Told> {
-    let content = keys.nip44_decrypt(&keys.public_key(), &event.content).ok()?;
-    serde_json::from_str(&content)
-        .inspect_err(|error| tracing::warn!(event = %event.id, %error, "settings from another version"))
-        .ok()
+/// An event that nobody but the bot can read.
+fn for_itself(
+    identifier: &str,
+    what: &str,
+    value: &impl Serialize,
+    keys: &Keys,
+    now: Timestamp,
+) -> Result<Draft, CycleError> {
+    let content = serde_json::to_string(value)?;
+    let content = keys
+        .nip44_encrypt(&keys.public_key(), &content)
+        .map_err(|error| CycleError::Encrypt(error.to_string()))?;
+    let alt = format!("{what} of a grasp-mirror bot, for itself");
+    let tags = vec![Tag::identifier(identifier), Tag::custom("alt", [alt])];
+    Ok(Draft { kind: Kind::ApplicationSpecificData, tags, content, created_at: now })
+}
+
+fn read_own<T: DeserializeOwned>(event: &Event, keys: &Keys) -> Option<T> {
+    let unreadable = |error: String| {
+        tracing::error!(event = %event.id, error, "what the bot was told cannot be read, and does not count");
+    };
+    let content = keys
+        .nip44_decrypt(&keys.public_key(), &event.content)
+        .inspect_err(|error| unreadable(error.to_string()))
+        .ok()?;
+    serde_json::from_str(&content).inspect_err(|error| unreadable(error.to_string())).ok()
 }
 
 /// What the operator's configuration says about the lists.
@@ -131,6 +183,7 @@ impl World {
         if self.settings != settings {
             self.kept.forget_what_follows();
         }
+        self.policy = self.config.policy.obeying(&settings.said);
         self.settings = settings;
     }
 
@@ -146,19 +199,77 @@ impl World {
     ///
     /// [`CycleError`] when the store fails. A relay that fails costs its own news.
     pub async fn recall(&mut self) -> Result<&Settings, CycleError> {
-        let filters = own_filters(self.bot());
-        stream::iter(&self.config.bot.relays)
-            .for_each_concurrent(AT_ONCE, |relay| {
-                let (world, filters) = (&*self, filters.clone());
-                async move {
-                    if let Err(error) = read_into(&world.store, &world.relays, relay, filters).await {
-                        tracing::warn!(%relay, %error, "the bot's own lists were not read there");
-                    }
-                }
-            })
-            .await;
+        self.readable = self.read_own_word().await;
         let word = own_word(&self.config, &self.keys, &self.store).await?;
         self.obey(word.settled.settings);
         Ok(&self.settings)
+    }
+
+    /// How many of the bot's relays showed what they have of its settings.
+    async fn read_own_word(&self) -> usize {
+        let filters = own_filters(self.bot());
+        let reads = stream::iter(&self.config.bot.relays).map(|relay| {
+            let filters = filters.clone();
+            async move {
+                let read = read_into(&self.store, &self.relays, relay, filters).await;
+                read.inspect_err(|error| {
+                    tracing::warn!(%relay, %error, "the bot's own lists were not read there");
+                })
+            }
+        });
+        reads.buffer_unordered(AT_ONCE).filter(|read| ready(read.is_ok())).count().await
+    }
+
+    /// Makes `said` the rules by message, from now on and on any machine. Returns how many relays took them; the
+    /// others get them from the daemon. Call [`Self::recall`] before.
+    ///
+    /// # Errors
+    ///
+    /// [`CycleError::Unread`] when none of the bot's relays can be read: it may have rules that would be replaced.
+    pub async fn rule(&mut self, said: Said) -> Result<usize, CycleError> {
+        if self.readable == 0 {
+            return Err(CycleError::Unread);
+        }
+        let word = own_word(&self.config, &self.keys, &self.store).await?;
+        let Some(draft) = word.draft_of_rules(&said, &self.keys, Timestamp::now())? else { return Ok(0) };
+        let event = draft.sign(&self.keys)?;
+        self.store.save(&event).await?;
+        let mut taken = 0;
+        for relay in &self.config.bot.relays {
+            match self.relays.send(relay, &event).await {
+                Ok(Answer::Taken | Answer::Purgatory) => taken += 1,
+                Ok(Answer::Refused(reason)) => {
+                    tracing::warn!(%relay, reason, "the rules were not taken there")
+                }
+                Err(error) => tracing::warn!(%relay, %error, "the rules were not published there"),
+            }
+        }
+        self.obey(Settings { said, ..word.settled.settings });
+        Ok(taken)
+    }
+
+    /// What the operator allows and denies.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The servers mirrored to, those included that rules keep away.
+    pub fn servers(&self) -> impl Iterator<Item = &ServerUrl> {
+        self.settings.servers.iter()
+    }
+
+    /// Says in the log which rules contradict each other.
+    pub fn warn_of_contradictions(&self) {
+        warn_of_contradictions(&self.config, &self.settings);
+    }
+}
+
+/// Says in the log which of the operator's rules contradict each other, or can never hold.
+pub fn warn_of_contradictions(config: &Config, settings: &Settings) {
+    let policy = config.policy.obeying(&settings.said);
+    let (copies_wanted, discover) = (config.mirror.copies_wanted, config.servers.discover);
+    for contradiction in plan::policy::contradictions(&policy, &settings.servers, copies_wanted, discover) {
+        tracing::warn!("{contradiction}");
     }
 }

@@ -7,16 +7,20 @@ use std::{
 
 use nostr::prelude::{Event, EventId, Timestamp};
 
-use super::{CycleError, copy::OwnCopies, servers::Server, threads::relays_of, world::World};
+use super::{CycleError, copy::OwnCopies, threads::relays_of, world::World};
 use crate::{
-    model::{announcement::Announcement, coordinate::Coordinate, server::ServerUrl},
+    model::{
+        announcement::Announcement, coordinate::Coordinate, policy::Blocked, server::ServerUrl,
+        status::MirrorStatus,
+    },
     plan::{
         catalog::{Obstacle, Repository},
         converge::{Seen, Wanted},
         conversation::{PullRequest, Threads},
-        placement::{self, Grasp, Place},
+        placement::Place,
         record::{Ending, RepositoryRecord},
         rest::{Known, Proofs},
+        spread::{Candidate, LeftOut, Usual, spread},
         wanted::{fingerprint, wanted},
     },
 };
@@ -34,6 +38,12 @@ pub struct Subject {
     pub seen: BTreeMap<ServerUrl, Seen>,
     /// Where it belongs, also when there is nothing to mirror yet.
     pub places: BTreeMap<ServerUrl, Place>,
+    /// Where it would belong but for a rule about the server.
+    pub barred: BTreeMap<ServerUrl, (Place, Blocked)>,
+    /// Where it does not, and why.
+    pub left_out: BTreeMap<ServerUrl, LeftOut>,
+    /// Whether the operator's rules forbid it altogether.
+    pub is_denied: bool,
     /// The conversation, in order: everything there is to send beside announcements and states.
     pub conversation: Vec<EventId>,
     /// Pull requests, whose commits may have to be fetched.
@@ -54,7 +64,7 @@ pub struct Subject {
 
 /// What subjects are worked out from, beside the repository.
 pub(super) struct Ground<'a> {
-    pub(super) servers: &'a BTreeMap<ServerUrl, Server>,
+    pub(super) candidates: &'a BTreeMap<ServerUrl, Candidate>,
     pub(super) own: &'a OwnCopies,
     pub(super) copies: &'a BTreeMap<Coordinate, String>,
     pub(super) in_depth: &'a BTreeSet<Coordinate>,
@@ -72,17 +82,20 @@ impl World {
     ) -> Result<(Subject, Vec<Event>), CycleError> {
         let now = ground.now;
         let copy = ground.copies.get(&repository.coordinate).map(String::as_str).unwrap_or_default();
-        let policy = &self.config.policy;
-        let exception = policy.exception(&repository.coordinate);
-        let usable: BTreeMap<ServerUrl, Grasp> = ground
-            .servers
-            .iter()
-            .filter(|(url, _)| exception.servers.as_ref().is_none_or(|only| only.contains(*url)))
-            .map(|(url, server)| (url.clone(), server.grasp.clone()))
-            .collect();
-        let reach = exception.reach.unwrap_or(self.config.mirror.reach);
-        let places = placement::places(&repository, &usable, reach, &self.bot(), copy);
-        let obstacle = match policy.admits(&repository.coordinate) {
+        // On a blank machine the bot's announcement remembers where its copies are.
+        let announced = ground.own.announcement(copy);
+        let holds = |url: &ServerUrl| {
+            let mirror = record.mirrors.get(url);
+            mirror.is_some_and(|mirror| mirror.status != MirrorStatus::Blocked)
+                || announced.as_ref().is_some_and(|announcement| announcement.lists(url))
+        };
+        let usual =
+            Usual { reach: self.config.mirror.reach, copies_wanted: self.config.mirror.copies_wanted };
+        let spread = spread(&repository, ground.candidates, holds, &self.policy, usual, (&self.bot(), copy));
+        let denied = self.policy.admits_all(&repository.coordinates());
+        record.wanted = Some(if denied.is_ok() { spread.wanted } else { 0 });
+        let is_denied = denied.is_err();
+        let obstacle = match denied {
             Err(rule) => Some(Obstacle::Limit(rule.to_string())),
             Ok(()) => repository.obstacle.clone(),
         };
@@ -96,7 +109,10 @@ impl World {
             obstacle,
             wanted: BTreeMap::new(),
             seen: BTreeMap::new(),
-            places,
+            places: spread.places,
+            barred: spread.barred,
+            left_out: spread.left_out,
+            is_denied,
             conversation: Vec::new(),
             pull_requests: Vec::new(),
             fingerprint: String::new(),
@@ -120,7 +136,7 @@ impl World {
             }
             (None, Some(state)) => state.clone(),
         };
-        let signed = self.sign_copy(&subject, &state, copy, &usable, ground.own)?;
+        let signed = self.sign_copy(&subject, &state, copy, ground)?;
 
         let mut events: BTreeMap<EventId, Event> = BTreeMap::new();
         let talk = threads.around(
@@ -185,6 +201,7 @@ impl Subject {
             relays: relays_of(&self.repository),
             fingerprint: self.fingerprint.clone(),
             places: self.places.clone(),
+            barred: self.barred.keys().cloned().collect(),
             proofs: proofs.collect(),
             obstacle: self.obstacle.as_ref().map(in_the_way),
             record: RepositoryRecord::default(),

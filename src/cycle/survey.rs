@@ -88,6 +88,7 @@ impl World {
         if !kept.repositories.is_empty() {
             self.look_again(&mut servers, &unread, kept).await?;
         }
+        self.note_down(&mut servers, now).await?;
         let mut catalog = None;
         let sources = self.store.news().sources;
         let grasps = grasps(&servers);
@@ -217,7 +218,7 @@ impl World {
             let fresh = !known.contains_key(&server) && !found.contains(&server);
             if fresh
                 && found.len() < MAX_DISCOVERED
-                && self.config.policy.admits_server(&server).is_ok()
+                && self.policy.admits_server(&server).is_ok()
                 && self.guard.check(server.http_base()).await.is_ok()
             {
                 tracing::info!(%server, "found a server");
@@ -278,18 +279,22 @@ impl World {
         let mut anew = late.touched;
         anew.extend(in_depth.iter().cloned());
         anew.extend(kept.repositories.keys().filter(|coordinate| self.is_afresh(coordinate)).cloned());
+        // Of what is denied nothing more is fetched.
+        anew.retain(|coordinate| kept.repositories.get(coordinate).is_none_or(|known| self.admits(known)));
         let mut to_read: Vec<Talked> = Vec::new();
         for coordinate in &anew {
             to_read.extend(kept.repositories.get(coordinate).map(Talked::from));
         }
         let new = catalog.iter().flat_map(|catalog| &catalog.repositories);
         let new = new.filter(|repository| !kept.repositories.contains_key(&repository.coordinate));
+        let new = new.filter(|repository| self.policy.admits_all(&repository.coordinates()).is_ok());
         to_read.extend(new.map(Talked::from));
         let first_time = kept.repositories.is_empty();
         let mut per_relay = self.whom_to_ask(&to_read, &everywhere, kept).await;
         // A relay that was not listened to is read to the end, for all.
         let told = self.store.news().talk;
-        for known in kept.repositories.values().filter(|_| !late.unknown.is_empty()) {
+        let unknown = !late.unknown.is_empty();
+        for known in kept.repositories.values().filter(|known| unknown && self.admits(known)) {
             for relay in late
                 .unknown
                 .iter()
@@ -324,8 +329,10 @@ impl World {
         kept: &Kept,
         now: Timestamp,
     ) -> BTreeMap<Coordinate, Endings> {
-        let max_repo_bytes = self.config.limits.max_repo_bytes;
-        let terms = Terms { now, patient: trigger == Some(Trigger::Timer), max_repo_bytes };
+        let terms = |coordinate: &Coordinate| {
+            let max_repo_bytes = self.max_repo_bytes(coordinate);
+            Terms { now, patient: trigger == Some(Trigger::Timer), max_repo_bytes }
+        };
         let look = |url: &ServerUrl| {
             let server = servers.get(url);
             let relay = url.relay_url();
@@ -337,7 +344,9 @@ impl World {
         };
         let known = kept.repositories.iter().filter(|(coordinate, _)| !anew.contains(*coordinate));
         known
-            .filter_map(|(coordinate, known)| Some((coordinate.clone(), rest::endings(known, terms, look)?)))
+            .filter_map(|(coordinate, known)| {
+                Some((coordinate.clone(), rest::endings(known, terms(coordinate), look)?))
+            })
             .collect()
     }
 
@@ -359,7 +368,8 @@ impl World {
             ..=RECORDS_ONE_BY_ONE => None,
             _ => Some(self.records.snapshot().await?),
         };
-        let ground = Ground { servers: &survey.servers, own: &own, copies: &copies, in_depth, now };
+        let candidates = self.candidates(&survey.servers);
+        let ground = Ground { candidates: &candidates, own: &own, copies: &copies, in_depth, now };
         let mut todo = todo.into_iter();
         loop {
             let some: Vec<Repository> = todo.by_ref().take(LOOKED_UP_TOGETHER).collect();
@@ -404,8 +414,8 @@ impl Worked {
     }
 }
 
-fn grasps(servers: &BTreeMap<ServerUrl, Server>) -> BTreeMap<ServerUrl, Grasp> {
-    servers.iter().map(|(url, server)| (url.clone(), server.grasp.clone())).collect()
+fn grasps(servers: &BTreeMap<ServerUrl, Server>) -> BTreeMap<ServerUrl, (Grasp, bool)> {
+    servers.iter().map(|(url, server)| (url.clone(), (server.grasp.clone(), server.is_lost))).collect()
 }
 
 /// Whether a repository is still worked out from the same events; `copies` are the bot's, which count where there are

@@ -98,12 +98,14 @@ impl World {
         let _place = if absent.is_empty() { None } else { Some(lanes.request_place().await?) };
         let deadline = Instant::now() + self.config.limits.total_timeout;
         let repository_sources = self.sources(subject);
+        let limit = self.max_repo_bytes(&subject.repository.coordinate);
         let mut here = Vec::new();
         for request in &subject.pull_requests {
             if absent.contains(&request.tip) {
                 let tips = Tips::from([(format!("refs/nostr/{}", request.id.to_hex()), request.tip)]);
                 let sources = [&request.clone_urls[..], &repository_sources].concat();
-                let brought = timeout_at(deadline, self.transfer.bring(repository, &tips, &sources)).await;
+                let bring = self.transfer.bring(repository, &tips, &sources, limit);
+                let brought = timeout_at(deadline, bring).await;
                 let problem = match brought {
                     Ok(Ok(())) => None,
                     Ok(Err(error)) => Some(error.to_string()),

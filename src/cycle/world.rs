@@ -10,7 +10,10 @@ use super::{CycleError, kept::Kept};
 use crate::{
     config::Config,
     git::wire::{self, GitHttp},
-    model::coordinate::{Coordinate, npub},
+    model::{
+        coordinate::{Coordinate, npub},
+        policy::Policy,
+    },
     plan::{catalog, retry::Backoff, settings::Settings},
     relay::{self, Relays},
     store::{Store, records::Records},
@@ -28,7 +31,8 @@ pub fn guard(config: &Config) -> Guard {
 
 /// The addresses in the operator's own configuration.
 pub fn own_addresses(config: &Config) -> impl Iterator<Item = Url> {
-    config.servers.known.iter().map(|server| server.http_base().clone()).chain(
+    let servers = config.servers.known.iter().chain(config.policy.excepted_servers());
+    servers.map(|server| server.http_base().clone()).chain(
         [&config.bot.relays, &config.bot.index_relays, &config.bot.inbox_relays]
             .into_iter()
             .flatten()
@@ -58,6 +62,10 @@ pub struct World {
     pub(super) git: GitHttp,
     /// What to mirror, and where to.
     pub(super) settings: Settings,
+    /// What the operator allows and denies, by the configuration and by message.
+    pub(super) policy: Policy,
+    /// Bot relays that showed what they have of its settings, when they were last asked.
+    pub(super) readable: usize,
     /// What is looked at as if it had never been seen; `None` in it means everything.
     pub(super) afresh: Vec<Option<BTreeSet<Coordinate>>>,
     /// Inbox relays that do not deliver, for the report.
@@ -107,7 +115,6 @@ impl World {
             guard.clone(),
             transfer::Limits {
                 per_server: limits.per_server,
-                max_repo_bytes: limits.max_repo_bytes,
                 disk_floor_bytes: limits.disk_floor_bytes,
                 total_timeout: limits.total_timeout,
             },
@@ -123,6 +130,8 @@ impl World {
             transfer,
             git,
             settings: Settings::default(),
+            policy: config.policy.clone(),
+            readable: 0,
             afresh: Vec::new(),
             silent: BTreeSet::new(),
             bound: None,
@@ -148,6 +157,11 @@ impl World {
 
     pub(super) fn is_afresh(&self, coordinate: &Coordinate) -> bool {
         self.afresh.iter().any(|some| some.as_ref().is_none_or(|some| some.contains(coordinate)))
+    }
+
+    /// The largest pack that is fetched for a repository, in bytes.
+    pub(super) fn max_repo_bytes(&self, coordinate: &Coordinate) -> u64 {
+        self.policy.exception(coordinate).max_repo_bytes.unwrap_or(self.config.limits.max_repo_bytes)
     }
 
     pub(super) fn bot(&self) -> PublicKey {

@@ -58,6 +58,8 @@ pub(super) struct Follower {
     /// Its own connections: a cycle may be using the others.
     world: Option<World>,
     heard: BTreeSet<String>,
+    /// What the job under way was begun with.
+    begun: Option<(BTreeSet<String>, Settings)>,
     due_at: Option<Instant>,
     task: Option<JoinHandle<Job>>,
     touched: mpsc::Receiver<BTreeSet<String>>,
@@ -89,6 +91,7 @@ impl Follower {
         Self {
             world: None,
             heard: BTreeSet::new(),
+            begun: None,
             due_at: None,
             task: None,
             touched,
@@ -132,6 +135,7 @@ impl Follower {
         let Some(settings) = settings.filter(|settings| !settings.paused) else { return };
         let (config, keys, store) = (config.clone(), keys.clone(), store.clone());
         let world = self.world.take();
+        self.begun = Some((families.clone(), settings.clone()));
         self.task = Some(tokio::spawn(async move {
             let mut world = world.map_or_else(|| World::new(&config, &keys, &store), Ok)?;
             world.obey(settings);
@@ -141,6 +145,20 @@ impl Follower {
         }));
     }
 
+    /// Drops a job that may be about what `settings` forbid, and begins it anew: nothing of that is fetched or sent any
+    /// more.
+    pub(super) fn heed(&mut self, settings: &Settings) {
+        let forbids = |(_, begun): &mut (_, Settings)| settings.paused || begun.loses_by(settings);
+        if let Some((families, _)) = self.begun.take_if(forbids) {
+            if let Some(task) = self.task.take() {
+                task.abort();
+            }
+            tracing::info!(?families, "what was being followed is begun anew");
+            self.heard.extend(families);
+            self.due_at.get_or_insert_with(Instant::now);
+        }
+    }
+
     /// Takes in what a job did; returns what is known of everything now, when that is something new.
     pub(super) fn end(
         &mut self,
@@ -148,6 +166,7 @@ impl Follower {
         settings: Option<&Settings>,
     ) -> Option<CycleDone> {
         self.task = None;
+        self.begun = None;
         let problem = match result {
             Ok(Ok((world, outcomes))) => {
                 self.world = Some(world);

@@ -1,12 +1,12 @@
 //! What is wanted, and the next step towards it. Pure: (events, what was last read, now) → decisions.
 //!
 //! [`catalog`] says what is to be mirrored and [`authority`] whose word counts; [`namespace`] says what the bot
-//! itself announces; [`conversation`] which events belong to a repository; [`placement`] where each mirror goes and
-//! [`wanted`] what it is to hold; [`converge`] is the next step for one mirror, [`retry`] when a failed one is tried
-//! again, [`signing`] what is added to a maintainer's announcement and [`permit`] what may be signed with a maintainer's
-//! key, [`hold`] which states wait for people to decide; [`kinship`] says who may share objects. [`identity`] is who
-//! the bot says it is, [`settings`] what it was told to do, [`journal`] what became of each question put to it,
-//! [`progress`] how far a running cycle is.
+//! itself announces; [`conversation`] which events belong to a repository; [`spread`] where each mirror goes,
+//! [`placement`] how it exists there and [`wanted`] what it is to hold; [`converge`] is the next step for one mirror,
+//! [`retry`] when a failed one is tried again, [`signing`] what is added to a maintainer's announcement and [`permit`]
+//! what may be signed with a maintainer's key, [`hold`] which states wait for people to decide; [`kinship`] says who may
+//! share objects. [`identity`] is who the bot says it is, [`settings`] and [`policy`] what it was told to do, [`journal`]
+//! what became of each question put to it, [`progress`] how far a running cycle is.
 
 pub mod authority;
 pub mod catalog;
@@ -21,6 +21,7 @@ pub mod live;
 pub mod namespace;
 pub mod permit;
 pub mod placement;
+pub mod policy;
 pub mod progress;
 pub mod record;
 pub mod rest;
@@ -29,6 +30,7 @@ pub mod settings;
 pub mod signing;
 #[cfg(test)]
 mod simulated;
+pub mod spread;
 #[cfg(test)]
 mod testing;
 pub mod wanted;

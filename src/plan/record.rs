@@ -22,6 +22,9 @@ pub const REASON_MAX: usize = 500;
 pub struct RepositoryRecord {
     /// By server.
     pub mirrors: BTreeMap<ServerUrl, MirrorRecord>,
+    /// How many copies there should be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<usize>,
     /// When its git data was larger than allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub too_large: Option<TooLarge>,

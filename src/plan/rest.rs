@@ -45,6 +45,8 @@ pub struct Known {
     pub fingerprint: String,
     /// Where it belongs.
     pub places: BTreeMap<ServerUrl, Place>,
+    /// Where rules about the server keep it away.
+    pub barred: BTreeSet<ServerUrl>,
     /// What each server is to serve; empty while there is nothing to mirror.
     pub proofs: BTreeMap<ServerUrl, Proofs>,
     /// How all mirrors end as long as nothing changes, when something is in the way.
@@ -90,10 +92,11 @@ pub fn endings<'a>(
         return None;
     }
     if let Some(ending) = &known.obstacle {
-        return Some(known.places.keys().map(|server| (server.clone(), Some(ending.clone()))).collect());
+        let places = known.places.keys().map(|server| (server.clone(), Some(ending.clone())));
+        return Some(places.chain(known.barred()).collect());
     }
     if known.proofs.is_empty() {
-        return Some(BTreeMap::new());
+        return Some(known.barred().collect());
     }
     let now = terms.now.as_secs();
     let record = &known.record;
@@ -122,7 +125,7 @@ pub fn endings<'a>(
         };
         Some((server.clone(), ending))
     });
-    each.collect()
+    each.chain(known.barred().map(Some)).collect()
 }
 
 fn is_refused(mirror: &MirrorRecord, proofs: &Proofs) -> bool {
@@ -130,6 +133,11 @@ fn is_refused(mirror: &MirrorRecord, proofs: &Proofs) -> bool {
 }
 
 impl Known {
+    /// The servers that rules keep it away from: nothing changes there while it rests.
+    fn barred(&self) -> impl Iterator<Item = (ServerUrl, Option<Ending>)> {
+        self.barred.iter().map(|server| (server.clone(), None))
+    }
+
     /// Whether the server serves all that proves the mirror, and was seen to hold the conversation.
     fn is_held(
         &self,

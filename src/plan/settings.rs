@@ -1,6 +1,6 @@
 //! What the bot is told to do, as its own events say it: the git authors it follows (kind 10017, NIP-51), single
 //! repositories (10018, NIP-51), the servers it mirrors to (10317, NIP-34), and the little that no standard list
-//! holds ([`Told`], kind 30078).
+//! holds ([`Told`] and the rules that were made by message, kind 30078).
 //!
 //! The operator's configuration seeds a list that does not exist yet, and adds what was written there since; it
 //! never takes anything away. Whoever has the bot's key may sign a newer list with any client.
@@ -11,7 +11,7 @@ use nostr::prelude::{Event, Kind, PublicKey, Tag, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::catalog::Watched;
-use crate::model::{coordinate::npub, draft::Draft, replace::wins, server::ServerUrl};
+use crate::model::{coordinate::npub, draft::Draft, policy::Said, replace::wins, server::ServerUrl};
 
 /// Git authors: whose repositories are mirrored (NIP-51, `p` tags).
 pub const AUTHORS: Kind = Kind::Custom(10017);
@@ -28,6 +28,9 @@ pub const LISTS: [Kind; 3] = [AUTHORS, REPOSITORIES, SERVERS];
 /// The `d` of the event (kind 30078) that holds [`Told`], encrypted to the bot itself (NIP-44).
 pub const TOLD_IDENTIFIER: &str = "grasp-mirror/settings";
 
+/// The `d` of the event (kind 30078) that holds the rules made by message ([`Said`]), encrypted in the same way.
+pub const POLICY_IDENTIFIER: &str = "grasp-mirror/policy";
+
 /// What the bot does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -37,6 +40,18 @@ pub struct Settings {
     pub servers: BTreeSet<ServerUrl>,
     /// Whether it writes nothing to any server until it is told to resume.
     pub paused: bool,
+    /// What it was told to allow and deny.
+    pub said: Said,
+}
+
+impl Settings {
+    /// Whether `after` leaves out something that is mirrored by these, or a server that is mirrored to.
+    #[must_use]
+    pub fn loses_by(&self, after: &Self) -> bool {
+        !after.watched.includes(&self.watched)
+            || !self.servers.is_subset(&after.servers)
+            || self.said.loses_by(&after.said)
+    }
 }
 
 /// What no standard list holds.
@@ -108,11 +123,11 @@ impl Lists {
         [&self.authors, &self.repositories, &self.servers].into_iter().flatten()
     }
 
-    /// What the bot does by these lists and the operator's configuration.
+    /// What the bot does by these lists, what it was told to allow and deny, and the operator's configuration.
     ///
     /// `told` is what was remembered, `None` when nothing was: then a list that exists stands as it is.
     #[must_use]
-    pub fn settle(&self, told: Option<&Told>, seeds: &Seeds) -> Settled {
+    pub fn settle(&self, told: Option<&Told>, said: Said, seeds: &Seeds) -> Settled {
         let before = told.map(|told| &told.seeds);
         let mut notes = Vec::new();
         let mut note = |what: Option<String>| notes.extend(what);
@@ -130,7 +145,7 @@ impl Lists {
             self.repositories.as_ref().map(|list| entries(list, "a", parsed)).unwrap_or_default();
         let paused = told.is_some_and(|told| told.paused);
         Settled {
-            settings: Settings { watched: Watched { authors, repositories }, servers, paused },
+            settings: Settings { watched: Watched { authors, repositories }, servers, paused, said },
             told: Told { paused, seeds: seeds.clone() },
             notes,
         }
@@ -272,7 +287,7 @@ mod tests {
     #[test]
     fn the_configuration_makes_the_first_lists_and_adds_to_them_later() {
         let (bot, a, b) = (Keys::generate(), key(), key());
-        let first = Lists::default().settle(None, &seeds(&[a], &["x"]));
+        let first = Lists::default().settle(None, Said::default(), &seeds(&[a], &["x"]));
         assert_eq!(first.settings.watched.authors, BTreeSet::from([a]));
         assert_eq!(first.settings.servers, BTreeSet::from([server("x")]));
         let lists = publish(&Lists::default(), &first.settings, &bot);
@@ -281,17 +296,17 @@ mod tests {
         let mut settings = first.settings.clone();
         settings.watched.authors.clear();
         let lists = publish(&lists, &settings, &bot);
-        let again = lists.settle(Some(&first.told), &seeds(&[a], &["x"]));
+        let again = lists.settle(Some(&first.told), Said::default(), &seeds(&[a], &["x"]));
         assert_eq!(again.settings.watched.authors, BTreeSet::new());
         assert_eq!(again.notes, Vec::<String>::new());
 
-        let wider = lists.settle(Some(&again.told), &seeds(&[a, b], &["x", "y"]));
+        let wider = lists.settle(Some(&again.told), Said::default(), &seeds(&[a, b], &["x", "y"]));
         assert_eq!(wider.settings.watched.authors, BTreeSet::from([b]));
         assert_eq!(wider.settings.servers, BTreeSet::from([server("x"), server("y")]));
         assert_eq!(wider.notes.len(), 2, "{:?}", wider.notes);
         // Written away: nothing is taken off, and the operator hears of it.
         let lists = publish(&lists, &wider.settings, &bot);
-        let fewer = lists.settle(Some(&wider.told), &seeds(&[], &["y"]));
+        let fewer = lists.settle(Some(&wider.told), Said::default(), &seeds(&[], &["y"]));
         assert_eq!(fewer.settings, wider.settings);
         assert_eq!(fewer.notes.len(), 2, "{:?}", fewer.notes);
     }
@@ -300,7 +315,7 @@ mod tests {
     fn a_list_from_elsewhere_stands_on_a_blank_machine() {
         let (bot, a, b) = (Keys::generate(), key(), key());
         let elsewhere = Lists::newest([event(&bot, 10017, 5, &[&["p", &a.to_hex()]])]);
-        let settled = elsewhere.settle(None, &seeds(&[b], &[]));
+        let settled = elsewhere.settle(None, Said::default(), &seeds(&[b], &[]));
         assert_eq!(settled.settings.watched.authors, BTreeSet::from([a]));
         assert!(settled.notes[0].contains("kept as it is"), "{:?}", settled.notes);
     }
@@ -309,10 +324,10 @@ mod tests {
     fn default_servers_make_a_first_list_and_are_added_to_no_other() {
         let bot = Keys::generate();
         let default = Seeds { default_servers: BTreeSet::from([server("d")]), ..Seeds::default() };
-        let first = Lists::default().settle(None, &default);
+        let first = Lists::default().settle(None, Said::default(), &default);
         assert_eq!(first.settings.servers, BTreeSet::from([server("d")]));
         let listed = Lists::newest([event(&bot, 10317, 5, &[&["g", "wss://own.example/"]])]);
-        let settled = listed.settle(Some(&Told::default()), &default);
+        let settled = listed.settle(Some(&Told::default()), Said::default(), &default);
         assert_eq!(settled.settings.servers, BTreeSet::from([server("own")]));
         // An address written otherwise is the same server: nothing to sign.
         assert_eq!(listed.drafts(&settled.settings, NOW), []);
@@ -325,7 +340,7 @@ mod tests {
         let tags: [&[&str]; 4] =
             [&["p", &odd], &["p", &hex, "wss://hint.example", "name"], &["title", "mine"], &["p"]];
         let lists = Lists::newest([event(&bot, 10017, 5, &tags)]);
-        let mut settings = lists.settle(None, &Seeds::default()).settings;
+        let mut settings = lists.settle(None, Said::default(), &Seeds::default()).settings;
         assert_eq!(settings.watched.authors, BTreeSet::from([a]));
         let b = key();
         settings.watched.authors.insert(b);
@@ -350,11 +365,12 @@ mod tests {
                 },
                 servers: some(bits).map(|key| server(key.to_hex().split_at(8).0)).collect(),
                 paused: false,
+                said: Said::default(),
             };
             let before = Lists::default().drafts(&settings(listed), Timestamp::from_secs(at));
             let before = Lists::newest(before.into_iter().map(|draft| draft.sign(&bot).unwrap()));
             let after = publish(&before, &settings(wanted), &bot);
-            prop_assert_eq!(after.settle(None, &Seeds::default()).settings, settings(wanted));
+            prop_assert_eq!(after.settle(None, Said::default(), &Seeds::default()).settings, settings(wanted));
             prop_assert_eq!(after.drafts(&settings(wanted), NOW), []);
         }
     }

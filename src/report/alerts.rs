@@ -118,17 +118,10 @@ pub enum Alert {
 }
 
 impl Snapshot {
-    /// How things stand after a cycle. `copies_wanted` is what the operator set for a repository; `None` means
-    /// one copy on each of its servers.
+    /// How things stand after a cycle.
     #[must_use]
-    pub fn of(
-        report: &Report,
-        outcomes: &[RepositoryOutcome],
-        copies_wanted: impl Fn(&Coordinate) -> Option<u32>,
-    ) -> Self {
+    pub fn of(report: &Report, outcomes: &[RepositoryOutcome]) -> Self {
         let repos = outcomes.iter().map(|outcome| {
-            let mirrors = outcome.mirrors.len();
-            let wanted = copies_wanted(&outcome.coordinate).and_then(|wanted| wanted.try_into().ok());
             let repo = Repo {
                 // While a state is held, servers have what they had.
                 copies: match outcome.held {
@@ -136,7 +129,7 @@ impl Snapshot {
                     None => outcome.mirrors.values().filter(|mirror| counts(mirror)).count(),
                 },
                 // What is empty has no mirrors, and lacks none.
-                wanted: if mirrors == 0 { 0 } else { wanted.unwrap_or(mirrors) },
+                wanted: if outcome.mirrors.is_empty() { 0 } else { outcome.wanted },
                 rewritten_at: outcome.rewritten_at,
                 held: outcome.held.clone(),
             };

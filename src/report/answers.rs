@@ -6,10 +6,11 @@
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use grasp_mirror_commands::{
-    Found, RepoName, Repository,
-    list::Author,
+    Found, Matter, RepoName, Repository, clean,
+    list::{Author, Ruled},
     resync::Resync,
     servers::Server,
+    short,
     status::{Behind, Overview, Problem, RepoStatus, UnderWay},
     why::Mirror,
 };
@@ -17,9 +18,15 @@ use nostr::prelude::PublicKey;
 
 use super::document::{Report, ReportedRepository, RepositoryOutcome};
 use crate::{
-    model::{coordinate::Coordinate, server::ServerUrl, status::MirrorStatus},
+    model::{
+        coordinate::Coordinate,
+        policy::{Policy, Rule, Rules},
+        server::{ServerUrl, ServerUrlError},
+        status::MirrorStatus,
+    },
     plan::{
         catalog::Watched,
+        hold::sayable,
         progress::Progress,
         record::{MirrorRecord, RepositoryRecord},
     },
@@ -29,8 +36,9 @@ use crate::{
 #[must_use]
 pub fn overview(report: &Report, paused: bool) -> Overview {
     let ran = report.cycle.number > 0;
+    let unused = report.unused();
     let mut troubled: Vec<RepoStatus> =
-        report.repos.iter().filter(|repo| !repo.problems.is_empty()).map(from_report).collect();
+        report.repos.iter().filter(|repo| repo.is_troubled(&unused)).map(from_report).collect();
     troubled.sort_by_key(|status| Reverse(status.wanted.saturating_sub(status.copies)));
     Overview {
         repos: report.totals.repos,
@@ -67,7 +75,7 @@ pub fn repository(report: &Report, coordinate: &Coordinate, record: &RepositoryR
     RepoStatus {
         repo: named(coordinate),
         copies: record.mirrors.len() - problems.len(),
-        wanted: record.mirrors.len(),
+        wanted: if record.mirrors.is_empty() { 0 } else { record.wanted.unwrap_or(record.mirrors.len()) },
         problems,
         notes: notes(report, coordinate),
     }
@@ -144,6 +152,71 @@ pub fn list<'a>(
     authors
         .sort_by_key(|author| (author.name.is_none(), author.name.as_ref().map(|name| name.to_lowercase())));
     (authors, watched.repositories.iter().map(named).collect())
+}
+
+/// The rules of `list`.
+#[must_use]
+pub fn ruled(policy: &Policy) -> Ruled {
+    let named = |rules: &Rules| rules.iter().map(|rule| rule_named(&rule)).collect();
+    Ruled {
+        denied_by_config: named(&policy.deny),
+        denied: named(&policy.said.deny),
+        allowed: named(&policy.said.allow),
+    }
+}
+
+/// `allow` and `deny`: what a person means, among the `servers` and repositories (`known`) there are; or what to say
+/// when that is nothing, or several. A person who names a repository or server in full may mean one that is not known.
+///
+/// # Errors
+///
+/// The answer.
+pub fn find_rule<'a>(
+    matter: &Matter,
+    servers: impl IntoIterator<Item = &'a ServerUrl>,
+    known: &[Coordinate],
+) -> Result<Rule, String> {
+    let repository = |name: &RepoName| match (find_repo(name, known), name) {
+        (Found::One(one), _) => Ok(Rule::Repository(coordinate(&one))),
+        (_, RepoName::Full(full)) => Ok(Rule::Repository(coordinate(full))),
+        (found, name) => Err(found.reply(name)),
+    };
+    match matter {
+        Matter::Author(author) => Ok(Rule::Author(*author)),
+        Matter::Nip05(name) => Err(format!("Nobody has looked up {name}. An npub always works.")),
+        Matter::Repository(name) => repository(name),
+        Matter::Server(text) => {
+            text.parse().map(Rule::Server).map_err(|error: ServerUrlError| clean(&error.to_string(), 200))
+        }
+        Matter::Word(word) => {
+            if let Some(server) = servers.into_iter().find(|server| is_called(server, word)) {
+                return Ok(Rule::Server(server.clone()));
+            }
+            match (repository(&RepoName::Identifier(word.clone())), word.parse()) {
+                (Err(_), Ok(server)) if word.contains('.') => Ok(Rule::Server(server)),
+                (found, _) => found,
+            }
+        }
+    }
+}
+
+/// A rule as a person reads it.
+#[must_use]
+pub fn rule_named(rule: &Rule) -> String {
+    match rule {
+        Rule::Author(author) => short(author),
+        Rule::Repository(repository) => named(repository).to_string(),
+        Rule::Server(server) => clean(&server.to_string(), 100),
+    }
+}
+
+/// A rule as it can be sent back.
+#[must_use]
+pub fn rule_written(rule: &Rule) -> String {
+    match rule {
+        Rule::Repository(repository) => sayable(&named(repository).full()),
+        Rule::Author(_) | Rule::Server(_) => rule.to_string(),
+    }
 }
 
 /// `resync`, when it is done: what became of the repositories it was about.

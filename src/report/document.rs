@@ -173,6 +173,8 @@ pub struct RepositoryOutcome {
     pub mirrors: BTreeMap<ServerUrl, MirrorRecord>,
     /// What people should know.
     pub notes: Vec<String>,
+    /// How many copies there should be.
+    pub wanted: usize,
     /// When its maintainers last rewrote its history, as seen here, Unix seconds.
     pub rewritten_at: Option<u64>,
     /// The state that is held, about which people may decide.
@@ -204,8 +206,10 @@ impl Report {
         outcomes: &[RepositoryOutcome],
         left_alone: LeftAlone,
     ) -> Self {
+        let unused: BTreeSet<&ServerUrl> =
+            servers.iter().filter(|server| server.unused.is_some()).map(|server| &server.url).collect();
         let mut repos: Vec<ReportedRepository> = outcomes.iter().map(ReportedRepository::of).collect();
-        repos.sort_by_key(|repo| (repo.problems.is_empty(), !repo.is_at_risk(), repo.a.clone()));
+        repos.sort_by_key(|repo| (!repo.is_troubled(&unused), !repo.is_at_risk(), repo.a.clone()));
         let mut totals = Totals {
             authors: authors.len(),
             repos: repos.len(),
@@ -213,7 +217,9 @@ impl Report {
             ..Totals::default()
         };
         let mut per_server: BTreeMap<&ServerUrl, (usize, usize)> = BTreeMap::new();
-        for (server, mirror) in outcomes.iter().flat_map(|outcome| &outcome.mirrors) {
+        // Nobody wants anything on a server that is denied.
+        let mirrors = outcomes.iter().flat_map(|outcome| &outcome.mirrors);
+        for (server, mirror) in mirrors.filter(|(server, _)| !unused.contains(server)) {
             totals.mirrors += 1;
             let counts = per_server.entry(server).or_default();
             counts.0 += 1;
@@ -253,17 +259,16 @@ impl Report {
             left_alone,
             silent_inboxes: Vec::new(),
         };
-        report.within(MAX_BYTES)
+        report.within(MAX_BYTES, &unused)
     }
 
     /// Leaves out repositories until the JSON has at most `max_bytes`: those without problems first (those at risk are
     /// the last of them), then deleted ones. One that is too long by itself costs no other its place.
-    fn within(mut self, max_bytes: usize) -> Self {
+    fn within(mut self, max_bytes: usize, unused: &BTreeSet<&ServerUrl>) -> Self {
         let repos = mem::take(&mut self.repos);
         let deleted = mem::take(&mut self.left_alone.deleted);
         let all = repos.len() + deleted.len();
-        let (troubled, fine): (Vec<_>, Vec<_>) =
-            repos.into_iter().partition(|repo| !repo.problems.is_empty());
+        let (troubled, fine): (Vec<_>, Vec<_>) = repos.into_iter().partition(|repo| repo.is_troubled(unused));
         // Room for `truncated` to grow by some digits, and for `left_alone` where it holds deletions only.
         let mut room = max_bytes.saturating_sub(len_in_event(&self) + 96);
         self.repos = troubled.into_iter().filter(|repo| fits(&mut room, repo)).collect();
@@ -278,9 +283,18 @@ impl Report {
     #[must_use]
     pub fn is_in_sync(&self) -> bool {
         let heard = self.servers.iter().all(|server| server.reachable || server.unused.is_some());
+        let unused = self.unused();
         self.totals.in_sync == self.totals.mirrors
-            && self.repos.iter().all(|repo| repo.problems.is_empty())
+            && self.repos.iter().all(|repo| !repo.is_troubled(&unused))
             && (heard || self.totals.repos > 0 || self.totals.authors == 0)
+    }
+}
+
+impl Report {
+    /// The servers that are not used, such as those that rules keep away.
+    #[must_use]
+    pub fn unused(&self) -> BTreeSet<&ServerUrl> {
+        self.servers.iter().filter(|server| server.unused.is_some()).map(|server| &server.url).collect()
     }
 }
 
@@ -305,6 +319,13 @@ impl ReportedRepository {
         self.state.is_some() && self.wanted > 0 && self.copies < 2
     }
 
+    /// Whether anything is wrong with it that was not meant to be so: it has mirrors that are not in sync, elsewhere
+    /// than on the `unused` servers.
+    #[must_use]
+    pub fn is_troubled(&self, unused: &BTreeSet<&ServerUrl>) -> bool {
+        self.problems.iter().any(|problem| !unused.contains(&problem.server))
+    }
+
     fn of(outcome: &RepositoryOutcome) -> Self {
         let in_sync = outcome.mirrors.values().filter(|mirror| mirror.status == MirrorStatus::InSync).count();
         let problems = outcome
@@ -323,7 +344,8 @@ impl ReportedRepository {
             a: outcome.coordinate.clone(),
             state: outcome.state,
             copies: in_sync,
-            wanted: outcome.mirrors.len(),
+            // What is empty has no mirrors, and lacks none.
+            wanted: if outcome.mirrors.is_empty() { 0 } else { outcome.wanted },
             may_vanish: in_sync.saturating_sub(1),
             problems,
             // A note may quote what came from outside.
@@ -364,6 +386,7 @@ mod tests {
             state: None,
             mirrors: mirrors.iter().map(|(url, status)| (url.parse().unwrap(), mirror(*status))).collect(),
             notes: Vec::new(),
+            wanted: mirrors.len(),
             rewritten_at: None,
             held: None,
             repaired: 0,
@@ -431,6 +454,35 @@ mod tests {
             ("c empty", 0, false),
         ];
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn what_a_rule_keeps_away_from_a_server_is_told_and_is_no_trouble() {
+        let owner = Keys::generate().public_key();
+        let mut kept_away = outcome(
+            owner,
+            "x",
+            &[("wss://a.example", MirrorStatus::InSync), ("wss://b.example", MirrorStatus::Blocked)],
+        );
+        kept_away.wanted = 1;
+        let server = |url: &str, unused: Option<&str>| ServerOutcome {
+            url: url.parse().unwrap(),
+            reachable: unused.is_none(),
+            software: None,
+            unused: unused.map(str::to_owned),
+        };
+        let servers =
+            [server("wss://a.example", None), server("wss://b.example", Some("blocked: [policy] …"))];
+        let of = |outcome: RepositoryOutcome| {
+            Report::of(CycleSummary::default(), &BTreeSet::new(), &servers, &[outcome], LeftAlone::default())
+        };
+        let report = of(kept_away.clone());
+        assert_eq!((report.totals.mirrors, report.totals.in_sync, report.totals.refused), (1, 1, 0));
+        assert_eq!((report.repos[0].copies, report.repos[0].wanted), (1, 1));
+        assert_eq!(report.repos[0].problems[0].status, MirrorStatus::Blocked);
+        assert!(report.is_in_sync());
+        kept_away.mirrors.insert("wss://a.example".parse().unwrap(), mirror(MirrorStatus::Blocked));
+        assert!(!of(kept_away).is_in_sync(), "the repository itself is denied");
     }
 
     #[test]

@@ -110,8 +110,10 @@ pub struct PlannedStep {
     pub repo: Coordinate,
     /// The server.
     pub server: ServerUrl,
-    /// How the repository may exist there.
-    pub placement: Placement,
+    /// How the repository may exist there; `None` where it has no mirror.
+    pub placement: Option<Placement>,
+    /// The rule behind that.
+    pub rule: String,
     /// What a cycle would do first.
     pub step: String,
 }
@@ -124,7 +126,7 @@ pub fn plan(steps: &[PlannedStep], notes: &[String]) -> String {
         rows.add_row([
             repository(&step.repo),
             step.server.host().to_owned(),
-            step.placement.as_str().to_owned(),
+            placement(step),
             clean(&step.step),
         ]);
     }
@@ -133,6 +135,22 @@ pub fn plan(steps: &[PlannedStep], notes: &[String]) -> String {
         text.push_str(&format!("\n{}", clean(note)));
     }
     text
+}
+
+/// The table of `plan <repo>`: one repository on every server, with the rule behind each placement.
+#[must_use]
+pub fn plan_of(repo: &Coordinate, steps: &[PlannedStep], notes: &[String]) -> String {
+    let mut rows = table(&["server", "placement", "rule", "next step"]);
+    for step in steps {
+        let server = step.server.host().to_owned();
+        rows.add_row([server, placement(step), clean(&step.rule), clean(&step.step)]);
+    }
+    let notes: String = notes.iter().map(|note| format!("\n{}", clean(note))).collect();
+    format!("{}\n\n{rows}{notes}", repository(repo))
+}
+
+fn placement(step: &PlannedStep) -> String {
+    step.placement.map_or("-", Placement::as_str).to_owned()
 }
 
 /// What the deep check found at one mirror.
@@ -280,6 +298,7 @@ mod tests {
                 (servers[1].url.clone(), mirror(MirrorStatus::InSync, None)),
             ]),
             notes: vec!["LFS objects not mirrored".to_owned()],
+            wanted: 2,
             rewritten_at: None,
             held: None,
             repaired: 0,
@@ -305,10 +324,21 @@ mod tests {
         let step = PlannedStep {
             repo: Coordinate::new(owner(), "hello"),
             server: "wss://a.example".parse().unwrap(),
-            placement: Placement::Namespace,
+            placement: Some(Placement::Namespace),
+            rule: "not listed; the owner's announcement has no M tag".to_owned(),
             step: "send 2 events, then the git data the server asks for".to_owned(),
         };
-        insta::assert_snapshot!(trimmed(&plan(&[step], &["b.example: down".to_owned()])));
+        let first = step.clone();
+        insta::assert_snapshot!(trimmed(&plan(&[first], &["b.example: down".to_owned()])));
+        let blocked = PlannedStep {
+            server: "wss://b.example".parse().unwrap(),
+            placement: None,
+            rule: "blocked: [policy] deny names wss://b.example".to_owned(),
+            step: "nothing".to_owned(),
+            ..step.clone()
+        };
+        let of_one = plan_of(&step.repo, &[step.clone(), blocked], &["b.example: blocked".to_owned()]);
+        insta::assert_snapshot!(trimmed(&of_one));
         insta::assert_snapshot!(plan(&[], &[]), @"Nothing to mirror.");
     }
 }

@@ -94,7 +94,8 @@ impl From<WireError> for Unhelpful {
 }
 
 impl Transfer {
-    /// Makes sure that `repository` holds every one of `tips` with all they refer to.
+    /// Makes sure that `repository` holds every one of `tips` with all they refer to, and fetches no pack of more than
+    /// `max_bytes`.
     ///
     /// # Errors
     ///
@@ -104,10 +105,11 @@ impl Transfer {
         repository: &Repository,
         tips: &Tips,
         sources: &[String],
+        max_bytes: u64,
     ) -> Result<(), FetchError> {
         let mut sources = sources.to_vec();
         loop {
-            let supply = self.fetch(repository, tips, &sources).await?;
+            let supply = self.fetch(repository, tips, &sources, max_bytes).await?;
             match supply.take_in().await {
                 Ok(()) => return Ok(()),
                 Err(SupplyError::Local(error)) => return Err(FetchError::Local(error)),
@@ -124,7 +126,7 @@ impl Transfer {
     }
 
     /// What is needed to push `tips`: where one source has all that is missing, its pack as it came, not looked at
-    /// yet; else everything is brought into `repository`.
+    /// yet; else everything is brought into `repository`. No pack may have more than `max_bytes`.
     ///
     /// # Errors
     ///
@@ -134,12 +136,13 @@ impl Transfer {
         repository: &Repository,
         tips: &Tips,
         sources: &[String],
+        max_bytes: u64,
     ) -> Result<Supply, FetchError> {
         let mut missing = self.missing(repository, tips).await?;
         if missing.is_empty() {
             return Ok(Supply::of(repository.clone()));
         }
-        let room = self.room(repository)?;
+        let room = self.room(repository, max_bytes)?;
         let mut reasons = Vec::new();
         let mut too_large = false;
         let deadline = Instant::now() + self.limits.total_timeout;
@@ -177,8 +180,8 @@ impl Transfer {
     }
 
     /// How much may be fetched: what is allowed, and what the disk has above the floor.
-    fn room(&self, repository: &Repository) -> Result<Room, FetchError> {
-        let allowed = Room::up_to(self.limits.max_repo_bytes);
+    fn room(&self, repository: &Repository, max_bytes: u64) -> Result<Room, FetchError> {
+        let allowed = Room::up_to(max_bytes);
         // A disk that cannot be asked is not taken for a full one.
         let Ok(disk) = rustix::fs::statvfs(repository.path()) else { return Ok(allowed) };
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
@@ -315,12 +318,7 @@ mod tests {
             http_client(second, None).unwrap(),
             wire::Limits { stall, ..wire::Limits::default() },
         );
-        let limits = transfer::Limits {
-            per_server: 1,
-            max_repo_bytes: 1 << 20,
-            disk_floor_bytes: 0,
-            total_timeout: second,
-        };
+        let limits = transfer::Limits { per_server: 1, disk_floor_bytes: 0, total_timeout: second };
         let transfer = Transfer::new(Arc::new(relays), git, guard, limits);
 
         // Takes connections and says nothing.
@@ -329,7 +327,7 @@ mod tests {
             ["a", "b", "c"].map(|name| format!("http://{}/{name}.git", silent.local_addr().unwrap()));
         let repository = Repository::open_or_create(&folder.path().join("x.git")).unwrap();
         let tips = Tips::from([("refs/heads/main".to_owned(), "1".repeat(40).parse().unwrap())]);
-        let error = transfer.bring(&repository, &tips, &sources).await.unwrap_err().to_string();
+        let error = transfer.bring(&repository, &tips, &sources, 1 << 20).await.unwrap_err().to_string();
         assert!(error.contains("of silence") && error.contains("did not answer before"), "{error}");
         silent.set_nonblocking(true).unwrap();
         assert!(silent.accept().is_ok() && silent.accept().is_err());

@@ -32,8 +32,6 @@ const SMALL_AT_ONCE: usize = 8;
 pub struct Limits {
     /// Large pushes to one server at a time.
     pub per_server: usize,
-    /// The largest pack fetched, in bytes.
-    pub max_repo_bytes: u64,
     /// Free disk space, in bytes, below which nothing is fetched.
     pub disk_floor_bytes: u64,
     /// How long one mirror, or all sources of one repository together, may take in one run.

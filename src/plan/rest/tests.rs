@@ -47,6 +47,7 @@ fn at_rest() -> (Known, ServerUrl, Holdings, EventId) {
         relays: BTreeSet::new(),
         fingerprint: "f".to_owned(),
         places: [(server.clone(), place)].into(),
+        barred: BTreeSet::new(),
         proofs: [(server.clone(), Proofs { governing, attached: Vec::new() })].into(),
         obstacle: None,
         record: RepositoryRecord {

@@ -43,6 +43,7 @@ fn outcome(d: &str, mirrors: &[(&str, MirrorStatus)]) -> RepositoryOutcome {
         state: None,
         mirrors: mirrors.iter().map(|(name, status)| (server(name), mirror(*status))).collect(),
         notes: Vec::new(),
+        wanted: mirrors.len(),
         rewritten_at: None,
         held: None,
         repaired: 0,
@@ -59,7 +60,12 @@ fn snapshot(outcomes: &[RepositoryOutcome], down: &[&str], wanted: Option<u32>) 
     });
     let report =
         Report::of(CycleSummary::default(), &BTreeSet::new(), &servers, outcomes, LeftAlone::default());
-    Snapshot::of(&report, outcomes, |_| wanted)
+    let wanted = |outcome: &RepositoryOutcome| wanted.map_or(outcome.wanted, |wanted| wanted as usize);
+    let outcomes: Vec<_> = outcomes
+        .iter()
+        .map(|outcome| RepositoryOutcome { wanted: wanted(outcome), ..outcome.clone() })
+        .collect();
+    Snapshot::of(&report, &outcomes)
 }
 
 use MirrorStatus::{InSync, Pending, Refused, Unreachable};

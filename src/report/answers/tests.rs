@@ -4,7 +4,7 @@ use grasp_mirror_commands::{self as commands, Command};
 
 use super::*;
 use crate::{
-    model::placement::Placement,
+    model::{coordinate::npub, placement::Placement},
     report::document::{CycleSummary, LeftAlone, ServerOutcome},
 };
 
@@ -49,6 +49,7 @@ fn outcome(d: &str, mirrors: &[(&str, MirrorStatus, &str)]) -> RepositoryOutcome
         } else {
             Vec::new()
         },
+        wanted: mirrors.len(),
         rewritten_at: None,
         held: None,
         repaired: usize::from(d == "fine"),
@@ -191,13 +192,47 @@ fn a_list_has_names_first_and_counts_what_was_found() {
     };
     let known = [hello(), Coordinate::new(owner(), "fine")];
     let (authors, repositories) = list(&watched, &known, |key| (*key == other()).then(|| "Zoë\n".to_owned()));
-    insta::assert_snapshot!(commands::list::reply(&authors, &repositories), @"
+    insta::assert_snapshot!(commands::list::reply(&authors, &repositories, &Default::default()), @"
     Authors (2):
     • Zoë, npub1ccz8l…mnyd: 0 repositories
     • npub10xlxv…ge6d: 2 repositories
     Single repositories (1):
     • one by npub1ccz8l…mnyd
     ");
+}
+
+#[test]
+fn a_rule_is_about_what_is_known_by_that_name() {
+    use commands::Matter;
+    let servers = [url("git.example"), url("hello.example")];
+    let known = [
+        hello(),
+        Coordinate::new(owner(), "notes.txt"),
+        Coordinate::new(other(), "twice"),
+        Coordinate::new(owner(), "twice"),
+    ];
+    let find = |word: &str| find_rule(&Matter::parse(word).unwrap(), &servers, &known);
+    let full = |owner: &PublicKey, d: &str| format!("{}/{d}", npub(owner));
+    assert_eq!(find(&npub(&owner())), Ok(Rule::Author(owner())));
+    assert_eq!(find("HELLO"), Ok(Rule::Repository(hello())));
+    assert_eq!(find("notes.txt"), Ok(Rule::Repository(Coordinate::new(owner(), "notes.txt"))));
+    assert_eq!(find("Git.example"), Ok(Rule::Server(url("git.example"))));
+    assert_eq!(find("unknown.example/path"), Ok(Rule::Server(url("unknown.example/path"))));
+    assert_eq!(find("https://unknown.example"), Ok(Rule::Server(url("unknown.example"))));
+    let unknown = Coordinate::new(other(), "unknown");
+    assert_eq!(find(&full(&other(), "unknown")), Ok(Rule::Repository(unknown)));
+    assert!(find("twice").unwrap_err().contains("Which one?"));
+    insta::assert_snapshot!(find("helo").unwrap_err(), @r#"I know no repository "helo". Did you mean hello by npub10xlxv…ge6d?"#);
+    insta::assert_snapshot!(find("wss://a b").map(|_| ()).unwrap_err(), @r#""wss://a b" is not an address like wss://host[:port][/path]"#);
+    for rule in [
+        Rule::Author(owner()),
+        Rule::Repository(Coordinate::new(owner(), "a b")),
+        Rule::Server(url("x.example")),
+    ] {
+        let words = commands::Words::new(&rule_written(&rule)).collect::<Vec<_>>();
+        assert_eq!(words.len(), 1, "{words:?}");
+        assert_eq!(find(&words[0]), Ok(rule));
+    }
 }
 
 #[test]
