@@ -1,5 +1,5 @@
-//! A cycle that waits for a server keeps nobody else waiting: questions are answered, and `pause` and `unwatch` end
-//! what they are about at once.
+//! A cycle that waits for a server keeps nobody else waiting: questions are answered, and `pause`, `deny`
+//! and `unwatch` end what they are about at once.
 
 use std::time::Duration;
 
@@ -39,6 +39,17 @@ async fn the_bot_listens_while_a_push_hangs() {
     b.proxy().fault_on("git-receive-pack", Fault::Hang);
     ada.answer_to(Protocol::Nip17, "resume").await;
     hangs().await;
+
+    // Nor when it may not push there any more, or nothing of the owner's anywhere.
+    for about in [b.url(), owner.npub()] {
+        ada.answer_to(Protocol::Nip17, &format!("deny {about}")).await;
+        ada.resync("resync").await;
+        b.proxy().reset();
+        ada.resync("resync").await;
+        assert!(!pushes(), "{:?}", b.proxy().seen().requests);
+        ada.answer_to(Protocol::Nip17, &format!("allow {about}")).await;
+        hangs().await;
+    }
 
     // Neither does it when it is no longer to mirror what it pushes.
     ada.answer_to(Protocol::Nip17, &format!("unwatch {}", owner.npub())).await;
