@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use grasp_mirror_commands::Nip05;
 use nostr::types::RelayUrl;
 
 pub use self::{
@@ -92,6 +93,8 @@ pub struct Bot {
     /// Whether somebody without inbox relays (kind 10050, NIP-17) is answered on the relay that brought the
     /// question. Without, such an answer is not sent.
     pub answer_where_asked: bool,
+    /// Its NIP-05 name; the domain has to pass `/.well-known/nostr.json` on to `[http] listen`.
+    pub nip05: Option<Nip05>,
 }
 
 /// `[servers]`: the GRASP servers.
@@ -160,6 +163,8 @@ pub struct Limits {
 pub struct Http {
     /// `None` means off.
     pub listen: Option<SocketAddr>,
+    /// Names under which a reverse proxy on this machine may pass requests on, in lower case.
+    pub hosts: Vec<String>,
 }
 
 /// `[network]`: where connections may go.
@@ -201,6 +206,7 @@ impl Default for Bot {
             cycle_interval: Duration::from_secs(3600),
             alerts: true,
             answer_where_asked: true,
+            nip05: None,
         }
     }
 }
@@ -246,7 +252,7 @@ impl Default for Limits {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 7335))) }
+        Self { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 7335))), hosts: Vec::new() }
     }
 }
 

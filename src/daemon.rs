@@ -3,6 +3,7 @@
 //! [bot](crate::bot) hears and answers beside it.
 
 mod follow;
+mod shown;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -19,11 +20,15 @@ use tokio::{
     time::{Instant, interval, sleep_until, timeout},
 };
 
-use self::follow::{Follower, Step};
+use self::{
+    follow::{Follower, Step},
+    shown::Shown,
+};
 use crate::{
     bot::{Bot, Doors, Request, Tidings},
     config::{Config, ConfigError},
     cycle::{CycleDone, CycleError, Trigger, World},
+    http::ListenError,
     key,
     model::coordinate::{Coordinate, npub},
     plan::settings::Settings,
@@ -49,6 +54,9 @@ pub enum DaemonError {
     /// The data folder.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The address of the dashboard.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The bot's own events cannot be made, or stored.
     #[error(transparent)]
     Cycle(#[from] CycleError),
@@ -111,6 +119,7 @@ struct Daemon {
     doors: Doors,
     running: Option<Running>,
     follower: Follower,
+    shown: Shown,
     /// Connections and what was seen, between two cycles with the same configuration.
     world: Option<World>,
     /// A cycle is to begin as soon as none is running.
@@ -139,6 +148,7 @@ pub async fn run(
     let mut hang_up = signal(SignalKind::hangup())?;
     let store = Store::open(&config.bot.data_dir).await?;
     tracing::info!(bot = npub(&keys.public_key()), pid = std::process::id(), "starting");
+    let shown = Shown::open(&config, keys, &store).await?;
     let (bot, doors) = tokio::select! {
         started = Bot::start(&config, keys, &store) => started?,
         _ = terminate.recv() => return Ok(()),
@@ -147,6 +157,7 @@ pub async fn run(
     let mut bot = tokio::spawn(bot.run());
     let mut daemon = Daemon {
         follower: Follower::new(&config, keys, &store),
+        shown,
         config,
         keys: keys.clone(),
         store,
@@ -245,6 +256,7 @@ impl Daemon {
             return;
         }
         let Some(settings) = self.doors.settings.borrow_and_update().clone() else { return };
+        self.shown.settled(settings.paused);
         if settings.paused {
             self.due = None;
             let waiting: Vec<Waiting> = self.queue.drain(..).collect();
@@ -272,6 +284,7 @@ impl Daemon {
             Ok((world, done))
         });
         self.doors.busy.send_replace(true);
+        self.shown.begin(trigger);
         self.running = Some(Running { task, settings, waiting, since: Instant::now(), drop_at: None });
     }
 
@@ -293,6 +306,7 @@ impl Daemon {
                     elapsed_ms = running.since.elapsed().as_millis(),
                     "cycle done"
                 );
+                self.shown.end(&done, running.since.elapsed());
                 if done.unfinished {
                     self.due.get_or_insert(Trigger::Timer);
                 }
@@ -315,6 +329,7 @@ impl Daemon {
             Err(error) => format!("it broke: {error}"),
         };
         tracing::error!(problem, "the cycle failed; the next one is tried when it is time");
+        self.shown.fail(&problem);
         self.fail(running.waiting, &problem).await;
     }
 
@@ -325,6 +340,7 @@ impl Daemon {
             Step::Due => self.follower.begin(&self.config, &self.keys, &self.store, settings),
             Step::Ended(result) => {
                 if let Some(done) = self.follower.end(*result, settings.as_ref()) {
+                    self.shown.follow(&done);
                     self.tell(Tidings::Followed(Box::new(done))).await;
                 }
             }
@@ -351,6 +367,7 @@ impl Daemon {
         running.task.abort();
         let _ = running.task.await;
         self.doors.busy.send_replace(false);
+        self.shown.drop_cycle();
         tracing::info!("the cycle was dropped for one that knows more");
         self.queue.extend(running.waiting);
         self.due = Some(Trigger::Command);
@@ -360,6 +377,7 @@ impl Daemon {
     async fn follow_settings(&mut self) {
         let Some(settings) = self.doors.settings.borrow_and_update().clone() else { return };
         self.follower.heed(&settings);
+        self.shown.settled(settings.paused);
         match &self.running {
             _ if settings.paused => self.drop_cycle().await,
             Some(running) if running.settings.loses_by(&settings) => self.drop_cycle().await,
@@ -396,6 +414,10 @@ impl Daemon {
             tracing::error!("bot.data_dir changes with a restart only; the old one stays");
             config.bot.data_dir.clone_from(&self.config.bot.data_dir);
         }
+        if config.http.listen != self.config.http.listen {
+            tracing::error!("http.listen changes with a restart only; the old one stays");
+            config.http.listen = self.config.http.listen;
+        }
         match key::find(&config.environment.key, &config.bot.data_dir) {
             Ok(Some(bot)) if bot.keys.public_key() == self.keys.public_key() => {}
             Ok(_) => tracing::error!("the bot's key changes with a restart only; the old one stays"),
@@ -406,6 +428,7 @@ impl Daemon {
             self.next_at = self.next_at.min(Instant::now() + config.bot.cycle_interval);
         }
         self.config = config.clone();
+        self.shown.reconfigure(&config);
         self.world = None;
         self.follower = Follower::new(&config, &self.keys, &self.store);
         self.tell(Tidings::Config(Box::new(config))).await;

@@ -8,8 +8,8 @@
 //!
 //! [`cycle`] walks it once over all repositories; [`daemon`] does so whenever it is time, and the [`bot`] beside it
 //! hears and answers. What is decided is pure: [`plan`] over the words of [`model`], and [`report`]. What touches the
-//! world stands at the edge: [`store`] (events and records), [`relay`], [`git`], and [`transfer`], which carries out the
-//! plan's steps. [`config`] and [`key`] are read at the door.
+//! world stands at the edge: [`store`] (events and records), [`relay`], [`git`], [`transfer`], which carries out the
+//! plan's steps, and [`http`], which shows how it stands. [`config`] and [`key`] are read at the door.
 //!
 //! The page `ARCHITECTURE.md` says why it is like this.
 
@@ -18,6 +18,7 @@ pub mod config;
 pub mod cycle;
 pub mod daemon;
 pub mod git;
+pub mod http;
 pub mod key;
 pub mod model;
 pub mod plan;

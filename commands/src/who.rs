@@ -161,7 +161,9 @@ fn strip_prefix_ignoring_case<'a>(word: &'a str, prefix: &str) -> Option<&'a str
 }
 
 impl Nip05 {
-    fn parse(word: &str) -> Option<Self> {
+    /// Reads `name@domain`; `None` when it is none.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
         let word = word.to_lowercase();
         let (name, domain) = word.split_once('@')?;
         let plain =

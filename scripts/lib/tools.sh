@@ -57,23 +57,41 @@ install_client() {
     [ -n "${GRASP_MIRROR_TOOLS:-}" ] || install_tool ngit "$NGIT_VERSION" ngit
 }
 
-# nostr-tools, a second implementation of direct messages, beside the folder with the programs. From the lock file,
-# without running anybody's install scripts.
-install_nostr_tools() {
+# What the tests take from npm, beside the folder with the programs: nostr-tools, a second implementation of direct
+# messages; playwright-core and axe-core, which drive and check the dashboard. From the lock file, without running
+# anybody's install scripts.
+install_node_packages() {
     [ -z "${GRASP_MIRROR_TOOLS:-}" ] || return 0
-    local to="$TOOLS_ROOT/nostr-tools" lock=testkit/node/package-lock.json
+    local to="$TOOLS_ROOT/node" lock=testkit/node/package-lock.json
     command -v node >/dev/null && command -v npm >/dev/null ||
-        fail "node or npm is missing; a test talks to the bot with nostr-tools (Debian: apt-get install nodejs npm)"
+        fail "node or npm is missing; tests talk to the bot and look at its dashboard with it (Debian: apt-get install nodejs npm)"
     node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' ||
         fail "node $(node --version) is too old: nostr-tools needs 20.19 or newer"
     # npm writes the hidden file last.
     if cmp -s "$lock" "$to/package-lock.json" && [ -f "$to/node_modules/.package-lock.json" ]; then
         return
     fi
-    say "Installing nostr-tools into $to"
+    say "Installing nostr-tools, playwright-core and axe-core into $to"
     mkdir -p "$to"
     cp testkit/node/package.json "$lock" "$to"
     (cd "$to" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) || fail "npm ci failed (see above)"
+}
+
+# The dashboard is tested in a real browser.
+install_chromium() {
+    has_chromium && return
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "Installing Chromium"
+        apt-get update -q && apt-get install -qy --no-install-recommends chromium fonts-dejavu-core || true
+    fi
+    has_chromium || fail "Chromium is missing; the dashboard is tested in it (or let CHROMIUM name one):
+  Debian:         sudo apt-get install chromium
+  Ubuntu:         sudo apt-get install chromium-browser
+  Fedora, Arch:   sudo dnf install chromium, sudo pacman -S chromium"
+}
+has_chromium() {
+    [ -n "${CHROMIUM:-}" ] || command -v chromium >/dev/null || command -v chromium-browser >/dev/null ||
+        command -v google-chrome >/dev/null
 }
 
 TOOLS_ROOT="$PWD/target/tools"

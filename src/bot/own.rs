@@ -250,8 +250,9 @@ impl Own {
             existing.entry(event.kind).or_insert(event);
         }
         let bot = &self.config.bot;
+        let nip05 = bot.nip05.as_ref().map(ToString::to_string);
         let drafts = [
-            identity::profile(&bot.name, existing.get(&Kind::Metadata), now),
+            identity::profile(&bot.name, nip05.as_deref(), existing.get(&Kind::Metadata), now),
             identity::relay_list(&bot.relays, existing.get(&Kind::RelayList), now),
             identity::inbox(&bot.inbox_relays, existing.get(&Kind::InboxRelays), now),
         ];

@@ -24,6 +24,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "cycle_interval_secs",
             "alerts",
             "answer_where_asked",
+            "nip05",
         ],
     ),
     ("servers", &["known", "discover", "health_interval_secs"]),
@@ -49,7 +50,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "disk_floor_bytes",
         ],
     ),
-    ("http", &["listen"]),
+    ("http", &["listen", "hosts"]),
     ("network", &["allow_private_addresses"]),
 ];
 
@@ -100,6 +101,7 @@ fn set(config: &mut Config, section: &str, key: &str, value: &Value<'_>) -> Resu
         ("bot", "cycle_interval_secs") => bot.cycle_interval = value.seconds(1..=MONTH)?,
         ("bot", "alerts") => bot.alerts = value.flag()?,
         ("bot", "answer_where_asked") => bot.answer_where_asked = value.flag()?,
+        ("bot", "nip05") => bot.nip05 = value.nip05()?,
         ("servers", "known") => {
             servers.known = value.servers()?;
             servers.known_is_default = false;
@@ -128,6 +130,7 @@ fn set(config: &mut Config, section: &str, key: &str, value: &Value<'_>) -> Resu
         ("limits", "events_per_minute") => limits.events_per_minute = value.number(1..=100_000)?,
         ("limits", "disk_floor_bytes") => limits.disk_floor_bytes = value.number(0..=1 << 60)?,
         ("http", "listen") => http.listen = value.listen()?,
+        ("http", "hosts") => http.hosts = value.hosts()?,
         ("network", "allow_private_addresses") => network.allow_private_addresses = value.flag()?,
         _ => return Err(value.wrong("no such key")),
     }

@@ -142,7 +142,7 @@ fn unknown_keys_name_their_line_and_the_nearest() {
     insta::assert_snapshot!(wrong("[bot]\nname = \"x\"\n[limit]\n"), @"config.toml, line 3: limit: unknown section; did you mean [limits]?");
     insta::assert_snapshot!(wrong("transfers = 3"), @"config.toml, line 1: transfers: unknown key; `transfers` belongs in [limits]");
     insta::assert_snapshot!(wrong("[http]\nmax_refs = 3"), @"config.toml, line 2: http.max_refs: unknown key; `max_refs` belongs in [limits]");
-    insta::assert_snapshot!(wrong("[http]\nzzz = 3"), @"config.toml, line 2: http.zzz: unknown key; expected one of listen");
+    insta::assert_snapshot!(wrong("[http]\nzzz = 3"), @"config.toml, line 2: http.zzz: unknown key; expected one of listen, hosts");
     insta::assert_snapshot!(wrong("[policy]\ndeni = []"), @"config.toml, line 2: policy.deni: unknown key; did you mean `deny`?");
     insta::assert_snapshot!(wrong(&format!("[policy.\"{NPUB}\"]\nplacment = 1")), @r#"config.toml, line 2: policy."npub14f8usejl26twx0dhuxjh9cas7keav9vr0v8nvtwtrjqx3vycc76qqh9nsy".placment: unknown key; did you mean `placement`?"#);
 }

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, net::SocketAddr, ops::RangeInclusive, path::Path, time::Duration};
 
+use grasp_mirror_commands::Nip05;
 use nostr::types::RelayUrl;
 use toml::{
     Spanned,
@@ -115,6 +116,29 @@ impl<'a> Value<'a> {
         address
             .map(Some)
             .map_err(|_| self.mistyped("an IP address and port such as \"127.0.0.1:7335\" (\"\" = off)"))
+    }
+
+    /// A NIP-05 name; `None` for an empty one.
+    pub(super) fn nip05(&self) -> Result<Option<Nip05>, ConfigError> {
+        match self.text()? {
+            "" => Ok(None),
+            text => Nip05::parse(text)
+                .map(Some)
+                .ok_or_else(|| self.mistyped("a name such as \"mirror@example.org\" (\"\" = none)")),
+        }
+    }
+
+    /// Names of hosts, without ports.
+    pub(super) fn hosts(&self) -> Result<Vec<String>, ConfigError> {
+        let host = |value: Value<'a>| {
+            let text = value.text()?.to_lowercase();
+            let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+            match !text.is_empty() && text.chars().all(fits) {
+                true => Ok(text),
+                false => Err(value.mistyped("the name of a host, without a port")),
+            }
+        };
+        self.list("names of hosts")?.into_iter().map(host).collect()
     }
 
     /// The entries of a list, each with this key and its own line.

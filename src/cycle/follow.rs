@@ -77,6 +77,7 @@ impl World {
         while let Some(end) = walks.next().await {
             outcomes.push(end?.0);
         }
+        self.write_scoreboards(now).await?;
         Ok(outcomes)
     }
 

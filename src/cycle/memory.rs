@@ -1,6 +1,6 @@
 //! What the store tells without anyone being asked: the last report, the repositories known, how their mirrors were.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nostr::prelude::{Event, Filter, Keys, Kind, PublicKey};
 
@@ -11,14 +11,15 @@ use super::{
 };
 use crate::{
     config::Config,
-    model::{coordinate::Coordinate, server::ServerUrl},
+    model::{announcement::Announcement, coordinate::Coordinate, server::ServerUrl},
     plan::{
-        catalog::{self, Catalog, Watched},
+        catalog::{self, Catalog, Repository, Watched},
+        hold::Held,
         record::RepositoryRecord,
     },
     report::{
         Report,
-        document::{CycleSummary, IDENTIFIER, LeftAlone},
+        document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome},
     },
     store::{Store, StoreError, records::Records},
 };
@@ -82,6 +83,66 @@ pub async fn remembered(records: &Records, coordinate: &Coordinate) -> Result<Re
     let mut record: RepositoryRecord = records.read(&record_name(coordinate)).await?.unwrap_or_default();
     record.confirm(&records.read(PROVED).await?.unwrap_or_default());
     Ok(record)
+}
+
+/// How all mirrors were when they were last looked at. For the dashboard of a daemon that has just started.
+///
+/// # Errors
+///
+/// [`StoreError`].
+pub async fn all_remembered(
+    config: &Config,
+    store: &Store,
+    keys: &Keys,
+) -> Result<Vec<RepositoryOutcome>, StoreError> {
+    let watched = own_word(config, keys, store).await?.settled.settings.watched;
+    let catalog = known(config, store, &keys.public_key(), &watched).await?;
+    let records = Records::new(store.clone(), keys.clone()).snapshot().await?;
+    let proved: BTreeMap<ServerUrl, u64> = records.read(PROVED).unwrap_or_default();
+    let outcome = |coordinate: Coordinate| {
+        let mut record: RepositoryRecord = records.read(&record_name(&coordinate))?;
+        record.confirm(&proved);
+        Some(RepositoryOutcome {
+            coordinate,
+            state: record.local,
+            wanted: record.wanted.unwrap_or(record.mirrors.len()),
+            mirrors: record.mirrors,
+            notes: Vec::new(),
+            rewritten_at: record.rewritten_at,
+            held: record.held.filter(Held::is_waiting),
+            repaired: 0,
+        })
+    };
+    let repositories = catalog.repositories.into_iter().map(|repository| repository.coordinate);
+    let mut outcomes: Vec<_> = repositories.filter_map(outcome).collect();
+    outcomes.sort_by(|a, b| a.coordinate.cmp(&b.coordinate));
+    Ok(outcomes)
+}
+
+/// What is known of one repository, and all that the bot itself announces.
+///
+/// # Errors
+///
+/// [`StoreError`].
+pub async fn described(
+    config: &Config,
+    store: &Store,
+    bot: &PublicKey,
+    coordinate: &Coordinate,
+) -> Result<(Option<Repository>, Vec<Announcement>), StoreError> {
+    let kinds = [Kind::GitRepoAnnouncement, Kind::RepoState];
+    let family = Filter::new().kinds(kinds).identifier(coordinate.identifier.clone());
+    let mut events = store.query(family).await?;
+    let authors: BTreeSet<PublicKey> = events.iter().map(|event| event.pubkey).collect();
+    events.extend(store.query(Filter::new().kind(Kind::EventDeletion).authors(authors)).await?);
+    let watched = Watched { repositories: BTreeSet::from([coordinate.clone()]), ..Watched::default() };
+    let catalog = catalog::build(&events, &watched, bot, catalog_limits(config));
+    let mut repositories = catalog.repositories.into_iter();
+    let own = store.query(Filter::new().kind(Kind::GitRepoAnnouncement).author(*bot)).await?;
+    Ok((
+        repositories.find(|repository| repository.coordinate == *coordinate),
+        own.into_iter().filter_map(Announcement::read).collect(),
+    ))
 }
 
 /// Remembers when servers were seen to serve all that counts as in sync there.

@@ -17,6 +17,7 @@ mod lanes;
 mod late;
 pub mod live;
 mod memory;
+mod noted;
 mod preview;
 mod progress;
 mod read_back;
@@ -50,7 +51,7 @@ pub use self::{
     archive::{local_copy, old_tips},
     audit::{AuditError, Inquiry},
     hold::decide,
-    memory::{known, last_report, remembered},
+    memory::{all_remembered, described, known, last_report, remembered},
     preview::Preview,
     progress::running,
     servers::Server,
@@ -94,7 +95,9 @@ pub enum Trigger {
 }
 
 impl Trigger {
-    fn as_str(self) -> &'static str {
+    /// The report's word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
             Self::Timer => "timer",
@@ -255,6 +258,7 @@ impl World {
         self.publish(&report).await?;
         let listening = self.listening(kept, servers.keys()).await?;
         self.expire_archives(kept.repositories.keys(), started).await?;
+        self.write_scoreboards(started).await?;
         self.keep_house(copies, trigger, started).await;
         let (servers, left_alone) = (server_outcomes, survey.left_alone);
         Ok(CycleDone { report, outcomes, unfinished, listening, servers, left_alone })
@@ -275,6 +279,7 @@ impl World {
             let (record, changed) = known.rested(&endings, now);
             if changed {
                 self.records.write(&record_name(&coordinate), &record).await?;
+                self.note_changes(&coordinate, &known.record.mirrors, &record.mirrors, now).await?;
             }
             known.record = record;
             outcomes.push(RepositoryOutcome {

@@ -112,6 +112,8 @@ impl World {
             let record = record::after(before, place.placement, ending, &nothing, &[], held, now);
             mirrors.insert(server.clone(), record);
         }
+        let coordinate = &subject.repository.coordinate;
+        self.note_changes(coordinate, &subject.record.mirrors, &mirrors, now).await?;
         subject.record.mirrors = mirrors;
         let in_sync = |mirror: &MirrorRecord| mirror.status == MirrorStatus::InSync;
         if subject.in_depth

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, stream};
 use nostr::prelude::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::{
     CycleError,
@@ -180,7 +181,9 @@ impl World {
         let timeout = self.config.limits.connect_timeout;
         let answers: Vec<(ServerUrl, Result<nip11::Introduction, Nip11Error>)> = stream::iter(servers)
             .map(|server| async move {
+                let asked_at = Instant::now();
                 let answer = nip11::ask(&self.http, server.http_base(), timeout).await;
+                self.note_asked(&server, answer.is_ok().then(|| asked_at.elapsed()));
                 (server, answer)
             })
             .buffer_unordered(AT_ONCE)

@@ -1,6 +1,12 @@
 //! What one run works with.
 
-use std::{collections::BTreeSet, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    num::NonZeroU32,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures::{StreamExt, stream};
 use nostr::prelude::{Keys, PublicKey, RelayUrl};
@@ -16,6 +22,7 @@ use crate::{
     },
     plan::{catalog, retry::Backoff, settings::Settings},
     relay::{self, Relays},
+    report::scoreboard::Samples,
     store::{Store, records::Records},
     transfer::{self, Transfer, guard::Guard},
 };
@@ -74,6 +81,8 @@ pub struct World {
     pub(super) bound: Option<Duration>,
     /// What the last run left.
     pub(super) kept: Kept,
+    /// What was seen of the servers and is not written down yet.
+    pub(super) samples: Mutex<Samples>,
 }
 
 impl World {
@@ -136,6 +145,7 @@ impl World {
             silent: BTreeSet::new(),
             bound: None,
             kept: Kept::default(),
+            samples: Mutex::default(),
         })
     }
 

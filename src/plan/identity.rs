@@ -16,9 +16,10 @@ pub const ABOUT: &str = "I keep git repositories published over Nostr (NIP-34) a
 
 /// The profile, kind 0, with `"bot": true` (NIP-24) and with `name` and [`ABOUT`] where it has none.
 ///
-/// All other fields and all tags stay as they are. A profile that cannot be read is left alone.
+/// `nip05`, where there is one, takes the place of another: the operator's domain vouches for it. All other fields and
+/// all tags stay as they are. A profile that cannot be read is left alone.
 #[must_use]
-pub fn profile(name: &str, existing: Option<&Event>, now: Timestamp) -> Option<Draft> {
+pub fn profile(name: &str, nip05: Option<&str>, existing: Option<&Event>, now: Timestamp) -> Option<Draft> {
     let before = match existing.map(|event| event.content.as_str()) {
         None => Map::new(),
         Some(content) if content.trim().is_empty() => Map::new(),
@@ -31,6 +32,9 @@ pub fn profile(name: &str, existing: Option<&Event>, now: Timestamp) -> Option<D
         }
     }
     fields.insert("bot".to_owned(), true.into());
+    if let Some(nip05) = nip05 {
+        fields.insert("nip05".to_owned(), nip05.into());
+    }
     if fields == before {
         return None;
     }
@@ -112,12 +116,12 @@ mod tests {
 
     #[test]
     fn a_bot_without_a_profile_gets_one() {
-        let draft = profile("keeper", None, NOW).unwrap();
+        let draft = profile("keeper", None, None, NOW).unwrap();
         assert_eq!((draft.kind, draft.created_at), (Kind::Metadata, NOW));
         assert_eq!(fields(&draft), serde_json::json!({ "name": "keeper", "about": ABOUT, "bot": true }));
         let published = draft.sign(&Keys::generate()).unwrap();
-        assert_eq!(profile("keeper", Some(&published), NOW), None);
-        assert_eq!(profile("another name in config.toml", Some(&published), NOW), None);
+        assert_eq!(profile("keeper", None, Some(&published), NOW), None);
+        assert_eq!(profile("another name in config.toml", None, Some(&published), NOW), None);
     }
 
     #[test]
@@ -127,7 +131,7 @@ mod tests {
             r#"{"name":"Robi","picture":"https://x/y.png","about":"","bot":false,"fields":[["a",1]]}"#,
             &[&["i", "github:robi", "proof"]],
         );
-        let draft = profile("keeper", Some(&before), NOW).unwrap();
+        let draft = profile("keeper", None, Some(&before), NOW).unwrap();
         assert_eq!(
             fields(&draft),
             serde_json::json!({
@@ -139,11 +143,30 @@ mod tests {
     }
 
     #[test]
+    fn the_name_that_the_operator_s_domain_vouches_for_is_said() {
+        let draft = profile("keeper", Some("bot@a.example"), None, NOW).unwrap();
+        assert_eq!(fields(&draft)["nip05"], "bot@a.example");
+        let published = draft.sign(&Keys::generate()).unwrap();
+        assert_eq!(profile("keeper", Some("bot@a.example"), Some(&published), NOW), None);
+        let draft = profile("keeper", Some("_@b.example"), Some(&published), NOW).unwrap();
+        assert_eq!(fields(&draft)["nip05"], "_@b.example");
+        assert_eq!(
+            profile("keeper", None, Some(&published), NOW),
+            None,
+            "it is taken off by whoever wrote it"
+        );
+    }
+
+    #[test]
     fn a_profile_that_cannot_be_read_is_left_alone() {
         for content in ["{", "[]", "\"keeper\"", "{\"name\":\"a\"} x"] {
-            assert_eq!(profile("keeper", Some(&event(Kind::Metadata, content, &[])), NOW), None, "{content}");
+            assert_eq!(
+                profile("keeper", None, Some(&event(Kind::Metadata, content, &[])), NOW),
+                None,
+                "{content}"
+            );
         }
-        assert!(profile("keeper", Some(&event(Kind::Metadata, " ", &[])), NOW).is_some());
+        assert!(profile("keeper", None, Some(&event(Kind::Metadata, " ", &[])), NOW).is_some());
     }
 
     #[test]

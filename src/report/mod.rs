@@ -4,7 +4,13 @@ pub mod alerts;
 pub mod answers;
 pub mod audit;
 pub mod document;
+pub mod health;
+pub mod history;
 pub mod line;
+pub mod metrics;
+pub mod page;
+pub mod picture;
+pub mod scoreboard;
 pub mod tables;
 
 pub use document::{Report, ReportedRepository, ReportedServer};

@@ -17,6 +17,7 @@ use std::{
 use nostr::prelude::{Event, EventId, Filter};
 use nostr_database::NostrDatabase;
 use nostr_lmdb::NostrLmdb;
+use tokio::sync::Mutex;
 
 use self::database::Database;
 
@@ -66,6 +67,8 @@ pub struct News {
 #[derive(Clone, Debug)]
 pub struct Store {
     database: Arc<Database>,
+    /// Held while a record is read and written again.
+    updating: Arc<Mutex<()>>,
 }
 
 impl Store {
@@ -77,7 +80,8 @@ impl Store {
     pub async fn open(data_dir: &Path) -> Result<Self, StoreError> {
         let path = data_dir.join("events");
         std::fs::create_dir_all(&path).map_err(|source| StoreError::Folder { path: path.clone(), source })?;
-        Ok(Self { database: Arc::new(Database::over(NostrLmdb::open(path).await?)) })
+        let database = Database::over(NostrLmdb::open(path).await?);
+        Ok(Self { database: Arc::new(database), updating: Arc::default() })
     }
 
     /// The database as relays take it, to save what they bring.

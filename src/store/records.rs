@@ -73,6 +73,21 @@ impl Records {
         if status.is_success() { Ok(()) } else { Err(failed(format!("the database said {status:?}"))) }
     }
 
+    /// Changes the record called `name`, which is empty when there is none. Nobody else does meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`].
+    pub async fn update<T>(&self, name: &str, change: impl FnOnce(&mut T) + Send) -> Result<(), StoreError>
+    where
+        T: Default + Serialize + DeserializeOwned + Send + Sync,
+    {
+        let _updating = self.store.updating.lock().await;
+        let mut value: T = self.read(name).await?.unwrap_or_default();
+        change(&mut value);
+        self.write(name, &value).await
+    }
+
     /// All records there are, read at once: for whoever needs most of them.
     ///
     /// # Errors

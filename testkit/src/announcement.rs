@@ -78,6 +78,13 @@ impl Announcement {
         self.tag(&["private", "true"])
     }
 
+    /// Says something else of the repository than what every announcement here says.
+    #[must_use]
+    pub fn described(mut self, name: &str, description: &str) -> Self {
+        self.tags.retain(|tag| tag[0] != "name" && tag[0] != "description");
+        self.tag(&["name", name]).tag(&["description", description])
+    }
+
     /// Any other tag.
     #[must_use]
     pub fn tag(mut self, tag: &[&str]) -> Self {

@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{look, process};
+use crate::{Site, look, process};
 
 /// From its start until it listens.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -58,6 +58,20 @@ impl Daemon {
     /// Waits until it listens and its first cycle has begun.
     pub async fn wait_ready(&mut self) {
         self.wait_log("ready", READY_WITHIN).await;
+    }
+
+    /// Where it shows how it stands, as soon as it does; see [`crate::Mirror::shows`].
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
+    pub async fn site(&mut self) -> Site {
+        const SAID: &str = "http://";
+        self.wait_log(SAID, READY_WITHIN).await;
+        let log = self.log();
+        let (_, rest) = log.split_once(SAID).unwrap();
+        let address = rest.split('/').next().unwrap();
+        Site { address: address.parse().unwrap_or_else(|error| panic!("{address:?}: {error}")) }
     }
 
     /// Waits until a line of its log holds `part`.

@@ -32,6 +32,7 @@
 )]
 
 mod announcement;
+mod browser;
 mod bulk;
 mod chat;
 mod daemon;
@@ -45,12 +46,14 @@ mod run;
 mod scene;
 mod server;
 mod sink;
+mod site;
 mod sniff;
 pub mod tools;
 mod wire;
 mod work;
 
 pub use announcement::Announcement;
+pub use browser::Browser;
 pub use bulk::noise_text;
 pub use bulk::{Noise, sources};
 pub use chat::{Chat, Heard, Protocol, Question, junk};
@@ -64,6 +67,7 @@ pub use run::Run;
 pub use scene::Scene;
 pub use server::{Server, ServerBuilder, free_port};
 pub use sink::{Sink, Taken};
+pub use site::{Events, Reply, Site};
 pub use wire::{Answer, Line, fetch, send};
 pub use work::Work;
 

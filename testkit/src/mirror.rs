@@ -135,6 +135,12 @@ impl Mirror {
         self
     }
 
+    /// Shows how it stands by HTTP, on a port of its own.
+    #[must_use]
+    pub fn shows(self) -> Self {
+        self.set("http.listen", "127.0.0.1:0")
+    }
+
     /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, key: &str, value: &str) -> Self {

@@ -93,18 +93,48 @@ pub fn ngit(dir: &Path, relay: &str) -> Command {
 /// When it is not installed.
 #[must_use]
 pub fn nostr_tools(args: &[&str]) -> Command {
-    let installed = folder().parent().unwrap().join("nostr-tools");
-    assert!(
-        installed.join("node_modules/nostr-tools").is_dir(),
-        "nostr-tools is not in {}. Run ./scripts/test, or in a copy of testkit/node there: npm ci",
-        installed.display()
-    );
+    let installed = node_folder("nostr-tools");
     // From standard input, because a module looks for others beside itself.
     let script = File::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("node/dm.mjs")).unwrap();
     let mut command = Command::new("node");
     isolate(&mut command, &installed);
     command.current_dir(&installed).args(["--input-type=module", "-"]).args(args).stdin(script);
     command
+}
+
+/// The folder in which the packages of `testkit/node` are installed, `package` among them.
+///
+/// # Panics
+///
+/// When it is not.
+#[must_use]
+pub fn node_folder(package: &str) -> PathBuf {
+    let installed = folder().parent().unwrap().join("node");
+    assert!(
+        installed.join("node_modules").join(package).is_dir(),
+        "{package} is not in {}. Run ./scripts/test, or in a copy of testkit/node there: npm ci --ignore-scripts",
+        installed.display()
+    );
+    installed
+}
+
+/// A Chromium: `$CHROMIUM`, else the one in `PATH`.
+///
+/// # Panics
+///
+/// When there is none.
+#[must_use]
+pub fn chromium() -> PathBuf {
+    if let Some(chosen) = env::var_os("CHROMIUM") {
+        return chosen.into();
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    let found = env::split_paths(&path).flat_map(|folder| names.map(|name| folder.join(name)));
+    found.into_iter().find(|program| program.is_file()).expect(
+        "Chromium is missing; the dashboard is tested in it. Debian, Ubuntu: sudo apt-get install chromium \
+         (or let CHROMIUM name one)",
+    )
 }
 
 /// Cuts `command` off from the user's environment; `home` becomes its home folder.

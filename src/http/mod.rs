@@ -1,0 +1,159 @@
+//! What the daemon shows by HTTP: the dashboard, its data, health checks and metrics. Nothing can be changed here.
+//!
+//! The daemon hands over its [`Picture`] whenever that changes, and a [`Library`] for what lies in the store. Clients
+//! are bounded in every direction: so many connections and event streams at a time, a short time for a request's head
+//! and between two requests, and no patience with whoever does not read.
+
+mod assets;
+mod gate;
+mod live;
+mod routes;
+
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use grasp_mirror_commands::Nip05;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::sleep,
+};
+use tokio_io_timeout::TimeoutStream;
+
+use crate::{
+    model::{coordinate::Coordinate, server::ServerUrl},
+    plan::progress::Progress,
+    report::{page::Page, picture::Picture, scoreboard::Scoreboard},
+};
+
+/// Connections at a time. Further ones wait until one is closed.
+const CONNECTIONS: usize = 128;
+
+/// How long a client may take for the head of a request, and between two requests.
+const HEAD: Duration = Duration::from_secs(5);
+
+/// How long a client may read nothing of an answer.
+const READS: Duration = Duration::from_secs(20);
+
+/// The longest head of a request, in bytes, and the most headers.
+const HEAD_MAX: usize = 16 * 1_024;
+const HEADERS_MAX: usize = 64;
+
+/// What is known beside the picture. Answers are for people: a problem is a sentence.
+pub trait Library: Send + Sync + 'static {
+    /// All that is known of a repository that is in the picture.
+    fn page(&self, picture: Picture, coordinate: Coordinate) -> BoxFuture<'_, Result<Option<Page>, String>>;
+
+    /// How these servers did.
+    fn scoreboards(
+        &self,
+        servers: Vec<ServerUrl>,
+    ) -> BoxFuture<'_, Result<BTreeMap<ServerUrl, Scoreboard>, String>>;
+
+    /// How far the running cycle is.
+    fn progress(&self) -> BoxFuture<'_, Result<Option<Progress>, String>>;
+}
+
+/// Under which names the daemon is asked.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// The bot's own name, for `/.well-known/nostr.json`.
+    pub nip05: Option<Nip05>,
+    /// The bot's relays, for the same.
+    pub relays: Vec<String>,
+    /// Names that a reverse proxy may pass on.
+    pub hosts: Vec<String>,
+}
+
+/// Why nothing can be shown.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}; set another address in [http] listen, or \"\" to turn it off")]
+pub struct ListenError {
+    address: SocketAddr,
+    #[source]
+    source: io::Error,
+}
+
+/// A socket that listens, and answers nobody yet.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Bound {
+    /// Takes the address. Port 0 takes any that is free.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] when it is taken, or not this machine's.
+    pub async fn to(address: SocketAddr) -> Result<Self, ListenError> {
+        let failed = |source| ListenError { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until it is dropped.
+    pub async fn serve(
+        self,
+        picture: watch::Receiver<Picture>,
+        names: watch::Receiver<Names>,
+        library: Arc<dyn Library>,
+    ) {
+        let live = live::Live::new(picture.borrow().clone());
+        let loopback = self.address.ip().is_loopback();
+        let router = routes::router(Arc::clone(&live), names, Arc::clone(&library), loopback);
+        let free = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(live.follow(picture, library));
+        loop {
+            while tasks.try_join_next().is_some() {}
+            let Ok(permit) = Arc::clone(&free).acquire_owned().await else { return };
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, "a connection was not accepted");
+                    // Without file handles this would turn for ever.
+                    sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let service = TowerToHyperService::new(router.clone());
+            tasks.spawn(async move {
+                let _permit = permit;
+                if let Err(error) = connection(stream, service).await {
+                    tracing::trace!(%error, "a connection broke");
+                }
+            });
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    service: TowerToHyperService<axum::Router>,
+) -> Result<(), hyper::Error> {
+    // Whoever listens to events sends nothing for hours, so only writing is timed here.
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(READS));
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_MAX);
+    builder.serve_connection(TokioIo::new(Box::pin(stream)), service).await
+}
