@@ -18,7 +18,7 @@ use super::{
 };
 use crate::model::server::ServerUrl;
 
-/// The content type that says what [`text`] is.
+/// The content type that says what [`text()`] is.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Answers older than this say nothing of how fast a server is, in seconds.

@@ -74,7 +74,7 @@ pub struct Card {
 pub struct Running {
     /// Since when.
     pub since: u64,
-    /// What started it, as in [`CycleSummary`].
+    /// What started it, as in [`super::document::CycleSummary`].
     pub trigger: &'static str,
 }
 

@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -29,7 +30,7 @@ use grasp_mirror::{
     },
 };
 use grasp_mirror_commands::archive::Kept;
-use grasp_mirror_testkit::{Browser, Fault, Mirror, Owner, Server, TestRelay};
+use grasp_mirror_testkit::{Browser, Fault, Mirror, Owner, Server, Site, TestRelay};
 use nostr::prelude::{Keys, PublicKey, Timestamp};
 use serde_json::json;
 use tokio::sync::watch;
@@ -119,11 +120,12 @@ async fn every_state_of_affairs_looks_well_in_light_and_dark_on_a_desk_and_on_a_
         ("started", Gallery::started()),
         ("empty", Gallery::of(0, false)),
         ("three", Gallery::of(3, false)),
-        ("troubled", Gallery::of(20, true)),
+        ("troubled", Gallery::of(12, true)),
         ("two-thousand", Gallery::of(2_000, true)),
     ] {
         let owner = gallery.owner;
-        let (url, picture) = gallery.open().await;
+        let (address, picture) = gallery.open().await;
+        let url = format!("http://{address}/");
         let troubled = ("troubled-repository", format!("#/r/{}/repository-3", npub(owner)), ".mirrors");
         let mut pages = vec![(name, "#/".to_owned(), ".matrix, .empty")];
         if name == "troubled" {
@@ -151,7 +153,7 @@ async fn every_state_of_affairs_looks_well_in_light_and_dark_on_a_desk_and_on_a_
             of_two_thousand(&mut browser, &url, &picture).await;
         }
         if name == "troubled" {
-            problems_are_told(&mut browser, &url, &picture).await;
+            problems_are_told(&mut browser, address, &picture).await;
         }
     }
     browser.close().await;
@@ -183,7 +185,8 @@ async fn of_two_thousand(browser: &mut Browser, url: &str, picture: &watch::Send
     assert_eq!(browser.complaints().await, json!([]));
 }
 
-async fn problems_are_told(browser: &mut Browser, url: &str, picture: &watch::Sender<Picture>) {
+async fn problems_are_told(browser: &mut Browser, address: SocketAddr, picture: &watch::Sender<Picture>) {
+    let url = &format!("http://{address}/");
     let banner =
         "document.querySelector('#banner').hidden ? '' : document.querySelector('#banner').textContent";
     browser.window(1280, 800, "dark").await;
@@ -194,6 +197,16 @@ async fn problems_are_told(browser: &mut Browser, url: &str, picture: &watch::Se
     assert_eq!(browser.value("document.querySelector('#phase').dataset.state").await, "failing");
     assert_eq!(browser.complaints().await, json!([]));
     browser.picture("failing-dark-1280").await;
+    // A young good cycle still counts; an old one does not.
+    let site = Site { address };
+    assert_eq!(site.get("/healthz").await.status, 200);
+    picture.send_modify(|picture| picture.good_at = Some(now() - 4 * 3_600 - 60));
+    browser.wait("document.querySelector('#banner').textContent.includes('4 h ago')").await;
+    let said = site.get("/healthz").await;
+    assert_eq!((said.status, said.json()["phase"].as_str()), (503, Some("failing")), "{said:?}");
+    assert!(said.body.contains("the last one failed: <script>"), "{said:?}");
+    assert_eq!(said.headers["content-type"], "application/json");
+    assert_eq!(site.get("/readyz").await.status, 200);
     picture.send_modify(|picture| {
         picture.failed = None;
         picture.paused = true;
@@ -320,12 +333,12 @@ impl Gallery {
     }
 
     /// Shows it until the test ends.
-    async fn open(self) -> (String, watch::Sender<Picture>) {
+    async fn open(self) -> (SocketAddr, watch::Sender<Picture>) {
         let bound = Bound::to("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let url = format!("http://{}/", bound.address());
+        let address = bound.address();
         let (sender, receiver) = watch::channel(self.picture);
         tokio::spawn(bound.serve(receiver, watch::channel(Names::default()).1, Arc::new(Shelf)));
-        (url, sender)
+        (address, sender)
     }
 }
 

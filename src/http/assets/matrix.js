@@ -46,10 +46,15 @@ export function matrix(state, tip) {
     type: "search", id: "filter", value: view.filter, placeholder: "Filter by name, owner, status or reason",
     autocomplete: "off", spellcheck: "false",
   });
+  let waiting = null;
   search.addEventListener("input", () => {
     view.filter = search.value;
     view.page = 0;
-    renderList();
+    // Whoever types fast is not held up by a list at each letter.
+    waiting ??= requestAnimationFrame(() => {
+      waiting = null;
+      renderList();
+    });
   });
   const summary = h("span", { class: "count", role: "status", id: "count" });
   const pager = h("div", { class: "pager", hidden: true });
