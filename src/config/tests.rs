@@ -295,3 +295,21 @@ proptest::proptest! {
         let _ = with_env(&format!("MIRROR_NPUBS={text}"), &[]);
     }
 }
+
+#[test]
+fn the_bot_s_name_and_its_hosts_are_names() {
+    let config = toml("[bot]\nnip05 = \"Bot@A.example\"\n[http]\nhosts = [\"Mirror.Example\"]").unwrap();
+    assert_eq!(config.bot.nip05.map(|name| name.to_string()).as_deref(), Some("bot@a.example"));
+    assert_eq!(config.http.hosts, ["mirror.example"]);
+    assert_eq!(toml("[bot]\nnip05 = \"\"").unwrap().bot.nip05, None);
+    for (text, key) in [
+        ("[bot]\nnip05 = \"nobody\"", "bot.nip05"),
+        ("[bot]\nnip05 = \"a@b\"", "bot.nip05"),
+        ("[http]\nhosts = [\"a.example:80\"]", "http.hosts"),
+        ("[http]\nhosts = [\"https://a.example\"]", "http.hosts"),
+        ("[http]\nhosts = \"a.example\"", "http.hosts"),
+    ] {
+        let said = wrong(text);
+        assert!(said.starts_with(&format!("config.toml, line 2: {key}: ")), "{said}");
+    }
+}

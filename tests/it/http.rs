@@ -246,6 +246,33 @@ async fn it_is_ready_when_it_knows_what_to_do_and_healthy_while_cycles_succeed()
 }
 
 #[tokio::test]
+async fn a_daemon_that_starts_again_shows_what_it_remembers() {
+    let scene = Scene::set().await;
+    let proxy = scene.relay.proxied().await;
+    let mirror = Mirror::new(BINARY).knows(&scene.a).knows(&scene.b).watches(&scene.owner).shows();
+    let mirror = mirror.uses(format!("ws://{}", proxy.address()));
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done", SOON).await;
+    daemon.stop().await;
+
+    // It waits for its relay, so no cycle begins yet.
+    proxy.fault(Fault::Hang);
+    let mut daemon = mirror.start_daemon();
+    let site = daemon.site().await;
+    look::wait_until(SOON, "the mirrors are shown", async || {
+        site.get("/api/mirrors.json").await.json()["repos"][0]["s"] == "ii"
+    })
+    .await;
+    assert_eq!(site.get("/readyz").await.status, 503);
+    assert_eq!(site.get("/healthz").await.status, 200, "the last good cycle is young");
+    assert_eq!(site.get("/api/status.json").await.json()["totals"]["in_sync"], 2);
+    let page = site.get(&format!("/api/repos/{}/hello.json", scene.owner.npub())).await.json();
+    assert_eq!(page["mirrors"][0]["history"][0]["status"], "in_sync", "{page}");
+    assert!(!daemon.log().contains("ready"), "{}", daemon.log());
+    daemon.kill();
+}
+
+#[tokio::test]
 async fn whoever_keeps_connections_does_not_keep_others_out() {
     let relay = TestRelay::start().await;
     let mirror = Mirror::new(BINARY).uses(&relay).shows();
