@@ -3,7 +3,7 @@
 //! ```text
 //! message  = [ "/" | "!" ] command { word }       in any case, surrounded by any white space
 //! command  = help | watch | unwatch | list | status | resync | servers | why | allow | deny | approve
-//!          | reject | archive | pause | resume | version
+//!          | reject | archive | forget | pause | resume | version
 //! word     = anything without white space, or "anything in quotes"
 //! person   = npub1… | nprofile1… | 64 hex digits | name@domain (NIP-05)        each also after nostr:
 //! repo     = <d> | person "/" <d> | naddr1… | 30617:<hex>:<d> | nostr://<npub>/[relay/]<d>
@@ -20,6 +20,7 @@ pub mod approve;
 pub mod archive;
 pub mod deny;
 pub mod failure;
+pub mod forget;
 pub mod help;
 pub mod list;
 pub mod pause;
@@ -101,6 +102,13 @@ pub enum Command {
     Reject(RepoName),
     /// What is kept of deleted and rewritten branches and tags.
     Archive(RepoName),
+    /// Mirror it no more, whoever asks.
+    Forget {
+        /// Which repository.
+        repo: RepoName,
+        /// Whether that is taken back.
+        undo: bool,
+    },
     /// Write nothing to any server until `resume`.
     Pause,
     /// Carry on.
@@ -123,7 +131,8 @@ impl Command {
             | Self::Deny(Matter::Nip05(name) | Matter::Repository(RepoName::Nip05 { author: name, .. }))
             | Self::Approve(RepoName::Nip05 { author: name, .. })
             | Self::Reject(RepoName::Nip05 { author: name, .. })
-            | Self::Archive(RepoName::Nip05 { author: name, .. }) => Some(name),
+            | Self::Archive(RepoName::Nip05 { author: name, .. })
+            | Self::Forget { repo: RepoName::Nip05 { author: name, .. }, .. } => Some(name),
             _ => None,
         }
     }
@@ -142,6 +151,7 @@ impl Command {
             Self::Approve(repo) => Self::Approve(repo.resolved(author)),
             Self::Reject(repo) => Self::Reject(repo.resolved(author)),
             Self::Archive(repo) => Self::Archive(repo.resolved(author)),
+            Self::Forget { repo, undo } => Self::Forget { repo: repo.resolved(author), undo },
             other => other,
         }
     }
@@ -163,6 +173,7 @@ impl Command {
             Self::Approve(_) => approve::USAGE,
             Self::Reject(_) => reject::USAGE,
             Self::Archive(_) => archive::USAGE,
+            Self::Forget { .. } => forget::USAGE,
             Self::Pause => pause::USAGE,
             Self::Resume => resume::USAGE,
             Self::Version => version::USAGE,
@@ -182,7 +193,9 @@ impl fmt::Display for Command {
             | Self::Why { repo, server: None }
             | Self::Approve(repo)
             | Self::Reject(repo)
-            | Self::Archive(repo) => write!(f, " {repo}"),
+            | Self::Archive(repo)
+            | Self::Forget { repo, undo: false } => write!(f, " {repo}"),
+            Self::Forget { repo, undo: true } => write!(f, " {repo} undo"),
             Self::Why { repo, server: Some(server) } => write!(f, " {repo} on {}", clean(server, 60)),
             Self::Resync(scope) => write!(f, " of {scope}"),
             Self::Allow(matter) | Self::Deny(matter) => write!(f, " {matter}"),
@@ -194,7 +207,7 @@ impl fmt::Display for Command {
 type Parser = fn(&mut Words) -> Result<Command, ParseError>;
 
 /// Every command, in the order of help.
-const COMMANDS: [(&Usage, Parser); 16] = [
+const COMMANDS: [(&Usage, Parser); 17] = [
     (&help::USAGE, help::parse),
     (&watch::USAGE, watch::parse),
     (&unwatch::USAGE, unwatch::parse),
@@ -208,6 +221,7 @@ const COMMANDS: [(&Usage, Parser); 16] = [
     (&approve::USAGE, approve::parse),
     (&reject::USAGE, reject::parse),
     (&archive::USAGE, archive::parse),
+    (&forget::USAGE, forget::parse),
     (&pause::USAGE, pause::parse),
     (&resume::USAGE, resume::parse),
     (&version::USAGE, version::parse),

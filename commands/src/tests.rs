@@ -14,6 +14,7 @@ use crate::{
     approve::Decided,
     archive::Kept,
     deny::Denied,
+    forget::Forgotten,
     list::Ruled,
     resync::Resync,
     status::{Behind, Overview, Problem, RepoStatus, UnderWay},
@@ -192,6 +193,7 @@ fn help_is_made_from_the_usages() {
     approve <repo>: follow a state that removes most of it, now
     reject <repo>: do not follow that state; wait for a newer one
     archive <repo>: what is kept of deleted and rewritten branches and tags
+    forget <repo> [undo]: mirror it no more, whoever asks, and delete my announcements of it (its maintainers may say so, too)
     pause: write to no server until you send: resume
     resume: carry on after pause
     version: which software I am
@@ -258,6 +260,31 @@ fn people_repositories_and_servers_are_allowed_and_denied() {
     insta::assert_snapshot!(allowed(&Allowed::ByConfig), @"! hello by npub14f8us…9nsy stays denied: [policy] deny in config.toml names it, and no message can change that.");
     insta::assert_snapshot!(allowed(&Allowed::StillByConfig("npub1…".to_owned())), @"! hello by npub14f8us…9nsy stays denied: [policy] deny in config.toml names npub1…, and no message can change that.");
     insta::assert_snapshot!(allowed(&Allowed::StillByMessage("npub1…".to_owned())), @"! hello by npub14f8us…9nsy stays denied, because npub1… is. Send: allow npub1…");
+}
+
+#[test]
+fn a_repository_is_forgotten_and_that_is_taken_back() {
+    let full = || RepoName::Full(repo("hello"));
+    for (message, repo, undo) in [
+        ("forget hello".to_owned(), RepoName::Identifier("hello".to_owned()), false),
+        (format!("Forget {NPUB}/hello"), full(), false),
+        (format!("/forget {} Undo", naddr(Kind::GitRepoAnnouncement)), full(), true),
+    ] {
+        assert_eq!(parse(&message), Ok(Command::Forget { repo, undo }), "{message}");
+    }
+    insta::assert_snapshot!(refused("forget"), @"forget needs a repository. Usage: forget <repo> [undo]");
+    insta::assert_snapshot!(refused("forget hello please"), @r#""please" is not undo, and nothing else may follow the repository."#);
+    insta::assert_snapshot!(refused("forget hello undo now"), @r#"forget takes no "now". Usage: forget <repo> [undo] (a name with spaces goes in "quotes")"#);
+    let said = |outcome| forget::reply(&repo("hello"), outcome);
+    insta::assert_snapshot!(said(Forgotten::Now { paused: false }), @"Forgotten: hello by npub14f8us…9nsy. I mirror it no more, whoever asks me to, and delete my own announcements of it from the servers. To take this back, send: forget npub14f8usejl26twx0dhuxjh9cas7keav9vr0v8nvtwtrjqx3vycc76qqh9nsy/hello undo");
+    assert!(said(Forgotten::Now { paused: true }).contains("as soon as I am told to resume"));
+    insta::assert_snapshot!(said(Forgotten::Undone), @"Taken back: hello by npub14f8us…9nsy is mirrored again, as far as it is watched.");
+    insta::assert_snapshot!(said(Forgotten::Never), @"hello by npub14f8us…9nsy is not forgotten.");
+    insta::assert_snapshot!(said(Forgotten::Theirs(alice())), @"! hello by npub14f8us…9nsy stays forgotten: npub14f8us…9nsy wants it so, who maintains it, and only its maintainers can take that back.");
+    insta::assert_snapshot!(said(Forgotten::Muted(alice())), @"! hello by npub14f8us…9nsy stays forgotten: npub14f8us…9nsy, who maintains it, has me on the mute list, and only that list can take it back.");
+    insta::assert_snapshot!(said(Forgotten::TooMany), @"! I can remember no more of these. Put me on your mute list: that counts for all you maintain.");
+    assert!(said(Forgotten::Already).starts_with("hello by npub14f8us…9nsy is forgotten already."));
+    insta::assert_snapshot!(forget::not_yours(&RepoName::Identifier("x".to_owned())), @r#"I mirror nothing called "x" that this key maintains."#);
 }
 
 #[test]

@@ -58,7 +58,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         .zip(1..)
         .filter_map(|(line, number)| event(line, number, &people))
         .collect();
-    let watched = Watched { authors: BTreeSet::from([people[0], people[1]]), repositories: BTreeSet::new() };
+    let watched = Watched { authors: BTreeSet::from([people[0], people[1]]), ..Watched::default() };
     let limits = Limits { max_refs: 8, max_repos_per_author: 3 };
     let catalog = build(&events, &watched, &people[3], limits);
     assert!(catalog.repositories.len() <= 6);

@@ -17,6 +17,7 @@ use tokio::{
     time::{Instant, interval, sleep_until},
 };
 
+use super::forget::may_be_said;
 use crate::{
     cycle::own_filters,
     plan::{journal::OLDEST_SECS, settings::LISTS},
@@ -109,11 +110,29 @@ pub(super) fn interest(bot: PublicKey, allowed: &BTreeSet<PublicKey>, now: Times
     Interest { parts: vec![messages, others] }
 }
 
+/// Who is heard.
+pub(super) struct Audience {
+    /// Those who may command the bot.
+    pub(super) allowed: watch::Receiver<BTreeSet<PublicKey>>,
+    /// Those who maintain something that it mirrors: they may ask to be left alone.
+    pub(super) maintainers: watch::Receiver<Arc<BTreeSet<PublicKey>>>,
+}
+
+impl Audience {
+    fn may_command(&self, key: &PublicKey) -> bool {
+        self.allowed.borrow().contains(key)
+    }
+
+    fn has(&self, key: &PublicKey) -> bool {
+        self.may_command(key) || self.maintainers.borrow().contains(key)
+    }
+}
+
 /// Opens what relays bring.
 pub(super) struct Inbox {
     keys: Keys,
     store: Store,
-    allowed: watch::Receiver<BTreeSet<PublicKey>>,
+    heard: Audience,
     arrivals: mpsc::Sender<Arrival>,
     known: Arc<Known>,
     in_all: DefaultDirectRateLimiter,
@@ -136,7 +155,7 @@ impl Inbox {
     pub(super) fn new(
         keys: &Keys,
         store: &Store,
-        allowed: watch::Receiver<BTreeSet<PublicKey>>,
+        heard: Audience,
         arrivals: mpsc::Sender<Arrival>,
         relays: impl IntoIterator<Item = RelayUrl>,
         needed: BTreeSet<RelayUrl>,
@@ -144,7 +163,7 @@ impl Inbox {
         Self {
             keys: keys.clone(),
             store: store.clone(),
-            allowed,
+            heard,
             arrivals,
             known: Arc::default(),
             in_all: RateLimiter::direct(Quota::per_minute(PER_MINUTE)),
@@ -247,7 +266,7 @@ impl Inbox {
     async fn keep(&mut self, event: &Event) {
         let own = event.pubkey == self.keys.public_key()
             && (LISTS.contains(&event.kind) || event.kind == Kind::ApplicationSpecificData);
-        let contact = CONTACTS.contains(&event.kind) && self.allowed.borrow().contains(&event.pubkey);
+        let contact = CONTACTS.contains(&event.kind) && self.heard.may_command(&event.pubkey);
         if !own && !contact {
             return;
         }
@@ -263,7 +282,7 @@ impl Inbox {
         if !self.known.insert(&event.id) {
             return;
         }
-        let trusted = self.allowed.borrow().contains(&event.pubkey);
+        let trusted = self.heard.may_command(&event.pubkey);
         if !trusted && self.per_key.check_key(&event.pubkey).is_err() {
             self.strangers += 1;
             tracing::debug!(from = %event.pubkey, "more messages in a minute than are looked at");
@@ -274,7 +293,7 @@ impl Inbox {
             self.per_key.shrink_to_fit();
         }
         self.in_all.until_ready().await;
-        let opened = direct::open(&event, &self.keys, &self.allowed.borrow());
+        let opened = direct::open(&event, &self.keys, &|key| self.heard.has(key));
         match opened {
             Opened::Stranger => self.strangers += 1,
             Opened::Unreadable(reason) => {
@@ -282,6 +301,13 @@ impl Inbox {
                 tracing::debug!(event = %event.id, reason, "unreadable");
             }
             Opened::Own(rumor) => self.own(relay, &rumor).await,
+            // From a maintainer: counted by who it is from, since a wrap's key is nobody's.
+            Opened::Question(question)
+                if !self.heard.may_command(&question.from)
+                    && (self.per_key.check_key(&question.from).is_err() || !may_be_said(&question.text)) =>
+            {
+                self.strangers += 1;
+            }
             Opened::Question(question) => {
                 // What was asked since then nobody else can have answered.
                 let new = question.asked_at > self.started_at && question.asked_at <= Timestamp::now();

@@ -6,7 +6,7 @@ use grasp_mirror_commands::{Command, Scope, parse, resync};
 use nostr::prelude::{Event, EventId, RelayUrl, Timestamp};
 use tokio::time::timeout;
 
-use super::{Bot, Request, orders::Done, post::Sent};
+use super::{Bot, Request, forget::may_be_said, orders::Done, post::Sent};
 use crate::{
     cycle::CycleError,
     plan::journal::{ATTEMPTS, Admission, Entry, Letter, Stage, admit},
@@ -51,8 +51,12 @@ impl Bot {
     }
 
     fn question(&self, entry: &Entry) -> Option<Question> {
-        match direct::open(entry.question.as_ref()?, &self.own.keys, &self.allowed.borrow()) {
-            Opened::Question(question) => Some(question),
+        match direct::open(entry.question.as_ref()?, &self.own.keys, &|key| self.hears(key)) {
+            Opened::Question(question)
+                if self.allowed.borrow().contains(&question.from) || may_be_said(&question.text) =>
+            {
+                Some(question)
+            }
             _ => None,
         }
     }
@@ -107,7 +111,7 @@ impl Bot {
         let done: Done = if entry.attempts > ATTEMPTS {
             STOPPED.to_owned().into()
         } else {
-            match timeout(COMMAND, Box::pin(self.carry_out(&question.text))).await {
+            match timeout(COMMAND, Box::pin(self.carry_out(question))).await {
                 Ok(done) => done,
                 Err(_) => "! That took too long, and I gave up. Send it again later.".to_owned().into(),
             }

@@ -7,6 +7,7 @@
 
 mod alerts;
 mod doors;
+mod forget;
 mod inbox;
 mod journal;
 mod orders;
@@ -34,7 +35,7 @@ pub use self::doors::{Doors, Request, Tidings};
 use self::{
     alerts::Alerts,
     doors::{Loop, doors},
-    inbox::{Arrival, Inbox, interest},
+    inbox::{Arrival, Audience, Inbox, interest},
     orders::OrderError,
     own::{Looked, Own},
     post::{Post, Sent},
@@ -89,6 +90,11 @@ pub struct Bot {
     guard: Guard,
     started_at: Timestamp,
     allowed: watch::Sender<BTreeSet<PublicKey>>,
+    /// Who may ask for one thing only: that what they maintain is left alone.
+    maintainers: watch::Sender<Arc<BTreeSet<PublicKey>>>,
+    maintainers_of: forget::Known,
+    /// Whether this machine has not seen a cycle of this bot's: who maintains what is not known.
+    new_here: bool,
     daemon: Loop,
     entries: HashMap<EventId, Entry>,
     /// Questions of earlier runs to go on with, the oldest first.
@@ -160,10 +166,11 @@ impl Bot {
         let (stored, reading) = mpsc::channel(QUEUE);
         let (arriving, arrivals) = mpsc::channel(QUEUE);
         let needed = config.bot.inbox_relays.iter().filter(|_| new_here).cloned().collect();
-        let inbox = Inbox::new(keys, store, allowed.subscribe(), arriving, relays_of(config), needed);
+        let maintainers = watch::Sender::new(Arc::default());
+        let heard = Audience { allowed: allowed.subscribe(), maintainers: maintainers.subscribe() };
+        let inbox = Inbox::new(keys, store, heard, arriving, relays_of(config), needed);
         let entries = journal::load(&records).await?;
         let ears = Ears { live, stored, known: inbox.known() };
-        tasks.spawn(inbox.run(hearing, reading));
         let mut bot = Self {
             alerts: Alerts::load(&records).await?,
             own,
@@ -171,6 +178,9 @@ impl Bot {
             guard,
             started_at: Timestamp::now(),
             allowed,
+            maintainers,
+            maintainers_of: forget::Known::default(),
+            new_here,
             daemon,
             unfinished: entries.iter().filter(|entry| !entry.is_done()).map(|entry| entry.id).collect(),
             entries: entries.into_iter().map(|entry| (entry.id, entry)).collect(),
@@ -186,6 +196,8 @@ impl Bot {
             self_test: SelfTest::default(),
         };
         bot.obey_own_word().await?;
+        bot.know_maintainers().await?;
+        bot.tasks.spawn(inbox.run(hearing, reading));
         bot.follow();
         Ok((bot, doors))
     }
@@ -267,6 +279,12 @@ impl Bot {
     async fn take(&mut self, tidings: Tidings) -> Result<(), CycleError> {
         match tidings {
             Tidings::Cycle(done) => {
+                self.know_maintainers().await?;
+                if std::mem::take(&mut self.new_here) {
+                    // What they said before is not known to be theirs.
+                    self.ears.known.forget();
+                    self.follow();
+                }
                 self.say_how_it_stands(&done).await?;
                 self.alerts.compare(&done);
                 self.send_alerts().await?;

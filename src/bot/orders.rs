@@ -23,7 +23,7 @@ use crate::{
     git::GitError,
     model::{coordinate::Coordinate, policy::Rule},
     plan::{catalog, settings::Settings},
-    relay::nip05,
+    relay::{direct::Question, nip05},
     report::{Report, answers},
     store::StoreError,
 };
@@ -72,20 +72,22 @@ impl From<String> for Done {
 }
 
 impl Bot {
-    /// Does what `message` says.
-    pub(super) async fn carry_out(&mut self, message: &str) -> Done {
-        let command = match parse(message) {
+    /// Does what somebody asks for.
+    pub(super) async fn carry_out(&mut self, question: &Question) -> Done {
+        let command = match parse(&question.text) {
             Ok(command) => command,
             Err(error) => return error.to_string().into(),
         };
         let command = match command.nip05().cloned() {
             None => command,
+            // No stranger sends the bot around.
+            Some(_) if !self.allowed.borrow().contains(&question.from) => command,
             Some(name) => match self.resolve(&name).await {
                 Ok(author) => command.resolved(author),
                 Err(reason) => return failure::unresolved(&name, &reason).into(),
             },
         };
-        match self.obey(command.clone()).await {
+        match self.obey(command.clone(), question.from).await {
             Ok(done) => done,
             Err(error) => {
                 tracing::error!(command = command.name(), %error, "a command failed");
@@ -99,7 +101,7 @@ impl Bot {
         nip05::resolve(&self.guard, name).await.map_err(|error| error.to_string())
     }
 
-    async fn obey(&mut self, command: Command) -> Result<Done, OrderError> {
+    async fn obey(&mut self, command: Command, from: PublicKey) -> Result<Done, OrderError> {
         let now = Timestamp::now().as_secs();
         let said = command.to_string();
         let text = match command {
@@ -107,7 +109,8 @@ impl Bot {
             Command::Version => version::reply(env!("CARGO_PKG_VERSION"), self.started_at.as_secs(), now),
             Command::Watch(target) => {
                 let outcome = self.watch(&target, said).await?;
-                watch::reply(&target, &outcome)
+                let meant = watched(&target).map(|(_, meant)| meant).unwrap_or_default();
+                format!("{}{}", watch::reply(&target, &outcome), self.left_alone_of(&meant).await?)
             }
             Command::Unwatch(target) => {
                 let outcome = self.unwatch(&target, said).await?;
@@ -148,6 +151,7 @@ impl Bot {
                 Err(which) => which,
                 Ok(coordinate) => self.archive(&coordinate).await?,
             },
+            Command::Forget { repo, undo } => self.leave_alone(&repo, undo, from, said).await?,
         };
         Ok(text.into())
     }
@@ -246,7 +250,7 @@ impl Bot {
     async fn find(&self, name: &RepoName) -> Result<Result<Coordinate, String>, OrderError> {
         Ok(match answers::find_repo(name, &self.known().await?) {
             Found::One(repository) => Ok(answers::coordinate(&repository)),
-            found => Err(found.reply(name)),
+            found => Err(self.said_to_forget(name).await?.unwrap_or_else(|| found.reply(name))),
         })
     }
 

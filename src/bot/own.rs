@@ -201,7 +201,11 @@ impl Own {
             let word = self.word().await?;
             let mut settings = word.settled.settings.clone();
             change(&mut settings);
-            let told = Told { paused: settings.paused, ..word.settled.told.clone() };
+            let told = Told {
+                paused: settings.paused,
+                forgotten: settings.watched.forgotten.clone(),
+                ..word.settled.told.clone()
+            };
             let drafts = word.drafts(&settings, &told, &self.keys, Timestamp::now())?;
             let wanted = drafts.len();
             let taken = self.sign(drafts).await?;

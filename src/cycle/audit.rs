@@ -218,8 +218,11 @@ impl World {
     ) -> Result<Evidence, AuditError> {
         let repositories: BTreeSet<Coordinate> = told.iter().map(|repo| repo.a.clone()).collect();
         // The bot's own announcements say where its copies are.
-        self.settings.watched =
-            Watched { authors: BTreeSet::from([bot]), repositories: repositories.clone() };
+        self.settings.watched = Watched {
+            authors: BTreeSet::from([bot]),
+            repositories: repositories.clone(),
+            ..Watched::default()
+        };
         let servers = self.who_are(report).await?;
         self.discover(&servers, &mut Kept::default()).await?;
         let events = self.store.query(Filter::new().kinds(SOURCES)).await?;
@@ -344,6 +347,9 @@ impl Evidence {
     fn signed(&self, coordinate: &Coordinate) -> Result<(&Repository, &State), String> {
         let catalog = &self.catalog;
         let Some(repository) = catalog.repositories.iter().find(|one| one.coordinate == *coordinate) else {
+            if let Some(opt_out) = catalog.opted_out.get(coordinate) {
+                return Err(opt_out.reason());
+            }
             let gone = catalog.deleted.contains(coordinate);
             let what = if gone { "its author has deleted it" } else { "no announcement of it was found" };
             return Err(what.to_owned());

@@ -18,13 +18,14 @@ use crate::{
 /// Authors in one filter (67 bytes each): some fifty leave room in 4 KiB for the rest of a comparison.
 const AUTHORS_PER_FILTER: usize = 200;
 
-/// What is read of an author: announcements, states, server lists, deletions and relay lists.
-pub(super) const KINDS: [Kind; 5] = [
+/// What is read of an author: announcements, states, server lists, deletions, relay lists and mute lists.
+pub(super) const KINDS: [Kind; 6] = [
     Kind::GitRepoAnnouncement,
     Kind::RepoState,
     Kind::GitUserGraspList,
     Kind::EventDeletion,
     Kind::RelayList,
+    Kind::MuteList,
 ];
 
 /// What is stored of authors: what a relay of which nothing is known is supposed to have.

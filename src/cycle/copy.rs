@@ -26,27 +26,45 @@ pub(super) struct Signed {
 }
 
 /// The announcements and states that the bot has published, by identifier.
-pub(super) struct OwnCopies(BTreeMap<String, Vec<Event>>);
+pub(super) struct OwnCopies {
+    by_name: BTreeMap<String, Vec<Event>>,
+    /// Up to when copies of a name were deleted (NIP-09): no server takes anything older.
+    deleted_at: BTreeMap<String, Timestamp>,
+}
 
 impl OwnCopies {
     /// Those of `bot` among `events`.
     pub(super) fn of(events: Vec<Event>, bot: &PublicKey) -> Self {
-        let mut own: BTreeMap<String, Vec<Event>> = BTreeMap::new();
+        let (mut by_name, mut deleted_at) = (BTreeMap::<String, Vec<Event>>::new(), BTreeMap::new());
         for event in events.into_iter().filter(|event| event.pubkey == *bot) {
-            if let Some(identifier) = event.tags.identifier() {
-                own.entry(identifier.to_string()).or_default().push(event);
+            if event.kind == Kind::EventDeletion {
+                for target in event.tags.coordinates().filter(|target| target.public_key == *bot) {
+                    let at = deleted_at.entry(target.identifier.clone()).or_insert(event.created_at);
+                    *at = event.created_at.max(*at);
+                }
+            } else if let Some(identifier) = event.tags.identifier() {
+                by_name.entry(identifier.to_string()).or_default().push(event);
             }
         }
-        Self(own)
+        Self { by_name, deleted_at }
     }
 
     pub(super) fn events(&self) -> impl Iterator<Item = &Event> {
-        self.0.values().flatten()
+        self.by_name.values().flatten()
     }
 
     /// The newest of each kind comes first, as in the store.
     pub(super) fn called(&self, copy: &str) -> impl Iterator<Item = &Event> {
-        self.0.get(copy).into_iter().flatten()
+        self.by_name.get(copy).into_iter().flatten()
+    }
+
+    /// `at`, or after what was deleted of `copy`.
+    fn after_deletion(&self, copy: &str, at: Timestamp) -> Timestamp {
+        let later = self
+            .deleted_at
+            .get(copy)
+            .map(|deleted| Timestamp::from_secs(deleted.as_secs().saturating_add(1)));
+        later.map_or(at, |later| at.max(later))
     }
 
     /// The announcement of a copy, as it was last published.
@@ -107,7 +125,8 @@ impl World {
         let lead = subject.repository.lead().filter(|_| !signs);
         let announcement = namespace::announcement(&subject.repository, &self.bot(), copy, &announced, lead);
         let state = signs.then(|| namespace::state(state, copy));
-        for draft in announcement.into_iter().chain(state) {
+        for mut draft in announcement.into_iter().chain(state) {
+            draft.created_at = own.after_deletion(copy, draft.created_at);
             let existing = own.called(copy).find(|event| event.kind == draft.kind);
             let event = match (draft.unless_said(existing), existing) {
                 (None, Some(existing)) => existing.clone(),

@@ -10,7 +10,7 @@ use nostr::prelude::{PublicKey, RelayUrl, Timestamp};
 
 use super::servers::Server;
 use crate::{
-    model::{coordinate::Coordinate, server::ServerUrl},
+    model::{announcement::Announcement, coordinate::Coordinate, server::ServerUrl},
     plan::{
         holdings::{Holdings, Recent},
         placement::Grasp,
@@ -63,6 +63,8 @@ pub(super) struct WorkedOut {
     pub(super) discovered: BTreeSet<ServerUrl>,
     /// For the report.
     pub(super) left_alone: LeftAlone,
+    /// What the bot announces of repositories that are left alone.
+    pub(super) obsolete: Vec<Announcement>,
 }
 
 impl Kept {

@@ -10,6 +10,7 @@ mod compare;
 mod copy;
 mod discovery;
 mod follow;
+mod forget;
 mod hold;
 mod housekeeping;
 mod kept;
@@ -50,6 +51,7 @@ use self::{lanes::Lanes, progress::Board, repository::Course};
 pub use self::{
     archive::{local_copy, old_tips},
     audit::{AuditError, Inquiry},
+    forget::{Matter, Say, say},
     hold::decide,
     memory::{all_remembered, described, known, last_report, remembered},
     preview::Preview,
@@ -210,6 +212,9 @@ impl World {
             // The bot's own copies are in it already.
             worked_out.sources = self.store.news().sources;
         }
+        let obsolete =
+            kept.worked_out.as_mut().map(|known| mem::take(&mut known.obsolete)).unwrap_or_default();
+        self.take_down(&survey.servers, &obsolete, started).await?;
         let until = self.bound.map(|bound| Instant::now() + bound);
         let lanes = Lanes::new(&survey, self.config.limits.transfers, until, Arc::clone(&self.relays));
         let subjects = mem::take(&mut survey.subjects);

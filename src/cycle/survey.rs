@@ -19,6 +19,7 @@ use crate::{
     plan::{
         catalog::{self, Catalog, Repository},
         conversation::Threads,
+        forget,
         holdings::Recent,
         namespace,
         placement::Grasp,
@@ -48,7 +49,8 @@ pub struct Survey {
 pub(super) type Endings = BTreeMap<ServerUrl, Option<Ending>>;
 
 /// What a catalog is made from.
-pub(super) const SOURCES: [Kind; 3] = [Kind::GitRepoAnnouncement, Kind::RepoState, Kind::EventDeletion];
+pub(super) const SOURCES: [Kind; 4] =
+    [Kind::GitRepoAnnouncement, Kind::RepoState, Kind::EventDeletion, Kind::MuteList];
 
 /// The name of a repository's record.
 pub(super) fn record_name(coordinate: &Coordinate) -> String {
@@ -173,6 +175,9 @@ impl World {
         let own = OwnCopies::of(events, &bot);
         let announced: Vec<Announcement> = own.events().cloned().filter_map(Announcement::read).collect();
         let copies = namespace::identifiers(&catalog.repositories, &announced);
+        let unwanted = catalog.opted_out.values().flat_map(|one| &one.coordinates);
+        let unwanted = unwanted.chain(self.settings.watched.forgotten.keys()).cloned().collect();
+        let obsolete = announced.into_iter().filter(|own| forget::is_of(own, &unwanted)).collect();
         let grasps = grasps(servers);
         if kept.worked_out.as_ref().is_some_and(|known| known.grasps != grasps) {
             kept.repositories.clear();
@@ -187,9 +192,13 @@ impl World {
             }
         }
         kept.repositories = as_before;
-        let left_alone =
-            LeftAlone { deleted: catalog.deleted, private: catalog.private, over_limit: catalog.over_limit };
-        kept.worked_out = Some(WorkedOut { sources, grasps, discovered, left_alone });
+        let left_alone = LeftAlone {
+            deleted: catalog.deleted,
+            forgotten: catalog.opted_out.iter().map(|(name, one)| (name.clone(), one.reason())).collect(),
+            private: catalog.private,
+            over_limit: catalog.over_limit,
+        };
+        kept.worked_out = Some(WorkedOut { sources, grasps, discovered, left_alone, obsolete });
         Ok(Worked { repositories: catalog.repositories, own, copies })
     }
 

@@ -1,11 +1,15 @@
 //! From stored events to the repositories that are to be mirrored.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
 
 use nostr::prelude::{Event, EventId, Kind, PublicKey, Timestamp};
 
 use super::{
     authority::{self, Authority, Family},
+    forget::{self, OptOut, Wishes},
     kinship::{self, Relative},
 };
 use crate::model::{
@@ -23,6 +27,8 @@ pub struct Watched {
     pub authors: BTreeSet<PublicKey>,
     /// Single repositories of others.
     pub repositories: BTreeSet<Coordinate>,
+    /// What is left alone all the same, because somebody said so.
+    pub forgotten: Wishes,
 }
 
 /// Bounds on what one repository or author may ask of the mirror.
@@ -81,6 +87,8 @@ pub struct Catalog {
     pub repositories: Vec<Repository>,
     /// Announced once and deleted since (NIP-09).
     pub deleted: BTreeSet<Coordinate>,
+    /// Left alone because their maintainers, or who may command the bot, want it so.
+    pub opted_out: BTreeMap<Coordinate, OptOut>,
     /// Private repositories: counted, never named.
     pub private: usize,
     /// Left out because their author announces more than the limit.
@@ -186,7 +194,7 @@ impl Deletions {
 
 /// Works out from everything stored what is to be mirrored for `watched`.
 ///
-/// `events` may hold anything; announcements, states and deletions count. The bot's own announcements
+/// `events` may hold anything; announcements, states, deletions and mute lists count. The bot's own announcements
 /// (`bot`) are copies and never sources.
 #[must_use]
 pub fn build(events: &[Event], watched: &Watched, bot: &PublicKey, limits: Limits) -> Catalog {
@@ -231,6 +239,7 @@ pub fn build(events: &[Event], watched: &Watched, bot: &PublicKey, limits: Limit
         let states = states.get(*identifier).unwrap_or(&no_states);
         gather_family(family, states, watched, limits, &mut catalog);
     }
+    catalog.leave_alone(&watched.forgotten, &forget::muters(events, bot));
     catalog.keep_newest(limits.max_repos_per_author);
     catalog.repositories.sort_by(|a, b| a.coordinate.cmp(&b.coordinate));
     kinship::find(&mut catalog.repositories);
@@ -250,6 +259,13 @@ impl Watched {
         other.authors.is_subset(&self.authors) && other.repositories.is_subset(&self.repositories)
     }
 
+    /// Whether `after` leaves out something of this.
+    #[must_use]
+    pub fn loses_by(&self, after: &Self) -> bool {
+        let forgets = after.forgotten.keys().any(|one| !self.forgotten.contains_key(one));
+        forgets || !after.includes(self)
+    }
+
     /// Watches `other`, too.
     pub fn add(&mut self, other: Self) {
         self.authors.extend(other.authors);
@@ -262,12 +278,25 @@ impl Watched {
         self.repositories.retain(|repository| !other.repositories.contains(repository));
     }
 
-    fn wants(&self, coordinate: &Coordinate) -> bool {
+    /// Whether `coordinate` is watched, by its author or by itself.
+    #[must_use]
+    pub fn wants(&self, coordinate: &Coordinate) -> bool {
         self.authors.contains(&coordinate.owner) || self.repositories.contains(coordinate)
     }
 }
 
 impl Catalog {
+    fn leave_alone(&mut self, wishes: &Wishes, muters: &BTreeSet<PublicKey>) {
+        for repository in mem::take(&mut self.repositories) {
+            match forget::opt_out(&repository, wishes, muters) {
+                Some(opt_out) => {
+                    self.opted_out.insert(repository.coordinate, opt_out);
+                }
+                None => self.repositories.push(repository),
+            }
+        }
+    }
+
     fn keep_newest(&mut self, per_author: usize) {
         self.repositories.sort_by_key(|repository| {
             std::cmp::Reverse(repository.announcement().map(Announcement::created_at))

@@ -12,6 +12,7 @@ pub mod authority;
 pub mod catalog;
 pub mod converge;
 pub mod conversation;
+pub mod forget;
 pub mod hold;
 pub mod holdings;
 pub mod identity;

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fmt::Display, str::FromStr};
 use nostr::prelude::{Event, Kind, PublicKey, Tag, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::catalog::Watched;
+use super::{catalog::Watched, forget::Wishes};
 use crate::model::{coordinate::npub, draft::Draft, policy::Said, replace::wins, server::ServerUrl};
 
 /// Git authors: whose repositories are mirrored (NIP-51, `p` tags).
@@ -48,7 +48,7 @@ impl Settings {
     /// Whether `after` leaves out something that is mirrored by these, or a server that is mirrored to.
     #[must_use]
     pub fn loses_by(&self, after: &Self) -> bool {
-        !after.watched.includes(&self.watched)
+        self.watched.loses_by(&after.watched)
             || !self.servers.is_subset(&after.servers)
             || self.said.loses_by(&after.said)
     }
@@ -60,6 +60,9 @@ pub struct Told {
     /// Whether writing is paused.
     #[serde(default)]
     pub paused: bool,
+    /// What is left alone.
+    #[serde(default, skip_serializing_if = "Wishes::is_empty")]
+    pub forgotten: Wishes,
     /// What the operator's configuration said when it was last looked at.
     #[serde(default)]
     pub seeds: Seeds,
@@ -144,9 +147,16 @@ impl Lists {
         let repositories =
             self.repositories.as_ref().map(|list| entries(list, "a", parsed)).unwrap_or_default();
         let paused = told.is_some_and(|told| told.paused);
+        let forgotten = told.map(|told| told.forgotten.clone()).unwrap_or_default();
+        let told = Told { paused, forgotten: forgotten.clone(), seeds: seeds.clone() };
         Settled {
-            settings: Settings { watched: Watched { authors, repositories }, servers, paused, said },
-            told: Told { paused, seeds: seeds.clone() },
+            settings: Settings {
+                watched: Watched { authors, repositories, forgotten },
+                servers,
+                paused,
+                said,
+            },
+            told,
             notes,
         }
     }
@@ -155,7 +165,7 @@ impl Lists {
     /// other tags and the content stay as they are.
     #[must_use]
     pub fn drafts(&self, settings: &Settings, now: Timestamp) -> Vec<Draft> {
-        let Watched { authors, repositories } = &settings.watched;
+        let Watched { authors, repositories, .. } = &settings.watched;
         let drafts = [
             draft(AUTHORS, self.authors.as_ref(), "p", authors, PublicKey::to_hex, author, now),
             draft(REPOSITORIES, self.repositories.as_ref(), "a", repositories, show, parsed, now),
@@ -362,6 +372,7 @@ mod tests {
                 watched: Watched {
                     authors: some(bits).collect(),
                     repositories: some(bits).map(|owner| Coordinate::new(owner, "d: 1")).collect(),
+                    ..Watched::default()
                 },
                 servers: some(bits).map(|key| server(key.to_hex().split_at(8).0)).collect(),
                 paused: false,

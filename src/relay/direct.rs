@@ -4,7 +4,7 @@
 //! Anyone can send a wrap, so opening does as little as it can: a stranger's seal is never decrypted, and a
 //! stranger's kind 4 not even looked into.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use nostr::prelude::{
     Event, EventBuilder, EventId, FinalizeEvent, FinalizeUnsignedEvent, GiftWrapBuilder, Keys, Kind, Nip44,
@@ -56,15 +56,15 @@ pub enum Opened {
     Unreadable(&'static str),
 }
 
-/// Opens a private message (kind 1059 or 4) whose signature was checked.
+/// Opens a private message (kind 1059 or 4) whose signature was checked, as far as its sender `is_heard`.
 #[must_use]
-pub fn open(event: &Event, keys: &Keys, allowed: &BTreeSet<PublicKey>) -> Opened {
+pub fn open(event: &Event, keys: &Keys, is_heard: &dyn Fn(&PublicKey) -> bool) -> Opened {
     if event.content.len() > CONTENT_MAX {
         return Opened::Unreadable("longer than any command");
     }
     let opened = match event.kind {
-        Kind::GiftWrap => unwrap(event, keys, allowed),
-        Kind::EncryptedDirectMessage if allowed.contains(&event.pubkey) => decrypt(event, keys),
+        Kind::GiftWrap => unwrap(event, keys, is_heard),
+        Kind::EncryptedDirectMessage if is_heard(&event.pubkey) => decrypt(event, keys),
         Kind::EncryptedDirectMessage => Ok(Opened::Stranger),
         _ => Err("not a private message"),
     };
@@ -84,11 +84,11 @@ fn decrypt(event: &Event, keys: &Keys) -> Result<Opened, &'static str> {
 }
 
 /// As `UnwrappedGift` of nostr does it, but it stops as soon as the seal turns out to be a stranger's.
-fn unwrap(wrap: &Event, keys: &Keys, allowed: &BTreeSet<PublicKey>) -> Result<Opened, &'static str> {
+fn unwrap(wrap: &Event, keys: &Keys, is_heard: &dyn Fn(&PublicKey) -> bool) -> Result<Opened, &'static str> {
     let seal = keys.nip44_decrypt(&wrap.pubkey, &wrap.content).map_err(|_| "not encrypted to the bot")?;
     let seal = Event::from_json(seal).map_err(|_| "no seal in the wrap")?;
     let own = seal.pubkey == keys.public_key();
-    if !own && !allowed.contains(&seal.pubkey) {
+    if !own && !is_heard(&seal.pubkey) {
         return Ok(Opened::Stranger);
     }
     if seal.kind != Kind::Seal || seal.verify().is_err() {
@@ -185,6 +185,8 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
 
     use nostr::nips::nip59::GiftWrapSealBuilder;
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -219,15 +221,21 @@ mod tests {
         let allowed = BTreeSet::from([person.public_key()]);
         for protocol in [Protocol::Wrapped, Protocol::Kind4] {
             let sent = close(&person, bot.public_key(), None, protocol, "status", NOW).unwrap();
-            let Opened::Question(question) = open(&sent.to_them, &bot, &allowed) else { panic!() };
+            let Opened::Question(question) = open(&sent.to_them, &bot, &|key| allowed.contains(key)) else {
+                panic!()
+            };
             assert_eq!((question.text.as_str(), question.asked_at), ("status", NOW));
             assert_eq!((question.from, question.protocol), (person.public_key(), protocol));
 
             let answer = close(&bot, person.public_key(), Some(question.id), protocol, "fine", NOW).unwrap();
-            let Opened::Own(copy) = open(&answer.to_self, &bot, &allowed) else { panic!() };
+            let Opened::Own(copy) = open(&answer.to_self, &bot, &|key| allowed.contains(key)) else {
+                panic!()
+            };
             assert_eq!(answered(&copy), Some(question.id));
             let bots = BTreeSet::from([bot.public_key()]);
-            let Opened::Question(read) = open(&answer.to_them, &person, &bots) else { panic!() };
+            let Opened::Question(read) = open(&answer.to_them, &person, &|key| bots.contains(key)) else {
+                panic!()
+            };
             assert_eq!(read.text, "fine");
         }
     }
@@ -236,7 +244,7 @@ mod tests {
     fn strangers_and_forgeries_do_not_get_in() {
         let (bot, person, stranger) = (Keys::generate(), Keys::generate(), Keys::generate());
         let allowed = BTreeSet::from([person.public_key()]);
-        let opened = |event: &Event| open(event, &bot, &allowed);
+        let opened = |event: &Event| open(event, &bot, &|key| allowed.contains(key));
         let message = Kind::PrivateDirectMessage;
         assert_eq!(opened(&wrapped(&stranger, &bot, rumor(&stranger, message, "pause"))), Opened::Stranger);
         let kind4 = close(&stranger, bot.public_key(), None, Protocol::Kind4, "pause", NOW).unwrap();
@@ -277,8 +285,8 @@ mod tests {
             let (bot, person) = (Keys::generate(), Keys::generate());
             let allowed = BTreeSet::from([person.public_key()]);
             let garbage = EventBuilder::new(Kind::from(kind), content).finalize(&person).unwrap();
-            prop_assert!(matches!(open(&garbage, &bot, &allowed), Opened::Unreadable(_)));
-            prop_assert!(inside.is_empty() || matches!(open(&wrap(&inside, &bot), &bot, &allowed), Opened::Unreadable(_)));
+            prop_assert!(matches!(open(&garbage, &bot, &|key| allowed.contains(key)), Opened::Unreadable(_)));
+            prop_assert!(inside.is_empty() || matches!(open(&wrap(&inside, &bot), &bot, &|key| allowed.contains(key)), Opened::Unreadable(_)));
         }
     }
 }

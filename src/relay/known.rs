@@ -35,6 +35,11 @@ impl Known {
         true
     }
 
+    /// Forgets all: what was not understood when it was heard is to be heard again.
+    pub fn forget(&self) {
+        *self.generations.lock().unwrap_or_else(PoisonError::into_inner) = Default::default();
+    }
+
     /// Whether it is remembered.
     #[must_use]
     pub fn contains(&self, id: &EventId) -> bool {

@@ -42,7 +42,7 @@ pub struct Report {
     pub servers: Vec<ReportedServer>,
     /// The repositories, those with problems first.
     pub repos: Vec<ReportedRepository>,
-    /// Repositories left out to keep the event small, deleted ones included.
+    /// Repositories left out to keep the event small, those included that are left alone.
     pub truncated: usize,
     /// What is left alone on purpose; absent when nothing is.
     #[serde(default, skip_serializing_if = "LeftAlone::is_empty")]
@@ -148,6 +148,9 @@ pub struct LeftAlone {
     /// Repositories whose announcement was deleted.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub deleted: BTreeSet<Coordinate>,
+    /// Repositories that somebody wants to be left alone, and who.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub forgotten: BTreeMap<Coordinate, String>,
     /// How many repositories are private.
     #[serde(default)]
     pub private: usize,
@@ -263,18 +266,21 @@ impl Report {
     }
 
     /// Leaves out repositories until the JSON has at most `max_bytes`: those without problems first (those at risk are
-    /// the last of them), then deleted ones. One that is too long by itself costs no other its place.
+    /// the last of them), then those that are left alone. One that is too long by itself costs no other its place.
     fn within(mut self, max_bytes: usize, unused: &BTreeSet<&ServerUrl>) -> Self {
         let repos = mem::take(&mut self.repos);
         let deleted = mem::take(&mut self.left_alone.deleted);
-        let all = repos.len() + deleted.len();
+        let forgotten = mem::take(&mut self.left_alone.forgotten);
+        let all = repos.len() + deleted.len() + forgotten.len();
         let (troubled, fine): (Vec<_>, Vec<_>) = repos.into_iter().partition(|repo| repo.is_troubled(unused));
         // Room for `truncated` to grow by some digits, and for `left_alone` where it holds deletions only.
         let mut room = max_bytes.saturating_sub(len_in_event(&self) + 96);
         self.repos = troubled.into_iter().filter(|repo| fits(&mut room, repo)).collect();
+        self.left_alone.forgotten = forgotten.into_iter().filter(|entry| fits(&mut room, entry)).collect();
         self.left_alone.deleted = deleted.into_iter().filter(|gone| fits(&mut room, gone)).collect();
         self.repos.extend(fine.into_iter().filter(|repo| fits(&mut room, repo)));
-        self.truncated = all - self.repos.len() - self.left_alone.deleted.len();
+        let alone = self.left_alone.deleted.len() + self.left_alone.forgotten.len();
+        self.truncated = all - self.repos.len() - alone;
         self
     }
 
@@ -509,7 +515,7 @@ mod tests {
         let outcomes =
             [outcome(owner, &"d".repeat(MAX_BYTES), &failing), long, outcome(owner, "short", &failing)];
         let deleted = (0..2_000).map(|n| Coordinate::new(owner, format!("deleted-{n}"))).collect();
-        let left_alone = LeftAlone { deleted, private: 0, over_limit: 0 };
+        let left_alone = LeftAlone { deleted, ..LeftAlone::default() };
         let report = Report::of(CycleSummary::default(), &BTreeSet::new(), &[], &outcomes, left_alone);
         assert!(serde_json::to_string(&report).unwrap().len() <= MAX_BYTES);
         let told: Vec<&str> = report.repos.iter().map(|repo| repo.a.identifier.as_str()).collect();

@@ -63,6 +63,9 @@ pub fn status(report: &Report, now: u64) -> String {
             clean(&coordinate.for_people())
         ));
     }
+    for (coordinate, reason) in &alone.forgotten {
+        text.push_str(&format!("\n{} is left alone: {}.", clean(&coordinate.for_people()), clean(reason)));
+    }
     for (number, one, many, what) in [
         (report.truncated, "repository", "repositories", "more than fit into the report"),
         (alone.private, "private repository", "private repositories", "not mirrored"),
@@ -307,7 +310,7 @@ mod tests {
         let alone = LeftAlone {
             deleted: BTreeSet::from([Coordinate::new(owner(), "gone")]),
             private: 2,
-            over_limit: 0,
+            ..LeftAlone::default()
         };
         let report = Report::of(cycle, &BTreeSet::new(), &servers, &[outcome], alone);
         insta::assert_snapshot!(trimmed(&status(&report, 1_180)));

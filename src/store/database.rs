@@ -41,7 +41,7 @@ impl Database {
 
     fn count_new(&self, kind: Kind) {
         let counter = match kind.as_u16() {
-            10_002 | 10_317 | 30_617 | 30_618 => &self.sources,
+            10_000 | 10_002 | 10_317 | 30_617 | 30_618 => &self.sources,
             // A deletion request takes something away from both.
             5 => {
                 self.sources.fetch_add(1, Ordering::AcqRel);

@@ -24,6 +24,7 @@ mod disk_floor;
 mod during_a_cycle;
 mod endless_answers;
 mod first_contact;
+mod forget;
 mod forks_share;
 mod full_disk;
 mod gated_inbox;

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::super::{
     catalog::{Catalog, Limits, Obstacle, Repository, Watched, build},
-    namespace,
+    forget, namespace,
     placement::{Grasp, announced_servers, places},
     testing::event,
 };
@@ -34,10 +34,8 @@ fn state(keys: &Keys, d: &str, at: u64, commit: char) -> Event {
 }
 
 fn catalog(events: &[Event], watched: &[&Keys]) -> Catalog {
-    let watched = Watched {
-        authors: watched.iter().map(|keys| keys.public_key()).collect(),
-        repositories: BTreeSet::new(),
-    };
+    let authors = watched.iter().map(|keys| keys.public_key()).collect();
+    let watched = Watched { authors, ..Watched::default() };
     build(events, &watched, &Keys::generate().public_key(), LIMITS)
 }
 
@@ -298,4 +296,43 @@ proptest! {
             prop_assert_eq!(&after[coordinate], name);
         }
     }
+}
+
+#[test]
+fn what_a_maintainer_wants_left_alone_is_no_repository_here_under_any_name() {
+    let [owner, helper, guest, bot] = [(); 4].map(|()| Keys::generate());
+    let (owners, helpers, bots) =
+        (owner.public_key().to_hex(), helper.public_key().to_hex(), bot.public_key().to_hex());
+    let events = [
+        event(&owner, 30617, 5, &[&["d", "x"], &["maintainers", &helpers]]),
+        event(&helper, 30617, 5, &[&["d", "x"], &["maintainers", &owners]]),
+        event(&owner, 30617, 5, &[&["d", "y"], &["maintainers", &guest.public_key().to_hex()]]),
+        event(&owner, 30617, 5, &[&["d", "z"]]),
+        // Invited only: the list of somebody who maintains nothing here counts for nothing.
+        event(&guest, 10000, 5, &[&["p", &bots]]),
+    ];
+    let mute = event(&helper, 10000, 5, &[&["p", &bots]]);
+    let mut watched = Watched { authors: BTreeSet::from([owner.public_key()]), ..Watched::default() };
+    let names = |catalog: &Catalog| -> Vec<String> {
+        catalog.repositories.iter().map(|one| one.coordinate.identifier.clone()).collect()
+    };
+    let all = build(&events, &watched, &bot.public_key(), LIMITS);
+    assert_eq!((names(&all).join(" ").as_str(), all.opted_out.len()), ("x y z", 0));
+
+    let muted = build(&[&events[..], &[mute]].concat(), &watched, &bot.public_key(), LIMITS);
+    assert_eq!(names(&muted), ["y", "z"]);
+    let x = &muted.opted_out[&Coordinate::new(owner.public_key(), "x")];
+    assert_eq!((x.muted, x.said), (Some(helper.public_key()), None));
+    assert_eq!(x.maintainers, BTreeSet::from([owner.public_key(), helper.public_key()]));
+
+    // Said of the helper's coordinate, and watched by the owner's.
+    let by = helper.public_key();
+    let said = forget::Wish { by, maintainer: true, at: 1 };
+    watched.forgotten.insert(Coordinate::new(by, "x"), said);
+    let forgotten = build(&events, &watched, &bot.public_key(), LIMITS);
+    assert_eq!(names(&forgotten), ["y", "z"]);
+    assert_eq!(forgotten.opted_out[&Coordinate::new(owner.public_key(), "x")].said, Some(said));
+    // It takes no place among those that are mirrored.
+    let few = Limits { max_repos_per_author: 2, ..LIMITS };
+    assert_eq!(build(&events, &watched, &bot.public_key(), few).over_limit, 0);
 }

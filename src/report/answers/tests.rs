@@ -189,6 +189,7 @@ fn a_list_has_names_first_and_counts_what_was_found() {
     let watched = Watched {
         authors: BTreeSet::from([owner(), other()]),
         repositories: BTreeSet::from([Coordinate::new(other(), "one\u{202e}")]),
+        ..Watched::default()
     };
     let known = [hello(), Coordinate::new(owner(), "fine")];
     let (authors, repositories) = list(&watched, &known, |key| (*key == other()).then(|| "Zoë\n".to_owned()));
