@@ -119,8 +119,8 @@ pub struct Mirror {
     pub copies_wanted: Option<u32>,
     /// How long rewound and deleted refs are kept.
     pub archive_days: u32,
-    /// How long a state that removes most of a repository is held; 0 = not at all.
-    pub hold_hours: u32,
+    /// How long a state that removes most of a repository is held (`hold_hours`); 0 = not at all.
+    pub hold: Duration,
 }
 
 /// `[limits]`: how much of this machine, and of others, the bot may use.
@@ -224,7 +224,12 @@ impl Default for Servers {
 
 impl Default for Mirror {
     fn default() -> Self {
-        Self { reach: Reach::Everywhere, copies_wanted: None, archive_days: 90, hold_hours: 24 }
+        Self {
+            reach: Reach::Everywhere,
+            copies_wanted: None,
+            archive_days: 90,
+            hold: Duration::from_secs(24 * 3_600),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use grasp_mirror_commands::resync::Resync;
 use indicatif::ProgressBar;
-use nostr::prelude::{EventId, Keys, Timestamp};
+use nostr::prelude::{EventId, Keys, RelayUrl, Timestamp};
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -30,8 +30,11 @@ use crate::{
     cycle::{CycleDone, CycleError, Trigger, World},
     http::ListenError,
     key,
-    model::coordinate::{Coordinate, npub},
-    plan::settings::Settings,
+    model::{
+        coordinate::{Coordinate, npub},
+        status::MirrorStatus,
+    },
+    plan::{retry, settings::Settings},
     report::answers,
     store::{Store, StoreError, lock::Lock},
 };
@@ -124,6 +127,8 @@ struct Daemon {
     world: Option<World>,
     /// A cycle is to begin as soon as none is running.
     due: Option<Trigger>,
+    /// Servers that were down and have been heard of since.
+    awake: BTreeSet<RelayUrl>,
     next_at: Instant,
     queue: VecDeque<Waiting>,
 }
@@ -165,6 +170,7 @@ pub async fn run(
         running: None,
         world: None,
         due: Some(Trigger::Start),
+        awake: BTreeSet::new(),
         next_at: Instant::now(),
         queue: VecDeque::new(),
     };
@@ -273,10 +279,11 @@ impl Daemon {
         let (config, keys, store) = (self.config.clone(), self.keys.clone(), self.store.clone());
         let (mine, silent) = (settings.clone(), self.doors.silent.borrow().clone());
         let next_at = Timestamp::from_secs(Timestamp::now().as_secs() + config.bot.cycle_interval.as_secs());
-        let world = self.world.take();
+        let (world, awake) = (self.world.take(), std::mem::take(&mut self.awake));
         let task = tokio::spawn(async move {
             let mut world = world.map_or_else(|| World::new(&config, &keys, &store), Ok)?;
             world.obey(mine);
+            world.be_patient(awake);
             world.look_anew_at(afresh);
             world.end_after(CYCLE_MAX.min(config.bot.cycle_interval));
             world.mention_silent(silent);
@@ -317,10 +324,7 @@ impl Daemon {
                     let outcome = answers::resynced(about, one.since.elapsed());
                     self.tell(Tidings::Resynced { question: one.question, outcome }).await;
                 }
-                // Whether a server is up again is asked more often than all is looked at.
-                if done.report.servers.iter().any(|server| !server.reachable && server.unused.is_none()) {
-                    self.next_at = self.next_at.min(Instant::now() + self.config.servers.health_interval);
-                }
+                self.hurry_for_servers(&done);
                 self.follower.know(&done);
                 self.tell(Tidings::Cycle(Box::new(done))).await;
                 return;
@@ -341,12 +345,29 @@ impl Daemon {
             Step::Ended(result) => {
                 if let Some(done) = self.follower.end(*result, settings.as_ref()) {
                     self.shown.follow(&done);
+                    self.hurry_for_servers(&done);
                     self.tell(Tidings::Followed(Box::new(done))).await;
                 }
             }
             Step::Report => self.follower.report(),
             Step::Retry => self.follower.retry(),
+            // It is up again before its next try.
+            Step::CaughtUp(relay) => {
+                if self.follower.waits_for(&relay) {
+                    self.awake.insert(relay);
+                    self.due.get_or_insert(Trigger::Timer);
+                }
+            }
         }
+    }
+
+    /// The next cycle begins when the first server that is down is tried again, if that is earlier.
+    fn hurry_for_servers(&mut self, done: &CycleDone) {
+        let mirrors = done.outcomes.iter().flat_map(|outcome| outcome.mirrors.values());
+        let down = mirrors.filter(|mirror| mirror.status == MirrorStatus::Unreachable);
+        let Some(due) = retry::next_due(down) else { return };
+        let wait = due.as_secs().saturating_sub(Timestamp::now().as_secs());
+        self.next_at = self.next_at.min(Instant::now() + Duration::from_secs(wait.max(1)));
     }
 
     async fn fail(&self, waiting: Vec<Waiting>, reason: &str) {

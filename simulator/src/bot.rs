@@ -14,8 +14,8 @@ use grasp_mirror::{
         status::MirrorStatus,
     },
     plan::{
-        catalog::{self, Limits, Obstacle, Repository},
-        converge::{Answer, Outcome, Seen, Wanted},
+        catalog::{self, Limits, Repository},
+        converge::{Answer, Outcome, Seen, Step, Wanted, next_step},
         conversation::{self, PullRequest},
         namespace,
         placement::{self, Grasp, Place},
@@ -27,18 +27,20 @@ use grasp_mirror::{
 use nostr::{
     event::{Event, EventId, Kind},
     key::PublicKey,
+    types::Timestamp,
 };
 
 use crate::{
     check,
     disk::Disk,
     people::{key, sign},
+    rest::{self, Kept, Server, Servers},
     walk::Walk,
     world::{Crash, Home, World, tell},
 };
 
 const LIMITS: Limits = Limits { max_refs: 100, max_repos_per_author: 10 };
-const MAX_EVENTS: usize = 100;
+pub(crate) const MAX_EVENTS: usize = 100;
 
 /// The bot's key.
 #[must_use]
@@ -58,6 +60,11 @@ pub(crate) struct Subject {
     pub(crate) requests: Vec<PullRequest>,
     pub(crate) fingerprint: String,
     pub(crate) record: RepositoryRecord,
+    /// Events of the conversation, also those that stay here.
+    pub(crate) thread: Vec<(EventId, Timestamp)>,
+    /// What it is worked out from.
+    pub(crate) made_of: BTreeSet<EventId>,
+    pub(crate) in_depth: bool,
 }
 
 type End = (Ending, Seen, Option<HeldConversation>);
@@ -68,10 +75,14 @@ pub struct Bot<'a> {
     pub world: &'a mut World,
     /// What survives it.
     pub disk: &'a mut Disk,
+    /// What it remembers as long as it lives.
+    pub kept: &'a mut Kept,
     /// The operator's rules.
     pub policy: &'a Policy,
     /// How far to spread.
     pub reach: Reach,
+    /// Mirrors that had their turn in this cycle, by server.
+    pub turns: BTreeMap<ServerUrl, usize>,
 }
 
 impl Bot<'_> {
@@ -85,6 +96,7 @@ impl Bot<'_> {
             return Ok(());
         }
         self.world.totals.cycles += 1;
+        self.turns.clear();
         self.world.ledger.sent.clear();
         self.world.ledger.pushed.clear();
         self.world.ledger.said_to_serve.clear();
@@ -93,19 +105,34 @@ impl Bot<'_> {
             self.world.ledger.failed.clear();
         }
         tell!(self.world, "cycle, patient: {patient}, afresh: {afresh}");
-        let servers = self.look()?;
+        let mut servers = self.look(afresh)?;
         let events: Vec<Event> = self.disk.events.values().cloned().collect();
         let catalog = catalog::build(&events, &self.disk.watched, &bot(), LIMITS);
         let own: Vec<Event> = events.iter().filter(|event| event.pubkey == bot()).cloned().collect();
         let announced: Vec<Announcement> = own.iter().cloned().filter_map(Announcement::read).collect();
         let copies = namespace::identifiers(&catalog.repositories, &announced);
-        let mut subjects = Vec::new();
-        for repository in catalog.repositories {
-            let copy = copies.get(&repository.coordinate).cloned().unwrap_or_default();
-            subjects.push(self.subject(repository, &copy, &servers, &events, &own, afresh)?);
+        let (mut subjects, mut resting) = (Vec::new(), Vec::new());
+        let mut in_depth = BTreeSet::new();
+        if self.world.habits.rests {
+            self.keep_what_is_as_before(&catalog.repositories, &copies, &own, &servers);
+            in_depth = self.due_in_depth(&catalog.repositories);
         }
-        let mut down = BTreeSet::new();
-        for url in servers.iter().filter(|(_, grasp)| grasp.is_some()).map(|(url, _)| url) {
+        for repository in catalog.repositories {
+            let coordinate = &repository.coordinate;
+            let deep = in_depth.contains(coordinate);
+            let rests = self.world.habits.rests && !afresh && !deep;
+            if let Some(endings) = rests.then(|| self.rests(coordinate, &events, &servers, patient)).flatten()
+            {
+                resting.push((coordinate.clone(), endings));
+                continue;
+            }
+            let copy = copies.get(coordinate).cloned().unwrap_or_default();
+            let mut subject = self.subject(repository, &copy, &servers, &events, &own, (afresh, deep))?;
+            subject.in_depth = deep;
+            subjects.push(subject);
+        }
+        let up = |(url, server): (&ServerUrl, &Server)| (!server.is_down).then(|| url.clone());
+        for url in &servers.iter().filter_map(up).collect::<Vec<_>>() {
             self.world.step()?;
             let at = self.world.host(url);
             let ids: Vec<EventId> = subjects
@@ -120,30 +147,47 @@ impl Bot<'_> {
                     }
                 }
                 Err(_) => {
-                    down.insert(url.clone());
+                    servers.entry(url.clone()).and_modify(|server| server.is_down = true);
                 }
             }
         }
+        if self.world.habits.leaves_alone {
+            self.note_tries(&servers, afresh)?;
+        }
+        for (coordinate, endings) in resting {
+            self.rest(&coordinate, &endings)?;
+        }
         for subject in subjects {
-            self.mirror(subject, patient, afresh)?;
+            let (coordinate, known) = (subject.repository.coordinate.clone(), subject.known());
+            let record = self.mirror(subject, &servers, patient, afresh)?;
+            self.keep(coordinate, known, record);
         }
         Ok(())
     }
 
-    /// Asks servers who they are, and everybody for events. A server that does not answer has no [`Grasp`] here.
-    fn look(&mut self) -> Result<BTreeMap<ServerUrl, Option<Grasp>>, Crash> {
+    /// Asks servers who they are, and everybody for events.
+    fn look(&mut self, afresh: bool) -> Result<Servers, Crash> {
         let mut servers = BTreeMap::new();
         for at in 0..self.world.hosts.len() {
             let url = self.world.hosts[at].grasp.url.clone();
             if self.policy.admits_server(&url).is_err() {
                 continue;
             }
-            self.world.step()?;
-            let up = self.world.ask(at).is_ok();
-            if up {
+            let now = self.world.time();
+            let left_alone = !afresh && self.disk.tries.get(&url).is_some_and(|tries| tries.waits(now));
+            let mut is_up = false;
+            if !left_alone {
+                if !afresh {
+                    check::server_has_waited(self.world, at);
+                }
+                self.world.step()?;
+                is_up = self.world.ask(at).is_ok();
+            }
+            if is_up {
                 self.disk.met.insert(at);
             }
-            servers.insert(url, up.then_some(Grasp::Full));
+            let grasp = if self.disk.met.contains(&at) { Grasp::Full } else { Grasp::Unknown };
+            servers.insert(url, Server { grasp, is_down: !is_up, left_alone, is_compared: false });
         }
         for at in 0..self.world.relays.len() {
             self.world.step()?;
@@ -151,10 +195,13 @@ impl Bot<'_> {
             self.save(&events);
         }
         for at in 0..self.world.hosts.len() {
-            if servers.get(&self.world.hosts[at].grasp.url) == Some(&Some(Grasp::Full)) {
-                self.world.step()?;
-                let events = self.world.read(at).unwrap_or_default();
-                self.save(&events);
+            let url = self.world.hosts[at].grasp.url.clone();
+            let Some(server) = servers.get_mut(&url).filter(|server| !server.is_down) else { continue };
+            self.world.step()?;
+            let events = self.world.read(at).unwrap_or_default();
+            self.save(&events);
+            if self.world.habits.rests {
+                server.is_compared = self.compare(&url)?;
             }
         }
         Ok(servers)
@@ -168,25 +215,21 @@ impl Bot<'_> {
 
     fn subject(
         &mut self,
-        repository: Repository,
+        mut repository: Repository,
         copy: &str,
-        servers: &BTreeMap<ServerUrl, Option<Grasp>>,
+        servers: &Servers,
         events: &[Event],
         own: &[Event],
-        afresh: bool,
+        (afresh, in_depth): (bool, bool),
     ) -> Result<Subject, Crash> {
-        let usable: BTreeMap<ServerUrl, Grasp> = servers
-            .iter()
-            .map(|(url, grasp)| {
-                let met = self.disk.met.contains(&self.world.host(url));
-                let remembered = if met { Grasp::Full } else { Grasp::Unknown };
-                (url.clone(), grasp.clone().unwrap_or(remembered))
-            })
-            .collect();
-        let places = placement::places(&repository, &usable, self.reach, &bot(), copy);
+        let usable = rest::grasps(servers);
         let mut record = self.disk.record(&repository.coordinate);
+        repository.heed(&record);
+        let places = placement::places(&repository, &usable, self.reach, &bot(), copy);
         if afresh {
             record.look_anew();
+        } else if in_depth {
+            record.doubt();
         }
         let state =
             repository.state.clone().filter(|state| !state.refs.is_empty() && repository.obstacle.is_none());
@@ -201,13 +244,20 @@ impl Bot<'_> {
             requests: Vec::new(),
             fingerprint: String::new(),
             record,
+            thread: Vec::new(),
+            made_of: BTreeSet::new(),
+            in_depth,
         };
+        subject.made_of = rest::sources(&subject.repository);
         let Some(state) = subject.state.clone() else { return Ok(subject) };
         let announced = placement::announced_servers(&subject.places, &usable);
         let mut copies = Vec::new();
         if !announced.is_empty() {
-            let announcement = namespace::announcement(&subject.repository, &bot(), copy, &announced, None);
-            for draft in announcement.into_iter().chain([namespace::state(&state, copy)]) {
+            let follows = subject.places.values().any(|place| place.placement == Placement::Lead);
+            let lead = subject.repository.lead().filter(|_| follows);
+            let announcement = namespace::announcement(&subject.repository, &bot(), copy, &announced, lead);
+            let copied = lead.is_none().then(|| namespace::state(&state, copy));
+            for draft in announcement.into_iter().chain(copied) {
                 let existing =
                     own.iter().find(|e| e.kind == draft.kind && e.tags.identifier().as_deref() == Some(copy));
                 let event = match (draft.unless_said(existing), existing) {
@@ -237,6 +287,7 @@ impl Bot<'_> {
             known.insert(announcement.id(), announcement.event.clone());
         }
         known.insert(state.event.id, state.event.clone());
+        subject.made_of = known.keys().copied().collect();
         subject.wanted = subject
             .places
             .iter()
@@ -249,20 +300,24 @@ impl Bot<'_> {
         known.extend(talked.map(|event| (event.id, event.clone())));
         subject.fingerprint = fingerprint(&talk.events);
         subject.requests = talk.pull_requests;
+        subject.thread = talk.thread;
         subject.conversation = talk.events;
         subject.events = known;
         Ok(subject)
     }
 
     /// Walks all mirrors of one repository and remembers how they ended.
-    fn mirror(&mut self, mut subject: Subject, patient: bool, afresh: bool) -> Result<(), Crash> {
+    fn mirror(
+        &mut self,
+        mut subject: Subject,
+        servers: &Servers,
+        patient: bool,
+        afresh: bool,
+    ) -> Result<RepositoryRecord, Crash> {
         let coordinate = subject.repository.coordinate.clone();
         let endings: BTreeMap<ServerUrl, End> = match &subject.repository.obstacle {
             Some(obstacle) => {
-                let ending = match obstacle {
-                    Obstacle::Limit(reason) => Ending::Blocked(reason.clone()),
-                    Obstacle::Signed(reason) => Ending::Failed(reason.clone()),
-                };
+                let ending = rest::in_the_way(obstacle);
                 subject
                     .places
                     .keys()
@@ -275,7 +330,7 @@ impl Bot<'_> {
                 self.world.ledger.failed.clear();
                 BTreeMap::new()
             }
-            None => self.walk_mirrors(&mut subject, patient, afresh)?,
+            None => self.walk_mirrors(&mut subject, servers, patient, afresh)?,
         };
         let now = self.world.time();
         let state = subject.repository.state.as_ref().map(|state| state.event.id);
@@ -297,7 +352,8 @@ impl Bot<'_> {
                         now,
                     );
                     let tried = Tried { repository: Some(&coordinate), server, state };
-                    Backoff::default().schedule(&mut record, before, &tried, now);
+                    Backoff::default().schedule(&mut record, before, &tried, ending.told_secs(), now);
+                    record.wait_for_server(self.disk.tries.get(server).and_then(|tries| tries.retry_at));
                     let at = self.world.host(server);
                     tell!(
                         self.world,
@@ -313,10 +369,13 @@ impl Bot<'_> {
                     });
                     refused.extend(for_good.map(|(id, _)| (at, *id)));
                     if record.status == MirrorStatus::InSync {
-                        check::was_read_back(self.world, at, subject.wanted.get(server));
+                        let wanted = subject.wanted.get(server);
+                        let governing = wanted.map(|wanted| wanted.governing.as_slice());
+                        check::was_read_back(self.world, at, &coordinate, governing);
                     }
                     let name = (at, coordinate.clone());
-                    if record.failures > 0 {
+                    // What failed with its server begins anew with it.
+                    if record.failures > 0 && record.failure != Some(Failure::ServerDown) {
                         let (of, count, last) = failed.entry(name).or_insert((state, 0, 0));
                         *count = if *of == state { *count + 1 } else { 1 };
                         (*of, *last) = (state, now.as_secs());
@@ -333,21 +392,23 @@ impl Bot<'_> {
             }
         }
         subject.record.mirrors = mirrors;
+        subject.note_depth(now.as_secs());
         self.world.step()?;
         self.disk.write_record(&coordinate, &subject.record);
         self.world.ledger.refused.extend(refused);
         self.world.ledger.failed = failed;
-        Ok(())
+        Ok(subject.record)
     }
 
     fn walk_mirrors(
         &mut self,
         subject: &mut Subject,
+        servers: &Servers,
         patient: bool,
         afresh: bool,
     ) -> Result<BTreeMap<ServerUrl, End>, Crash> {
         let now = self.world.time();
-        if afresh {
+        if afresh || subject.in_depth {
             self.compare_refs(subject)?;
             self.renew_state(subject)?;
         }
@@ -360,14 +421,23 @@ impl Bot<'_> {
             if patient && before.is_some_and(|record| record.waits(state, now)) {
                 continue;
             }
-            if patient {
-                check::has_waited(self.world, &url, &subject.repository.coordinate, state);
-            }
+            let waited_for_server = before.is_some_and(|record| record.failure == Some(Failure::ServerDown));
             let Some(seen) = subject.seen.get(&url).cloned() else {
-                let ending = Ending::Unreachable("the server is down".to_owned());
+                if waited_for_server && servers.get(&url).is_some_and(|server| server.left_alone) {
+                    continue;
+                }
+                let ending = Ending::Down("the server is down".to_owned());
                 endings.insert(url, (ending, Seen::default(), None));
                 continue;
             };
+            if patient {
+                check::has_waited(self.world, &url, &subject.repository.coordinate, state);
+            }
+            if !self.is_its_turn(&subject.wanted[&url], &seen) {
+                let ending = Ending::Waiting("waits its turn".to_owned());
+                endings.insert(url, (ending, Seen::default(), None));
+                continue;
+            }
             let asked = seen.lacks.is_none();
             let wanted = Wanted { conversation: Vec::new(), ..subject.wanted[&url].clone() };
             let (ending, seen) = self.walk(subject, wanted, seen, &git)?;
@@ -404,6 +474,17 @@ impl Bot<'_> {
             endings.insert(url, (ending, seen, complete.then_some(held)));
         }
         Ok(endings)
+    }
+
+    /// Whether there is time left in this cycle for a mirror that has something to do.
+    fn is_its_turn(&mut self, wanted: &Wanted, seen: &Seen) -> bool {
+        if matches!(next_step(wanted, seen), Step::Settled(_)) {
+            return true;
+        }
+        let Some(most) = self.world.turns else { return true };
+        let taken = self.turns.entry(wanted.server.clone()).or_default();
+        *taken += 1;
+        *taken <= most
     }
 
     fn walk(
@@ -579,7 +660,7 @@ impl Subject {
             ..Seen::default()
         };
         let held = record.and_then(|record| record.conversation.as_ref());
-        let now = nostr::types::Timestamp::from_secs(now);
+        let now = Timestamp::from_secs(now);
         if held.is_some_and(|held| held.covers(&self.fingerprint, now)) && wanted.is_proved_by(&seen) {
             seen.lacks = Some(BTreeSet::new());
         }

@@ -27,7 +27,7 @@ use nostr::{
     key::PublicKey,
 };
 
-use crate::{bot::bot, disk::Disk, walk::is_copy, world::World};
+use crate::{bot::bot, disk::Disk, world::World};
 
 /// Who may sign the state of `coordinate`, by everything on the disk: grown one by one from the owner.
 fn confirmed(disk: &Disk, coordinate: &Coordinate) -> BTreeSet<PublicKey> {
@@ -37,7 +37,7 @@ fn confirmed(disk: &Disk, coordinate: &Coordinate) -> BTreeSet<PublicKey> {
             continue;
         }
         let words = event.tags.iter().map(|tag| tag.as_slice());
-        let listed = words.filter(|tag| matches!(tag[0].as_str(), "m" | "maintainers"));
+        let listed = words.filter(|tag| matches!(tag[0].as_str(), "M" | "m" | "maintainers"));
         let listed: BTreeSet<String> = listed.flat_map(|tag| tag[1..].iter().cloned()).collect();
         lists.insert(event.pubkey, (event.created_at.as_secs(), listed));
     }
@@ -78,7 +78,7 @@ pub(crate) fn is_signed(world: &mut World, disk: &Disk, wanted: &Wanted) {
             format!("{}: pushes {:?}, signed is {signed:?}", wanted.repository, wanted.refs)
         });
     }
-    if is_copy(wanted) != (wanted.place.path.owner == bot()) {
+    if wanted.place.own != (wanted.place.path.owner == bot()) {
         world.break_promise(|| format!("{}: pushed to a path that is not its own", wanted.repository));
     }
 }
@@ -137,15 +137,32 @@ pub(crate) fn has_waited(
     }
 }
 
+/// A server that was down is asked though nobody asked for it: has it waited longer with every failure?
+pub(crate) fn server_has_waited(world: &mut World, at: usize) {
+    let Some((count, last)) = world.ledger.tries.get(&at).copied() else { return };
+    let wait = (0..count.min(8)).fold(15, |wait: u64, _| wait * 2).min(3_600);
+    if world.now < last + wait * 3 / 4 {
+        let waited = world.now - last;
+        world.break_promise(|| {
+            format!("server {at} was down {count} times, and was left alone for {waited} s")
+        });
+    }
+}
+
 /// A mirror is called in sync: did the server say so itself, in this cycle?
-pub(crate) fn was_read_back(world: &mut World, at: usize, wanted: Option<&Wanted>) {
-    let Some(wanted) = wanted else {
+pub(crate) fn was_read_back(
+    world: &mut World,
+    at: usize,
+    repository: &Coordinate,
+    governing: Option<&[EventId]>,
+) {
+    let Some(governing) = governing else {
         return world.break_promise(|| format!("server {at}: in sync, and nothing was wanted"));
     };
-    for id in &wanted.governing {
+    for id in governing {
         if !world.ledger.said_to_serve.contains(&(at, *id)) {
             world.break_promise(|| {
-                format!("{} on server {at}: in sync, but {id} was not read back", wanted.repository)
+                format!("{repository} on server {at}: in sync, but {id} was not read back")
             });
         }
     }
@@ -176,13 +193,15 @@ pub(crate) fn has_converged(world: &mut World, disk: &Disk, policy: &Policy, rea
         .filter(|host| policy.admits_server(&host.grasp.url).is_ok())
         .map(|host| (host.grasp.url.clone(), placement::Grasp::Full))
         .collect();
-    for repository in &catalog.repositories {
+    for mut repository in catalog.repositories {
+        let record = disk.record(&repository.coordinate);
+        repository.heed(&record);
+        let repository = &repository;
         let Some(state) = &repository.state else { continue };
         if state.refs.is_empty() || repository.obstacle.is_some() {
             continue;
         }
         let coordinate = &repository.coordinate;
-        let record = disk.record(coordinate);
         let copy = copies.get(coordinate).cloned().unwrap_or_default();
         let refs: BTreeMap<String, _> = state.refs.iter().map(|(name, id)| (name.to_string(), *id)).collect();
         let talk = conversation::gather(
@@ -204,7 +223,12 @@ pub(crate) fn has_converged(world: &mut World, disk: &Disk, policy: &Policy, rea
                 continue;
             };
             let grasp = &world.hosts[at].grasp;
-            if mirror.status == MirrorStatus::Refused && grasp.denied.contains(&place.path) {
+            // Where a lead's own word governs, the lead has to be welcome.
+            let governs = match repository.lead().filter(|_| place.placement == Placement::Lead) {
+                Some(lead) => Coordinate::new(lead, coordinate.identifier.clone()),
+                None => place.path.clone(),
+            };
+            if mirror.status == MirrorStatus::Refused && grasp.denied.contains(&governs) {
                 continue;
             }
             let listed = grasp.repositories().find(|(path, _)| **path == place.path).map(|(_, refs)| refs);
@@ -212,7 +236,7 @@ pub(crate) fn has_converged(world: &mut World, disk: &Disk, policy: &Policy, rea
             let is_served = grasp.serves(&state.event.id) && listed.as_ref() != Some(&refs);
             if is_served
                 && mirror.failure == Some(Failure::ServerFails)
-                && place.placement == Placement::Listed
+                && place.placement != Placement::Namespace
             {
                 at_rest = false;
                 continue;

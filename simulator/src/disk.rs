@@ -3,8 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use grasp_mirror::{
-    model::{coordinate::Coordinate, refs::ObjectId, refs::Refs, replace::wins},
-    plan::{catalog::Watched, journal::Entry, record::RepositoryRecord},
+    model::{
+        coordinate::Coordinate,
+        refs::{ObjectId, Refs},
+        replace::wins,
+        server::ServerUrl,
+    },
+    plan::{catalog::Watched, journal::Entry, record::RepositoryRecord, retry::ServerTries},
 };
 use nostr::{
     event::{Event, EventId, Kind},
@@ -34,6 +39,8 @@ pub struct Disk {
     pub met: BTreeSet<usize>,
     /// Questions and what became of them, as they are written.
     pub journal: BTreeMap<EventId, String>,
+    /// Servers that could not be worked with.
+    pub tries: BTreeMap<ServerUrl, ServerTries>,
     /// What the bot's lists say.
     pub watched: Watched,
     /// Whether it was told to pause.

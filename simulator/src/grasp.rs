@@ -134,6 +134,13 @@ impl Grasp {
         self.repositories.get(path).and_then(|_| self.objects.get(&path.identifier))
     }
 
+    /// The paths that are announced and list branches or tags.
+    #[must_use]
+    pub fn cloneable(&self) -> BTreeSet<Coordinate> {
+        let lists = |(path, refs): (&Coordinate, BTreeMap<_, _>)| (!refs.is_empty()).then(|| path.clone());
+        self.repositories().filter_map(lists).filter(|path| self.announced(path).is_some()).collect()
+    }
+
     /// Repositories with their heads and tags.
     pub fn repositories(&self) -> impl Iterator<Item = (&Coordinate, BTreeMap<String, ObjectId>)> {
         self.repositories.iter().map(|(path, repository)| (path, repository.mirrored()))

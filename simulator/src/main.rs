@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Instant};
 
 use clap::Parser;
-use grasp_mirror_simulator::{run, run_all};
+use grasp_mirror_simulator::{Habits, run, run_all};
 
 /// How many broken schedules are told of.
 const TOLD: usize = 20;
@@ -17,6 +17,9 @@ struct Arguments {
     /// Runs this one only, and prints its steps.
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
+    /// With --seed: as schedules were before the bot rested and owners led.
+    #[arg(long, requires = "seed")]
+    plain: bool,
     /// The first seed.
     #[arg(long, value_name = "S", default_value_t = 0)]
     from: u64,
@@ -25,7 +28,8 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(seed) = arguments.seed {
-        return match run(seed, true).broken {
+        let habits = if arguments.plain { Habits::default() } else { Habits::all() };
+        return match run(seed, habits, true).broken {
             Some(words) => {
                 println!("broken: {words}");
                 ExitCode::FAILURE

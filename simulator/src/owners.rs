@@ -30,6 +30,8 @@ pub struct Project {
     pub invites: bool,
     /// Whether the role tags are the new ones.
     pub new_tags: bool,
+    /// Whether the owner leads (`M`).
+    pub leads: bool,
     /// The servers that the owner lists.
     pub listed: BTreeSet<usize>,
     /// `["private","true"]`.
@@ -92,8 +94,12 @@ impl World {
             relays.push(url.to_string());
         }
         let mut tags = vec![tag(&["d", &project.d]), clone, relays];
+        if project.leads {
+            tags.push(tag(&["M", &owner.to_hex()]));
+        }
         if project.invites {
-            let name = if project.new_tags { "m" } else { "maintainers" };
+            // Beside a role tag the old one says nothing.
+            let name = if project.new_tags || project.leads { "m" } else { "maintainers" };
             tags.push(tag(&[name, &key(project.helper).to_hex()]));
         }
         if project.private {
@@ -230,7 +236,10 @@ impl World {
                 tell!(self, "project {at}: deleted");
                 self.publish(&deletion);
             }
-            22 | 23 => self.announce(at),
+            22 | 23 => {
+                self.projects[at].leads ^= self.habits.leads && self.chance(70);
+                self.announce(at);
+            }
             24..=29 => self.somebody_talks(at),
             30 => {
                 let again = self.projects[at].refs.clone();

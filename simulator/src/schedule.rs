@@ -1,6 +1,6 @@
 //! One schedule: a world made from a seed, some hours of trouble, and then calm.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 use grasp_mirror::{
@@ -21,7 +21,8 @@ use crate::{
     ledger_is_clean,
     owners::Project,
     people::key,
-    world::{Crash, Faults, Home, Host, Ledger, Relay, START, Totals, World, tell},
+    rest::Kept,
+    world::{Crash, Faults, Habits, Home, Host, Ledger, Relay, START, Totals, World, tell},
 };
 
 /// Cycles after which everything must be as it should be, but for what the bot believes for two days.
@@ -42,7 +43,7 @@ pub struct Outcome {
     pub totals: Totals,
 }
 
-fn world(seed: u64, loud: bool) -> (World, Policy, Reach) {
+fn world(seed: u64, habits: Habits, loud: bool) -> (World, Policy, Reach) {
     let mut rng = Rng::with_seed(seed);
     let hosts = (0..rng.usize(1..5))
         .map(|n| Host {
@@ -63,6 +64,8 @@ fn world(seed: u64, loud: bool) -> (World, Policy, Reach) {
         mail: Vec::new(),
         crash_in: None,
         calm: false,
+        habits,
+        turns: None,
         loses_git: false,
         loud,
         ledger: Ledger::default(),
@@ -86,12 +89,14 @@ fn world(seed: u64, loud: bool) -> (World, Policy, Reach) {
         }
         let listed: BTreeSet<usize> = (0..servers).filter(|_| world.rng.u8(..100) < 35).collect();
         let (invites, new_tags) = (world.chance(30), world.chance(50));
+        let leads = habits.leads && world.chance(50);
         world.projects.push(Project {
             d,
             owner,
             helper: 10 + owner,
             invites,
             new_tags,
+            leads,
             listed,
             private: false,
             refs: Refs::new(),
@@ -110,8 +115,8 @@ fn world(seed: u64, loud: bool) -> (World, Policy, Reach) {
 
 /// Runs the schedule of this seed; `loud` prints every step.
 #[must_use]
-pub fn run(seed: u64, loud: bool) -> Outcome {
-    let (mut world, policy, reach) = world(seed, loud);
+pub fn run(seed: u64, habits: Habits, loud: bool) -> Outcome {
+    let (mut world, policy, reach) = world(seed, habits, loud);
     let (mut disk, mut post) = (Disk::default(), Post::default());
     disk.watched.authors.extend([key(1), key(2)]);
     for at in 0..world.projects.len() {
@@ -120,7 +125,8 @@ pub fn run(seed: u64, loud: bool) -> Outcome {
         let owner = world.projects[at].owner;
         world.sign_state(at, owner, Refs::from([("refs/heads/main".parse().unwrap(), main)]));
     }
-    let mut schedule = Schedule { policy: &policy, reach, fresh_start: false, afresh: false };
+    let mut schedule =
+        Schedule { policy: &policy, reach, kept: Kept::default(), fresh_start: false, afresh: false };
     for _ in 0..world.rng.u32(5..25) {
         match world.rng.u8(..10) {
             0..=2 => world.somebody_acts(),
@@ -145,6 +151,7 @@ pub fn run(seed: u64, loud: bool) -> Outcome {
                     world.crash_in = Some(world.rng.u32(..60));
                 }
                 let patient = world.chance(80);
+                world.turns = (habits.hurries && world.chance(20)).then_some(1);
                 schedule.live(&mut world, &mut disk, &mut post, patient);
             }
         }
@@ -159,6 +166,8 @@ pub fn run(seed: u64, loud: bool) -> Outcome {
 struct Schedule<'a> {
     policy: &'a Policy,
     reach: Reach,
+    /// What the bot remembers as long as it lives.
+    kept: Kept,
     /// The bot was killed and begins anew.
     fresh_start: bool,
     /// Somebody asked for a resync that no cycle has done yet. Lost with the bot, like in the program.
@@ -171,6 +180,7 @@ impl Schedule<'_> {
         if self.once(world, disk, post, patient).is_err() {
             self.fresh_start = true;
             self.afresh = false;
+            self.kept = Kept::default();
         }
     }
 
@@ -181,7 +191,8 @@ impl Schedule<'_> {
         post: &mut Post,
         patient: bool,
     ) -> Result<(), Crash> {
-        let mut bot = Bot { world, disk, policy: self.policy, reach: self.reach };
+        let (policy, reach, turns) = (self.policy, self.reach, BTreeMap::new());
+        let mut bot = Bot { world, disk, kept: &mut self.kept, policy, reach, turns };
         if self.fresh_start {
             self.afresh |= bot.resume_journal(post)?;
         }
@@ -196,6 +207,7 @@ impl Schedule<'_> {
     /// Nothing goes wrong any more: everything must come right, and then stay in peace.
     fn calm(&mut self, world: &mut World, disk: &mut Disk, post: &mut Post) {
         world.calm_down();
+        world.turns = None;
         for (at, _, _) in &mut post.arriving {
             *at = world.now;
         }

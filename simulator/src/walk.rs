@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use grasp_mirror::{
     git::wire::{RefUpdate, commands_to},
-    model::{placement::Placement, refs::ObjectId},
+    model::refs::ObjectId,
     plan::{
         converge::{Answer, Outcome, Seen, Step, Wanted, next_step},
         conversation::PullRequest,
@@ -54,7 +54,7 @@ impl From<Trouble> for Stopped {
             Trouble::Unreachable => Ending::Unreachable("no connection".to_owned()),
             Trouble::Broken => Ending::Failed("the connection broke".to_owned()),
             Trouble::RateLimited => {
-                Ending::Hindered(Failure::RateLimited, "rate-limited: slow down".to_owned())
+                Ending::RateLimited { reason: "rate-limited: slow down".to_owned(), told_secs: None }
             }
         })
     }
@@ -230,9 +230,4 @@ impl Walk<'_> {
         self.seen.lacks = None;
         Ok(())
     }
-}
-
-/// Whether the mirror is a copy in the bot's namespace.
-pub(crate) fn is_copy(wanted: &Wanted) -> bool {
-    wanted.place.placement == Placement::Namespace
 }

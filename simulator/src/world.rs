@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fastrand::Rng;
 use grasp_mirror::model::{coordinate::Coordinate, refs::ObjectId, server::ServerUrl};
 use nostr::{
-    event::{Event, EventId},
+    event::{Event, EventId, Kind},
     types::Timestamp,
 };
 
@@ -96,6 +96,27 @@ pub enum Home {
     Lies,
 }
 
+/// What a schedule has beside the oldest ones: the seeds that found something then find it without.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Habits {
+    /// The bot leaves repositories in peace about which nothing is new, and looks at each in depth once a day.
+    pub rests: bool,
+    /// The bot leaves servers alone that were down.
+    pub leaves_alone: bool,
+    /// Owners name themselves as leads, and take it back.
+    pub leads: bool,
+    /// Cycles end before everybody had their turn.
+    pub hurries: bool,
+}
+
+impl Habits {
+    /// All of them.
+    #[must_use]
+    pub fn all() -> Self {
+        Self { rests: true, leaves_alone: true, leads: true, hurries: true }
+    }
+}
+
 /// What the bot did, to be compared with what it may do.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
@@ -107,6 +128,8 @@ pub struct Ledger {
     pub said_to_serve: BTreeSet<(usize, EventId)>,
     /// Mirrors that failed: for which state, how often in a row, and when last.
     pub failed: BTreeMap<(usize, Coordinate), (Option<EventId>, u32, u64)>,
+    /// Servers that were down: how often in a row, and when last.
+    pub tries: BTreeMap<usize, (u32, u64)>,
     /// What was refused for good, since when the bot was last told to look anew.
     pub refused: BTreeSet<(usize, EventId)>,
 }
@@ -126,6 +149,8 @@ pub struct Totals {
     pub pushes: u64,
     /// Commands that came in, counting each delivery.
     pub commands: u64,
+    /// Repositories that were left in peace in a cycle.
+    pub rests: u64,
 }
 
 impl Totals {
@@ -137,15 +162,16 @@ impl Totals {
         self.sends += other.sends;
         self.pushes += other.pushes;
         self.commands += other.commands;
+        self.rests += other.rests;
     }
 }
 
 impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { steps, cycles, crashes, sends, pushes, commands } = self;
+        let Self { steps, cycles, crashes, sends, pushes, commands, rests } = self;
         write!(
             f,
-            "{steps} steps in {cycles} cycles, {crashes} kills, {sends} events sent, {pushes} pushes, {commands} commands delivered"
+            "{steps} steps in {cycles} cycles, {crashes} kills, {sends} events sent, {pushes} pushes, {commands} commands delivered, {rests} rests"
         )
     }
 }
@@ -173,6 +199,10 @@ pub struct World {
     pub crash_in: Option<u32>,
     /// Nothing goes wrong any more.
     pub calm: bool,
+    /// What this schedule has.
+    pub habits: Habits,
+    /// How many mirrors of each server have their turn in this cycle; `None`: all.
+    pub turns: Option<usize>,
     /// A server lost git data and went on serving its events.
     pub loses_git: bool,
     /// Says what happens.
@@ -183,6 +213,10 @@ pub struct World {
     pub broken: Option<String>,
     /// For the figures.
     pub totals: Totals,
+}
+
+fn is_empty_state(event: &Event) -> bool {
+    event.kind == Kind::RepoState && event.tags.iter().all(|tag| !tag.kind().starts_with("refs/"))
 }
 
 /// Says what happens, when somebody listens.
@@ -437,6 +471,41 @@ impl World {
         Ok(served)
     }
 
+    /// What do you have?
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble`].
+    pub fn holdings(&mut self, at: usize) -> Result<BTreeSet<EventId>, Trouble> {
+        self.arrives(at)?;
+        let Host { grasp, faults, .. } = &self.hosts[at];
+        let hides = faults.hides;
+        let all: Vec<EventId> = match &faults.stale {
+            Some(earlier) => earlier.iter().copied().collect(),
+            None => grasp.served().map(|event| event.id).collect(),
+        };
+        let shown: BTreeSet<EventId> = all.into_iter().filter(|_| !hides || self.rng.bool()).collect();
+        let shown = self.returns(at, shown)?;
+        self.ledger.said_to_serve.extend(shown.iter().map(|id| (at, *id)));
+        Ok(shown)
+    }
+
+    /// Nothing that the bot does takes away what can be cloned from a server, but for a state that says so; a copy that
+    /// begins to follow a lead may meet an older one of those there.
+    fn keeps_serving(&mut self, at: usize, before: BTreeSet<Coordinate>, what: &str) {
+        let grasp = &self.hosts[at].grasp;
+        let after = grasp.cloneable();
+        let is_emptied = |path: &&Coordinate| {
+            grasp
+                .served()
+                .filter(|event| is_empty_state(event))
+                .any(|event| event.tags.identifier().as_deref() == Some(path.identifier.as_str()))
+        };
+        if let Some(gone) = before.difference(&after).find(|path| !is_emptied(path)) {
+            self.break_promise(|| format!("{what}: server {at} does not serve {gone} any more"));
+        }
+    }
+
     /// Take this event.
     ///
     /// # Errors
@@ -457,6 +526,7 @@ impl World {
             });
         }
         let now = self.time();
+        let served = self.hosts[at].grasp.cloneable();
         let Host { grasp, faults, .. } = &mut self.hosts[at];
         let said = match faults {
             Faults { takes: Some(0), .. } => return Err(Trouble::RateLimited),
@@ -472,6 +542,9 @@ impl World {
         };
         if let Some(takes) = &mut self.hosts[at].faults.takes {
             *takes -= 1;
+        }
+        if event.kind != Kind::EventDeletion && !is_empty_state(event) {
+            self.keeps_serving(at, served, "an event");
         }
         self.returns(at, said)
     }
@@ -519,8 +592,12 @@ impl World {
             }
         }
         let now = self.time();
+        let served = self.hosts[at].grasp.cloneable();
         let Host { grasp, faults, .. } = &mut self.hosts[at];
         let done = if faults.swallows { Ok(()) } else { grasp.push(path, changes, sent, &self.history, now) };
+        if changes.iter().any(|(_, new)| new.is_some()) {
+            self.keeps_serving(at, served, "a push");
+        }
         self.returns(at, done)
     }
 

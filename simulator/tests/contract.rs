@@ -165,6 +165,12 @@ impl<S: GraspServer> Scene<'_, S> {
         who.sign(30617, "", &[&tags[..], more].concat())
     }
 
+    /// The owner's announcement that lists another server, with more tags.
+    fn elsewhere(&self, more: &[&[&str]]) -> Event {
+        let tags: [&[&str]; 3] = [&["d", D], &["clone", "https://x/y.git"], &["relays", "wss://x"]];
+        self.owner.sign(30617, "", &[&tags[..], more].concat())
+    }
+
     /// A state of `who`: `main` at the commit with this number, and `topic` at another.
     fn state(&self, who: &Person, main: usize, topic: Option<usize>) -> Event {
         let mut tags = vec![vec!["d", D], vec!["refs/heads/main", &self.commits[main]]];
@@ -230,7 +236,7 @@ macro_rules! contract {
 
 contract! {
     what_is_not_listed_is_refused(scene) {
-        let elsewhere = scene.owner.sign(30617, "", &[&["d", D], &["clone", "https://x/y.git"], &["relays", "wss://x"]]);
+        let elsewhere = scene.elsewhere(&[]);
         assert!(is_refused(&scene.server.send(&elsewhere).await, "must list service"));
         let state = scene.state(&scene.owner, 1, None);
         assert!(is_refused(&scene.server.send(&state).await, "no announcement exists"));
@@ -341,11 +347,43 @@ contract! {
         assert!(scene.push_main(1).await && scene.server.serves(&state).await);
     }
 
+    a_copy_follows_the_lead_that_it_names(scene) {
+        let (bot, lead) = (Person::new(), scene.key().to_hex());
+        let elsewhere = scene.elsewhere(&[&["M", &lead]]);
+        let copy = scene.listing(&bot, &[&["M", &lead]]);
+        let state = scene.state(&scene.owner, 1, None);
+        assert_eq!(scene.server.send(&copy).await, Said::Purgatory);
+        assert_eq!(scene.server.send(&elsewhere).await, Said::Taken);
+        assert_eq!(scene.server.send(&state).await, Said::Purgatory);
+        let commit = scene.commits[1].clone();
+        assert!(scene.server.push(bot.public_key(), D, &[("refs/heads/main", Some(&commit))]).await);
+        assert!(scene.server.serves(&copy).await && scene.server.serves(&state).await);
+        assert_eq!(scene.server.refs(bot.public_key(), D).await, scene.refs_at(1));
+        // The lead's word is enough from then on.
+        let rewound = scene.state(&scene.owner, 0, None);
+        assert_eq!(scene.server.send(&rewound).await, Said::Taken);
+        assert_eq!(scene.server.refs(bot.public_key(), D).await, scene.refs_at(0));
+    }
+
+    a_lead_who_takes_the_server_off_the_list_is_not_heard(scene) {
+        let (bot, lead) = (Person::new(), scene.key().to_hex());
+        let listed = scene.listing(&scene.owner, &[&["M", &lead]]);
+        let state = scene.state(&scene.owner, 1, None);
+        assert_eq!(scene.server.send(&listed).await, Said::Purgatory);
+        assert_eq!(scene.server.send(&state).await, Said::Purgatory);
+        assert!(scene.push_main(1).await);
+        let elsewhere = scene.elsewhere(&[&["M", &lead]]);
+        let copy = scene.listing(&bot, &[&["M", &lead]]);
+        scene.server.send(&copy).await;
+        assert!(is_refused(&scene.server.send(&elsewhere).await, "must list service"));
+        assert!(scene.server.serves(&listed).await && scene.server.serves(&state).await);
+    }
+
     // The trap for whoever takes a served state for a proof.
     an_owner_who_lists_it_at_last_finds_an_empty_repository(scene) {
         let bot = Person::new();
         let owner_hex = scene.key().to_hex();
-        let elsewhere = scene.owner.sign(30617, "", &[&["d", D], &["clone", "https://x/y.git"], &["relays", "wss://x"]]);
+        let elsewhere = scene.elsewhere(&[]);
         let state = scene.state(&scene.owner, 1, None);
         let copy = scene.listing(&bot, &[&["maintainers", &owner_hex]]);
         let copied = scene.state(&bot, 1, None);

@@ -2,13 +2,15 @@
 
 #![allow(clippy::panic, reason = "a test")]
 
-use grasp_mirror_simulator::{KNOWN, run, run_all};
+use grasp_mirror_simulator::{Habits, KNOWN, KNOWN_PLAIN, run, run_all};
 
 #[test]
 fn schedules_that_found_something_find_nothing_more() {
-    for seed in KNOWN {
-        if let Some(words) = run(*seed, false).broken {
-            panic!("seed {seed}: {words}\n./scripts/soak --seed {seed} shows its steps");
+    for (seeds, habits, how) in [(KNOWN, Habits::all(), ""), (KNOWN_PLAIN, Habits::default(), " --plain")] {
+        for seed in seeds {
+            if let Some(words) = run(*seed, habits, false).broken {
+                panic!("seed {seed}: {words}\n./scripts/soak --seed {seed}{how} shows its steps");
+            }
         }
     }
 }
@@ -27,6 +29,6 @@ fn ten_thousand_schedules_keep_every_promise() {
 
 #[test]
 fn the_same_seed_makes_the_same_schedule() {
-    let (a, b) = (run(7, false), run(7, false));
+    let (a, b) = (run(7, Habits::all(), false), run(7, Habits::all(), false));
     assert_eq!((a.totals.steps, a.totals.sends, a.broken), (b.totals.steps, b.totals.sends, b.broken));
 }

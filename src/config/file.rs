@@ -111,7 +111,7 @@ fn set(config: &mut Config, section: &str, key: &str, value: &Value<'_>) -> Resu
         ("mirror", "placement") => mirror.reach = value.reach()?,
         ("mirror", "copies_wanted") => mirror.copies_wanted = Some(value.number(COPIES)?),
         ("mirror", "archive_days") => mirror.archive_days = value.number(ARCHIVE_DAYS)?,
-        ("mirror", "hold_hours") => mirror.hold_hours = value.number(0..=8_760)?,
+        ("mirror", "hold_hours") => mirror.hold = value.hours(8_760)?,
         ("policy", "allow") => policy.allow = rules(value, &policy.deny, "deny")?,
         ("policy", "deny") => policy.deny = rules(value, &policy.allow, "allow")?,
         ("limits", "transfers") => limits.transfers = value.number(1..=256)?,

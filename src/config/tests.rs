@@ -93,7 +93,7 @@ fn every_listed_key_can_be_set() {
         ("discover = false", "discover = true"),
         ("# copies_wanted = 5", "copies_wanted = 5"),
         ("placement = \"everywhere\"", "placement = \"listed\""),
-        ("hold_hours = 24", "hold_hours = 0"),
+        ("hold_hours = 24", "hold_hours = 0.5"),
         ("listen = \"127.0.0.1:7335\"", "listen = \"\""),
         ("max_refs = 20000", "max_refs = 0x10"),
         ("upload_bytes_per_sec = 0", "upload_bytes_per_sec = 1048576"),
@@ -109,7 +109,7 @@ fn every_listed_key_can_be_set() {
     assert_eq!(waits, (Duration::from_secs(5), Duration::from_secs(600)));
     assert!(config.servers.discover && !config.bot.alerts && !config.bot.answer_where_asked);
     assert_eq!((config.mirror.copies_wanted, config.mirror.reach), (Some(5), Reach::Listed));
-    assert_eq!(config.mirror.hold_hours, 0);
+    assert_eq!(config.mirror.hold, Duration::from_secs(1_800));
     assert_eq!((config.http.listen, config.limits.max_refs), (None, 16));
     assert_eq!(config.limits.upload_bytes_per_sec, 1 << 20);
 }

@@ -96,6 +96,17 @@ impl<'a> Value<'a> {
         self.number(range).map(Duration::from_secs)
     }
 
+    /// Hours up to `most`; half an hour is `0.5`.
+    pub(super) fn hours(&self, most: u32) -> Result<Duration, ConfigError> {
+        let hours: Option<f64> = match self.value.get_ref() {
+            DeValue::Float(number) => number.as_str().parse().ok(),
+            _ => self.number(0..=u64::from(most)).ok().map(|hours: u32| f64::from(hours)),
+        };
+        let hours = hours.filter(|hours| (0.0..=f64::from(most)).contains(hours));
+        let hold = hours.and_then(|hours| Duration::try_from_secs_f64((hours * 3_600.0).ceil()).ok());
+        hold.ok_or_else(|| self.mistyped(&format!("a number of hours from 0 to {most}")))
+    }
+
     pub(super) fn reach(&self) -> Result<Reach, ConfigError> {
         match self.text()? {
             "everywhere" => Ok(Reach::Everywhere),

@@ -248,10 +248,7 @@ impl World {
                 }
                 Err(error) => {
                     let down = Some(error.to_string());
-                    servers.insert(
-                        server.url.clone(),
-                        Server { grasp: Grasp::Unknown, software: None, is_lost: false, down },
-                    );
+                    servers.insert(server.url.clone(), Server::new(Grasp::Unknown, None, down));
                 }
             }
         }

@@ -67,6 +67,7 @@ impl World {
         for event in &survey.signed {
             self.store.save(event).await?;
         }
+        self.note_tries(&mut survey.servers).await?;
         self.see_what_is_served(&mut survey, now).await;
         let lanes = Lanes::new(&survey, self.config.limits.transfers, None, Arc::clone(&self.relays));
         let subjects = mem::take(&mut survey.subjects);

@@ -1,9 +1,11 @@
 //! Holds states that take most of a repository away, and writes down what people say of them.
 
+use std::collections::BTreeSet;
+
 use grasp_mirror_commands::approve::Decided;
 use nostr::prelude::Timestamp;
 
-use super::{CycleError, memory::remembered, world::World};
+use super::{CycleError, kept::Kept, memory::remembered, world::World};
 use crate::{
     git::{GitError, Repository as LocalCopy},
     model::coordinate::Coordinate,
@@ -53,7 +55,7 @@ impl World {
                 return Ok(());
             }
         };
-        let hold_secs = u64::from(self.config.mirror.hold_hours) * 3_600;
+        let hold_secs = self.config.mirror.hold.as_secs();
         let (this, before) = ((state.event.id, &state.refs), record.held.take());
         if hold::judge(&old, this, before.as_ref(), None, hold_secs, now).is_none() {
             return Ok(());
@@ -63,6 +65,27 @@ impl World {
         let reason = record.held.as_ref().and_then(|held| held.reason(&repository.coordinate));
         repository.obstacle = reason.map(Obstacle::Limit);
         Ok(())
+    }
+
+    /// The repositories about which somebody, or time, has decided since they were last looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`CycleError`] when the store fails.
+    pub(super) async fn decided(
+        &self,
+        kept: &Kept,
+        now: Timestamp,
+    ) -> Result<BTreeSet<Coordinate>, CycleError> {
+        let mut decided = BTreeSet::new();
+        for (coordinate, known) in &kept.repositories {
+            let Some(held) = &known.record.held else { continue };
+            let verdict: Option<Verdict> = self.records.read(&verdict_name(coordinate)).await?;
+            if !held.rests(verdict.as_ref(), now) {
+                decided.insert(coordinate.clone());
+            }
+        }
+        Ok(decided)
     }
 }
 

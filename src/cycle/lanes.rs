@@ -24,6 +24,7 @@ use crate::{
     plan::{
         converge::{Seen, Step, Wanted, next_step},
         progress::{ServerProgress, Tally},
+        record::Ending,
     },
     relay::Relays,
 };
@@ -54,6 +55,8 @@ struct Lane {
     course: Mutex<Course>,
     /// Said to all who do not get their turn in this cycle: the first one's words, or it would sound better and better.
     turned_away: OnceLock<String>,
+    /// How mirrors end since the server does not want to be asked.
+    closed: OnceLock<Ending>,
 }
 
 #[derive(Debug, Default)]
@@ -102,24 +105,37 @@ impl Lanes {
         self.noted(turn(&self.requests, self.until).await)
     }
 
-    /// Does `work` in the lane of `server` when its turn has come; else why it did not come in this cycle.
+    /// Does `work` in the lane of `server` when its turn has come; else how a mirror ends whose turn did not come in
+    /// this cycle.
     ///
     /// `work` is made only then, so that who waits holds nothing.
     pub(super) async fn take<T, W: Future<Output = T>>(
         &self,
         server: &ServerUrl,
         work: impl FnOnce() -> W,
-    ) -> Result<T, String> {
+    ) -> Result<T, Ending> {
         let Some(lane) = self.lanes.get(server) else { return Ok(Box::pin(work()).await) };
         match self.noted(turn(&lane.places, self.until).await) {
             Some(_place) => {
+                if let Some(ending) = lane.closed.get() {
+                    return Err(ending.clone());
+                }
                 lane.course().begun.get_or_insert_with(Instant::now);
                 Ok(Box::pin(work()).await)
             }
             None => {
                 let why = || self.tally(server, lane).waits_its_turn(server);
-                Err(lane.turned_away.get_or_init(why).clone())
+                Err(Ending::Waiting(lane.turned_away.get_or_init(why).clone()))
             }
+        }
+    }
+
+    /// Lets nobody more to `server` in this cycle, who all end in the same way: it said how long it wants to be left
+    /// alone.
+    pub(super) fn close(&self, server: &ServerUrl, ending: &Ending) {
+        if let Some(lane) = self.lanes.get(server) {
+            // Closed already, if this fails.
+            let _ = lane.closed.set(ending.clone());
         }
     }
 
@@ -184,7 +200,12 @@ impl Lanes {
 
 impl Lane {
     fn new(course: Course) -> Self {
-        Self { places: Semaphore::new(ABREAST), course: Mutex::new(course), turned_away: OnceLock::new() }
+        Self {
+            places: Semaphore::new(ABREAST),
+            course: Mutex::new(course),
+            turned_away: OnceLock::new(),
+            closed: OnceLock::new(),
+        }
     }
 
     fn course(&self) -> MutexGuard<'_, Course> {
@@ -234,7 +255,7 @@ mod tests {
     }
 
     /// Walks one mirror that needs four events, which takes `time` in all.
-    async fn walk(lanes: &Lanes, server: &ServerUrl, time: Duration) -> Result<Instant, String> {
+    async fn walk(lanes: &Lanes, server: &ServerUrl, time: Duration) -> Result<Instant, Ending> {
         lanes.take(server, || sleep(time)).await?;
         lanes.done(server, 4);
         Ok(Instant::now())
@@ -273,6 +294,19 @@ mod tests {
         assert!(!lanes.is_unfinished());
     }
 
+    #[tokio::test]
+    async fn nobody_goes_to_a_server_that_said_when_it_wants_to_be_asked_again() {
+        let [limited, other]: [ServerUrl; 2] =
+            ["wss://limited.example", "wss://other.example"].map(|url| url.parse().unwrap());
+        let lanes = lanes(&["wss://limited.example", "wss://other.example"], 3, None);
+        let ending = Ending::RateLimited { reason: "HTTP 429".to_owned(), told_secs: Some(600) };
+        assert!(walk(&lanes, &limited, Duration::ZERO).await.is_ok());
+        lanes.close(&limited, &ending);
+        assert_eq!(walk(&lanes, &limited, Duration::ZERO).await, Err(ending));
+        assert!(walk(&lanes, &other, Duration::ZERO).await.is_ok());
+        assert!(!lanes.is_unfinished(), "the next cycle has nothing to hurry for");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_waits_when_the_time_is_over_is_told_why_and_each_cycle_does_something() {
         let server: ServerUrl = "wss://slow.example".parse().unwrap();
@@ -284,7 +318,11 @@ mod tests {
             let done = walked.iter().filter(|end| end.is_ok()).count();
             assert!(begun.elapsed() <= until + time, "{:?}", begun.elapsed());
             assert!(lanes.is_unfinished() && done >= ABREAST, "{done}");
-            let told: std::collections::BTreeSet<_> = walked.into_iter().filter_map(Result::err).collect();
+            let words = |end: Result<_, Ending>| match end.err()? {
+                Ending::Waiting(words) => Some(words),
+                other => panic!("{other:?}"),
+            };
+            let told: std::collections::BTreeSet<_> = walked.into_iter().filter_map(words).collect();
             let told: Vec<String> = told.into_iter().collect();
             if until.is_zero() {
                 assert_eq!(told, ["waits its turn at wss://slow.example"]);

@@ -55,13 +55,22 @@ pub struct Listening {
     pub concerns: Concerns,
 }
 
+/// What is told to whoever acts on it.
+#[derive(Debug)]
+pub enum Noticed {
+    /// Something was heard of repositories with these identifiers.
+    Families(BTreeSet<String>),
+    /// A relay or server answers: everything it had was heard.
+    CaughtUp(RelayUrl),
+}
+
 /// The task; see the module.
 pub struct Live {
     store: Store,
     relays: Arc<Relays>,
     known: Arc<Known>,
     concerns: Concerns,
-    touched: mpsc::Sender<BTreeSet<String>>,
+    touched: mpsc::Sender<Noticed>,
     listening: watch::Receiver<Listening>,
     ears: Ears,
     heard: (mpsc::Receiver<Heard>, mpsc::Receiver<Heard>),
@@ -93,7 +102,7 @@ impl Live {
         guard: &Guard,
         store: &Store,
         listening: watch::Receiver<Listening>,
-        touched: mpsc::Sender<BTreeSet<String>>,
+        touched: mpsc::Sender<Noticed>,
     ) -> Self {
         let limits = &config.limits;
         let relays = Arc::new(Relays::that_keep_nothing(
@@ -195,7 +204,10 @@ impl Live {
                 self.note_time(&relay);
                 self.take(*event).await;
             }
-            Heard::CaughtUp(relay) => self.note_time(&relay),
+            Heard::CaughtUp(relay) => {
+                self.note_time(&relay);
+                let _ = self.touched.send(Noticed::CaughtUp(relay)).await;
+            }
             Heard::Reading(_) | Heard::Failed(_) => {}
         }
     }
@@ -218,7 +230,7 @@ impl Live {
                 tracing::debug!(event = %event.id, kind = event.kind.as_u16(), ?families, "heard");
                 self.concerns.note(&event, &families);
                 // Nobody wants to know when the program stops.
-                let _ = self.touched.send(families).await;
+                let _ = self.touched.send(Noticed::Families(families)).await;
             }
             // Known from a cycle, or older than what is known.
             Ok(false) => {}

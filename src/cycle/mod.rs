@@ -73,7 +73,7 @@ use crate::{
         replace::dated_after,
         server::ServerUrl,
     },
-    plan::rest::Known,
+    plan::{hold::Held, rest::Known},
     report::{
         Report,
         document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome, ServerOutcome},
@@ -281,7 +281,10 @@ impl World {
         let mut outcomes = Vec::new();
         for (coordinate, endings) in resting {
             let Some(known) = kept.repositories.get_mut(&coordinate) else { continue };
-            let (record, changed) = known.rested(&endings, now);
+            let (mut record, changed) = known.rested(&endings, now);
+            for (server, mirror) in &mut record.mirrors {
+                mirror.wait_for_server(servers.get(server).and_then(|server| server.retry_at));
+            }
             if changed {
                 self.records.write(&record_name(&coordinate), &record).await?;
                 self.note_changes(&coordinate, &known.record.mirrors, &record.mirrors, now).await?;
@@ -294,7 +297,7 @@ impl World {
                 notes: known.notes.clone(),
                 wanted: known.record.wanted.unwrap_or(known.record.mirrors.len()),
                 rewritten_at: known.record.rewritten_at,
-                held: None,
+                held: known.record.held.clone().filter(Held::is_waiting),
                 repaired: 0,
             });
         }

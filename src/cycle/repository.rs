@@ -88,7 +88,8 @@ impl World {
                     );
                     let coordinate = &subject.repository.coordinate;
                     let tried = Tried { repository: Some(coordinate), server, state: state_of(&subject) };
-                    self.backoff().schedule(&mut record, before, &tried, now);
+                    self.backoff().schedule(&mut record, before, &tried, ending.told_secs(), now);
+                    record.wait_for_server(course.servers.get(server).and_then(|server| server.retry_at));
                     if let Some(reason) = record.reason.as_ref().filter(|_| record.is_news(before)) {
                         tracing::warn!(repository = %coordinate, %server, status = record.status.as_str(), reason, "not in sync");
                     }
@@ -147,10 +148,15 @@ impl World {
             Some(_place) => Box::pin(self.prepare(subject, now)).await?,
             None => Err(Ending::Waiting("waits its turn: other repositories are fetched first".to_owned())),
         };
+        let is_afresh = self.is_afresh(&subject.repository.coordinate);
         let waits = |url: &ServerUrl| {
-            let record = subject.record.mirrors.get(url);
-            course.trigger == Trigger::Timer
-                && record.is_some_and(|record| record.waits(state_of(subject), now))
+            let Some(record) = subject.record.mirrors.get(url) else { return false };
+            match course.trigger {
+                Trigger::Once => false,
+                Trigger::Timer if record.waits(state_of(subject), now) => true,
+                // What a server said holds whatever has changed.
+                _ => !is_afresh && record.cools_down(now),
+            }
         };
         let mut endings: BTreeMap<ServerUrl, MirrorEnd> = BTreeMap::new();
         let mut turn = Vec::new();
@@ -160,8 +166,15 @@ impl World {
             } else if subject.seen.contains_key(url) {
                 turn.push(url.clone());
             } else {
-                let down = course.servers.get(url).and_then(|server| server.down.clone());
-                let ending = Ending::Unreachable(down.unwrap_or_else(|| "the server is down".to_owned()));
+                let server = course.servers.get(url);
+                let known = subject.record.mirrors.get(url);
+                if server.is_some_and(|server| server.left_alone)
+                    && known.is_some_and(|record| record.failure == Some(Failure::ServerDown))
+                {
+                    continue;
+                }
+                let down = server.and_then(|server| server.down.clone());
+                let ending = Ending::Down(down.unwrap_or_else(|| "the server is down".to_owned()));
                 endings.insert(url.clone(), (ending, Seen::default(), None));
             }
         }
@@ -235,6 +248,7 @@ impl World {
         let end = self.walk_parts(subject, (wanted, seen), git, talk, course).await?;
         match &end.0 {
             Ending::Waiting(_) => course.lanes.cut_short(),
+            Ending::RateLimited { told_secs: Some(_), .. } => course.lanes.close(url, &end.0),
             _ => course.lanes.done(url, end.1.answers.len()),
         }
         Ok((url.clone(), end))
@@ -255,7 +269,7 @@ impl World {
         let first = || self.transfer.converge(branches(subject, wanted, seen, git, lanes));
         let done = match lanes.take(server, first).await {
             Ok(done) => done,
-            Err(reason) => return Ok((Ending::Waiting(reason), Seen::default(), None)),
+            Err(ending) => return Ok((ending, Seen::default(), None)),
         };
         if done.ending != Ending::Settled(Outcome::InSync) {
             return Ok((done.ending, done.seen, None));
@@ -278,7 +292,7 @@ impl World {
         };
         let done = match lanes.take(server, second).await {
             Ok(done) => done,
-            Err(reason) => return Ok((Ending::Waiting(reason), sent, None)),
+            Err(ending) => return Ok((ending, sent, None)),
         };
         let complete = done.ending == Ending::Settled(Outcome::InSync) && done.holds_conversation;
         let fingerprint = fingerprint(&talk.conversation);

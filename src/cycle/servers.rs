@@ -16,6 +16,7 @@ use crate::{
     model::server::ServerUrl,
     plan::{
         placement::Grasp,
+        retry::ServerTries,
         spread::{Candidate, LOST_AFTER_SECS},
     },
     relay::nip11::{self, Nip11Error},
@@ -28,6 +29,9 @@ const RECORD: &str = "servers";
 /// The record of the servers that are down, and since when, Unix seconds.
 const DOWN: &str = "down";
 
+/// The record that says when servers are asked again that could not be worked with.
+const TRIES: &str = "server-tries";
+
 /// What is known of one server.
 #[derive(Clone, Debug)]
 pub struct Server {
@@ -39,9 +43,19 @@ pub struct Server {
     pub down: Option<String>,
     /// Whether it has been down for longer than a day.
     pub is_lost: bool,
+    /// When it is tried again, Unix seconds, while it is down.
+    pub(super) retry_at: Option<u64>,
+    /// For how long it wants to be left alone, in seconds.
+    told_secs: Option<u64>,
+    /// Whether it was not asked in this run: its next try is later.
+    pub(super) left_alone: bool,
 }
 
 impl Server {
+    pub(super) fn new(grasp: Grasp, software: Option<String>, down: Option<String>) -> Self {
+        Self { grasp, software, down, is_lost: false, retry_at: None, told_secs: None, left_alone: false }
+    }
+
     /// Whether it can be worked with now.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -132,7 +146,8 @@ impl World {
         all.into_iter().filter(|url| self.policy.admits_server(url).is_err())
     }
 
-    /// Who these servers are: as they said lately, else asked now. One that was down is asked in every run.
+    /// Who these servers are: as they said lately, else asked now. A daemon leaves one alone that was down until its
+    /// next try.
     pub(super) async fn introduced(
         &self,
         servers: BTreeSet<ServerUrl>,
@@ -142,7 +157,23 @@ impl World {
         let good_for = self.config.servers.health_interval.as_secs();
         let mut found = BTreeMap::new();
         let mut unknown = BTreeSet::new();
+        let mut tries: BTreeMap<ServerUrl, ServerTries> = BTreeMap::new();
+        if self.is_patient() && servers.iter().any(|url| !kept.introduced.contains_key(url)) {
+            tries = self.records.read(TRIES).await?.unwrap_or_default();
+            tries.retain(|url, tries| {
+                tries.waits(now) && (tries.told || !self.awake.contains(url.relay_url()))
+            });
+        }
+        let mut remembered: BTreeMap<ServerUrl, Remembered> = BTreeMap::new();
+        if !tries.is_empty() {
+            remembered = self.records.read(RECORD).await?.unwrap_or_default();
+        }
         for url in servers {
+            if let Some(tries) = tries.get(&url) {
+                let server = down(remembered.get(&url), tries.reason.clone());
+                found.insert(url, Server { retry_at: tries.retry_at, left_alone: true, ..server });
+                continue;
+            }
             match kept.introduced.get(&url) {
                 Some((server, at)) if now.as_secs() < at.as_secs().saturating_add(good_for) => {
                     found.insert(url, server.clone());
@@ -163,6 +194,36 @@ impl World {
             found.extend(asked);
         }
         Ok(found)
+    }
+
+    /// Writes down which servers were worked with in this run, and when the others are tried again.
+    pub(super) async fn note_tries(
+        &self,
+        servers: &mut BTreeMap<ServerUrl, Server>,
+    ) -> Result<(), CycleError> {
+        // The look took its time.
+        let now = Timestamp::now();
+        let before: BTreeMap<ServerUrl, ServerTries> = self.records.read(TRIES).await?.unwrap_or_default();
+        let mut after = before.clone();
+        after.retain(|url, tries| servers.contains_key(url) || tries.waits(now));
+        for (url, server) in servers.iter_mut().filter(|(_, server)| !server.left_alone) {
+            let Some(reason) = &server.down else {
+                after.remove(url);
+                continue;
+            };
+            let tries = after.entry(url.clone()).or_default();
+            if !self.afresh.is_empty() {
+                *tries = ServerTries::default();
+            }
+            tries.failed(url, &self.backoff(), server.told_secs, reason, now);
+            server.retry_at = tries.retry_at;
+            let next_try_secs = tries.retry_at.map(|at| at.saturating_sub(now.as_secs()));
+            tracing::warn!(server = %url, reason, next_try_secs, failures = tries.failures, "the server is down");
+        }
+        if after != before {
+            self.records.write(TRIES, &after).await?;
+        }
+        Ok(())
     }
 
     /// The servers that the operator's own rules keep away; they are not even asked who they are.
@@ -193,7 +254,8 @@ impl World {
         for (url, answer) in answers {
             let server = read_answer(remembered.get(&url), answer);
             match (&server.down, &server.grasp) {
-                (Some(reason), _) => tracing::warn!(server = %url, reason, "the server is down"),
+                // Said when it is known when it is tried again.
+                (Some(_), _) => {}
                 (None, Grasp::NotGrasp(reason)) => {
                     tracing::warn!(server = %url, reason, "no GRASP server; it is not used");
                     remembered.remove(&url);
@@ -215,24 +277,24 @@ impl World {
 /// nonsense is down, not something else: it keeps its mirrors.
 fn read_answer(before: Option<&Remembered>, answer: Result<nip11::Introduction, Nip11Error>) -> Server {
     let error = match answer {
-        Ok(introduction) => {
-            let (grasp, software) = (introduction.grasp, introduction.software);
-            return Server { grasp, software, down: None, is_lost: false };
-        }
+        Ok(introduction) => return Server::new(introduction.grasp, introduction.software, None),
         Err(error) => error,
     };
     match (before, &error) {
-        (Some(known), _) => Server {
-            grasp: if known.archive_only { Grasp::ArchiveOnly } else { Grasp::Full },
-            software: known.software.clone(),
-            down: Some(error.to_string()),
-            is_lost: false,
-        },
-        (None, Nip11Error::Down(_)) => {
-            Server { grasp: Grasp::Unknown, software: None, down: Some(error.to_string()), is_lost: false }
+        (None, Nip11Error::NoDocument(_)) => Server::new(Grasp::NotGrasp(error.to_string()), None, None),
+        (_, Nip11Error::Down { retry_after_secs, .. }) => {
+            Server { told_secs: *retry_after_secs, ..down(before, error.to_string()) }
         }
-        (None, Nip11Error::NoDocument(_)) => {
-            Server { grasp: Grasp::NotGrasp(error.to_string()), software: None, down: None, is_lost: false }
-        }
+        (Some(_), Nip11Error::NoDocument(_)) => down(before, error.to_string()),
     }
+}
+
+/// A server that is down, as it is remembered.
+fn down(before: Option<&Remembered>, reason: String) -> Server {
+    let grasp = match before {
+        Some(known) if known.archive_only => Grasp::ArchiveOnly,
+        Some(_) => Grasp::Full,
+        None => Grasp::Unknown,
+    };
+    Server::new(grasp, before.and_then(|known| known.software.clone()), Some(reason))
 }

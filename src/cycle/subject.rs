@@ -75,13 +75,14 @@ impl World {
     /// Works out one repository's mirrors.
     pub(super) fn subject(
         &self,
-        repository: Repository,
+        mut repository: Repository,
         mut record: RepositoryRecord,
         threads: &Threads<'_>,
         ground: &Ground<'_>,
     ) -> Result<(Subject, Vec<Event>), CycleError> {
         let now = ground.now;
         let copy = ground.copies.get(&repository.coordinate).map(String::as_str).unwrap_or_default();
+        repository.heed(&record);
         // On a blank machine the bot's announcement remembers where its copies are.
         let announced = ground.own.announcement(copy);
         let holds = |url: &ServerUrl| {

@@ -110,13 +110,15 @@ impl World {
         }
 
         let in_depth = self.due_in_depth(catalog.as_ref(), trigger, kept, now).await?;
-        let anew = self.collect(catalog.as_ref(), &servers, &in_depth, kept, now).await?;
+        let mut anew = self.collect(catalog.as_ref(), &servers, &in_depth, kept, now).await?;
+        anew.extend(self.decided(kept, now).await?);
         let resting = self.resting(&servers, &anew, trigger, kept, now);
         let left_alone = kept.worked_out.as_ref().map(|known| known.left_alone.clone()).unwrap_or_default();
         let mut survey = Survey { servers, left_alone, resting, ..Survey::default() };
         if catalog.is_none() && survey.resting.len() < kept.repositories.len() {
             let events = self.store.query(Filter::new().kinds(SOURCES)).await?;
             catalog = Some(self.work_out(events, &mut survey.servers, kept, now).await?);
+            survey.resting.retain(|coordinate, _| kept.repositories.contains_key(coordinate));
         }
         if let Some(catalog) = catalog {
             self.subjects(catalog, &mut survey, kept, &in_depth, now).await?;
@@ -124,6 +126,9 @@ impl World {
         }
         for (url, _) in survey.servers.iter().filter(|(_, server)| server.down.is_some()) {
             kept.introduced.remove(url);
+        }
+        if trigger.is_some() {
+            self.note_tries(&mut survey.servers).await?;
         }
         Ok(survey)
     }
@@ -187,7 +192,7 @@ impl World {
             let coordinate = &repository.coordinate;
             let copy = copies.get(coordinate).map(String::as_str).unwrap_or_default();
             let Some(known) = kept.repositories.remove(coordinate) else { continue };
-            if known.obstacle.is_none() && is_made_of(&known.made_of, repository, own.called(copy)) {
+            if is_made_of(&known.made_of, repository, own.called(copy)) {
                 as_before.insert(coordinate.clone(), known);
             }
         }
@@ -345,7 +350,9 @@ impl World {
         let look = |url: &ServerUrl| {
             let server = servers.get(url);
             let relay = url.relay_url();
+            let left_alone = server.is_some_and(|server| server.left_alone);
             match (server.map(|server| server.down.as_deref()), kept.holdings.get(relay)) {
+                (Some(Some(reason)), _) if left_alone => Look::LeftAlone(reason),
                 (Some(Some(reason)), _) => Look::Down(reason),
                 (Some(None), Some(holdings)) if kept.compared.contains_key(relay) => Look::Has(holdings),
                 _ => Look::NotSeen,
@@ -427,23 +434,18 @@ fn grasps(servers: &BTreeMap<ServerUrl, Server>) -> BTreeMap<ServerUrl, (Grasp, 
     servers.iter().map(|(url, server)| (url.clone(), (server.grasp.clone(), server.is_lost))).collect()
 }
 
-/// Whether a repository is still worked out from the same events; `copies` are the bot's, which count where there are
-/// any.
+/// Whether a repository is still worked out from the same events: what its maintainers signed, and the bot's `copies` as
+/// far as they count. One that is left from another placement does not.
 fn is_made_of<'a>(
     known: &BTreeSet<EventId>,
     repository: &Repository,
     copies: impl Iterator<Item = &'a Event>,
 ) -> bool {
     let mut now: BTreeSet<EventId> = repository.announcements.iter().map(Announcement::id).collect();
-    if let Some(state) = &repository.state {
-        now.insert(state.event.id);
-    }
-    let obstructed = repository.obstacle.is_some();
-    !obstructed
-        && (now == *known || {
-            now.extend(copies.map(|event| event.id));
-            now == *known
-        })
+    now.extend(repository.state.iter().map(|state| state.event.id));
+    let copies: BTreeSet<EventId> = copies.map(|event| event.id).collect();
+    let is_copy = |id: &EventId| copies.contains(id);
+    repository.obstacle.is_none() && now.is_subset(known) && known.difference(&now).all(is_copy)
 }
 
 impl Survey {

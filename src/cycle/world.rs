@@ -75,6 +75,10 @@ pub struct World {
     pub(super) readable: usize,
     /// What is looked at as if it had never been seen; `None` in it means everything.
     pub(super) afresh: Vec<Option<BTreeSet<Coordinate>>>,
+    /// Whether servers that were down are left alone until their next try.
+    patient: bool,
+    /// Servers that were heard of since they were last asked.
+    pub(super) awake: BTreeSet<RelayUrl>,
     /// Inbox relays that do not deliver, for the report.
     pub(super) silent: BTreeSet<RelayUrl>,
     /// After how long a cycle leaves what waits to the next one.
@@ -142,6 +146,8 @@ impl World {
             policy: config.policy.clone(),
             readable: 0,
             afresh: Vec::new(),
+            patient: false,
+            awake: BTreeSet::new(),
             silent: BTreeSet::new(),
             bound: None,
             kept: Kept::default(),
@@ -153,6 +159,16 @@ impl World {
     /// mirrors tried at once, and every server's refs compared.
     pub fn look_anew_at(&mut self, repositories: Vec<Option<BTreeSet<Coordinate>>>) {
         self.afresh = repositories;
+    }
+
+    /// Leaves servers alone that were down until their next try, unless somebody wants something looked at anew; those
+    /// that are `awake` have been heard of since.
+    pub fn be_patient(&mut self, awake: BTreeSet<RelayUrl>) {
+        (self.patient, self.awake) = (true, awake);
+    }
+
+    pub(super) fn is_patient(&self) -> bool {
+        self.patient && self.afresh.is_empty()
     }
 
     /// Lets nothing wait for longer than `bound` for a slow server: the cycle ends, and the next one goes on.

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use nostr::prelude::{Keys, Timestamp};
+use nostr::prelude::{Keys, RelayUrl, Timestamp};
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinError, JoinHandle},
@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     cycle::{
         self, CycleDone, CycleError, World,
-        live::{Listening, Live},
+        live::{Listening, Live, Noticed},
     },
     model::status::MirrorStatus,
     plan::{record::MirrorRecord, retry, settings::Settings},
@@ -50,8 +50,10 @@ pub(super) enum Step {
     Ended(Box<Result<Job, JoinError>>),
     /// The report is to go to the relays.
     Report,
-    /// Mirrors that failed are to be tried again.
+    /// Mirrors that failed are to be tried again, or a hold is over.
     Retry,
+    /// A relay or server is listened to (again).
+    CaughtUp(RelayUrl),
 }
 
 pub(super) struct Follower {
@@ -62,14 +64,14 @@ pub(super) struct Follower {
     begun: Option<(BTreeSet<String>, Settings)>,
     due_at: Option<Instant>,
     task: Option<JoinHandle<Job>>,
-    touched: mpsc::Receiver<BTreeSet<String>>,
+    touched: mpsc::Receiver<Noticed>,
     listening: watch::Sender<Listening>,
     ear: JoinHandle<()>,
     /// What is known of everything: the last cycle, and what was followed since.
     known: Option<CycleDone>,
     report_at: Option<Instant>,
     reported: Instant,
-    /// When the next mirror that failed is tried again.
+    /// When the next mirror that failed is tried again, or a hold is over.
     retry_at: Option<Instant>,
 }
 
@@ -116,11 +118,14 @@ impl Follower {
         };
         let at = |time: Option<Instant>| sleep_until(time.unwrap_or_else(Instant::now));
         tokio::select! {
-            Some(families) = self.touched.recv() => {
-                self.heard.extend(families);
-                self.due_at.get_or_insert_with(|| Instant::now() + COALESCE);
-                Step::Heard
-            }
+            Some(noticed) = self.touched.recv() => match noticed {
+                Noticed::Families(families) => {
+                    self.heard.extend(families);
+                    self.due_at.get_or_insert_with(|| Instant::now() + COALESCE);
+                    Step::Heard
+                }
+                Noticed::CaughtUp(relay) => Step::CaughtUp(relay),
+            },
             result = ended => Step::Ended(Box::new(result)),
             () = at(self.due_at), if idle && self.due_at.is_some() => Step::Due,
             () = at(self.report_at), if idle && self.report_at.is_some() => Step::Report,
@@ -139,6 +144,7 @@ impl Follower {
         self.task = Some(tokio::spawn(async move {
             let mut world = world.map_or_else(|| World::new(&config, &keys, &store), Ok)?;
             world.obey(settings);
+            world.be_patient(BTreeSet::new());
             let outcomes = Box::pin(world.follow_up(&families)).await?;
             tracing::info!(?families, repositories = outcomes.len(), "followed");
             Ok((world, outcomes))
@@ -222,12 +228,19 @@ impl Follower {
         self.known = Some(done.clone());
     }
 
+    /// Whether mirrors are not in sync since the server at `relay` could not be reached.
+    pub(super) fn waits_for(&self, relay: &RelayUrl) -> bool {
+        let mut mirrors =
+            self.known.iter().flat_map(|known| &known.outcomes).flat_map(|outcome| &outcome.mirrors);
+        mirrors
+            .any(|(server, mirror)| mirror.status == MirrorStatus::Unreachable && server.relay_url() == relay)
+    }
+
     /// Has the repositories walked again whose mirrors are due.
     pub(super) fn retry(&mut self) {
         self.retry_at = None;
         let now = Timestamp::now();
-        let is_due =
-            |outcome: &&RepositoryOutcome| retry::next_due(failed(outcome)).is_some_and(|due| due <= now);
+        let is_due = |outcome: &&RepositoryOutcome| due(outcome).is_some_and(|due| due <= now);
         let known = self.known.iter().flat_map(|known| &known.outcomes);
         let due = known.filter(is_due).take(RETRIES).map(|outcome| outcome.coordinate.identifier.clone());
         self.heard.extend(due);
@@ -240,10 +253,15 @@ fn failed(outcome: &RepositoryOutcome) -> impl Iterator<Item = &MirrorRecord> {
     outcome.mirrors.values().filter(|mirror| mirror.status != MirrorStatus::Unreachable)
 }
 
-/// When the first mirror that failed is due.
+/// When a repository is to be walked again though nobody says anything: a mirror of it failed, or a state of it is held.
+fn due(outcome: &RepositoryOutcome) -> Option<Timestamp> {
+    let end_of_hold = outcome.held.as_ref().map(|held| Timestamp::from_secs(held.until));
+    retry::next_due(failed(outcome)).into_iter().chain(end_of_hold).min()
+}
+
+/// When the first repository is due.
 fn next_try(done: &CycleDone) -> Option<Instant> {
-    let due = retry::next_due(done.outcomes.iter().flat_map(failed))?
-        .as_secs()
-        .saturating_sub(Timestamp::now().as_secs());
+    let due = done.outcomes.iter().filter_map(due).min()?;
+    let due = due.as_secs().saturating_sub(Timestamp::now().as_secs());
     Some(Instant::now() + Duration::from_secs(due).max(BETWEEN_RETRIES))
 }

@@ -11,10 +11,12 @@ use super::{
     authority::{self, Authority, Family},
     forget::{self, OptOut, Wishes},
     kinship::{self, Relative},
+    record::RepositoryRecord,
 };
 use crate::model::{
     announcement::Announcement,
     coordinate::{Coordinate, folder_name},
+    placement::Placement,
     replace::wins,
     server::ServerUrl,
     state::State,
@@ -59,6 +61,8 @@ pub struct Repository {
     pub kin: Vec<Relative>,
     /// Servers that a maintainer's announcement lists because the bot had it signed so.
     pub signed_on: BTreeSet<ServerUrl>,
+    /// A server where copies lie does not take the lead's announcement ([`Repository::heed`]).
+    pub lead_unwelcome: bool,
 }
 
 /// Why a repository cannot be mirrored although it is wanted, in words for people.
@@ -136,10 +140,24 @@ impl Repository {
         order
     }
 
+    /// Learns from what servers refused: one that the lead took off its list does not take the announcement that says
+    /// so, and copies there can be the bot's own only. All copies have one announcement, so it decides for all.
+    pub fn heed(&mut self, record: &RepositoryRecord) {
+        self.lead_unwelcome = false;
+        let Some(lead) = self.lead() else { return };
+        let announced = self.announcements.iter().find(|announcement| announcement.author() == lead);
+        let copies = || record.mirrors.values().filter(|mirror| mirror.placement != Placement::Listed);
+        let refuses = |id: EventId| copies().any(|mirror| mirror.refuses_unlisted(&id));
+        self.lead_unwelcome = announced.map(Announcement::id).is_some_and(refuses);
+    }
+
     /// Who leads it: the one whose own announcement names itself as the only active lead (`M`). A copy can follow a
     /// lead without a signature of the copier's.
     #[must_use]
     pub fn lead(&self) -> Option<PublicKey> {
+        if self.lead_unwelcome {
+            return None;
+        }
         let root = self.authority.as_ref()?.root;
         let announcement = self.announcements.iter().find(|announcement| announcement.author() == root)?;
         announcement.roles.leads.iter().eq([&root]).then_some(root)
@@ -419,6 +437,7 @@ fn repository(
         folder,
         kin: Vec::new(),
         signed_on: BTreeSet::new(),
+        lead_unwelcome: false,
     }
 }
 

@@ -67,13 +67,17 @@ pub fn judge(
     let now = now.as_secs();
     let since = before.filter(|held| held.state == state).map_or(now, |held| held.since);
     let until = since.saturating_add(hold_secs);
-    let stands = match verdict.filter(|verdict| verdict.state == state) {
+    let stands = stands(state, until, verdict, now);
+    Some(Held { state, since, until, removed, of: old.len(), stands })
+}
+
+fn stands(state: EventId, until: u64, verdict: Option<&Verdict>, now: u64) -> Stands {
+    match verdict.filter(|verdict| verdict.state == state) {
         Some(verdict) if verdict.approved => Stands::Followed,
         Some(_) => Stands::Rejected,
         None if now >= until => Stands::Followed,
         None => Stands::Waiting,
-    };
-    Some(Held { state, since, until, removed, of: old.len(), stands })
+    }
 }
 
 impl Held {
@@ -99,6 +103,13 @@ impl Held {
     #[must_use]
     pub fn loss(&self) -> String {
         format!("removes {} of {} branches and tags", self.removed, self.of)
+    }
+
+    /// Whether it stands as it stood: nobody has decided otherwise, and its time is not over.
+    #[must_use]
+    pub fn rests(&self, verdict: Option<&Verdict>, now: Timestamp) -> bool {
+        let now = stands(self.state, self.until, verdict, now.as_secs());
+        now == self.stands && now != Stands::Followed
     }
 
     /// Whether somebody may still decide before time does.
@@ -173,6 +184,24 @@ mod tests {
         assert_eq!(stands(Some((1, false)), DAY, NOW + 9 * DAY), Stands::Rejected, "however long it takes");
         assert_eq!(stands(Some((2, true)), DAY, NOW + 1), Stands::Waiting, "that was about another state");
         assert_eq!(stands(None, 0, NOW), Stands::Followed, "nothing is held");
+    }
+
+    #[test]
+    fn nothing_is_to_be_done_before_somebody_decides_or_its_time_is_over() {
+        let verdict = |n, approved| Some(Verdict { state: id(n), approved });
+        for (held_as, verdict, now, rests) in [
+            (Stands::Waiting, None, NOW + DAY - 1, true),
+            (Stands::Waiting, None, NOW + DAY, false),
+            (Stands::Waiting, verdict(1, true), NOW, false),
+            (Stands::Waiting, verdict(1, false), NOW, false),
+            (Stands::Waiting, verdict(2, true), NOW, true),
+            (Stands::Rejected, verdict(1, false), NOW + 9 * DAY, true),
+            (Stands::Rejected, verdict(1, true), NOW + 9 * DAY, false),
+            (Stands::Followed, verdict(1, true), NOW, false),
+        ] {
+            let held = held(held_as, NOW);
+            assert_eq!(held.rests(verdict.as_ref(), at(now)), rests, "{held_as:?} {verdict:?} {now}");
+        }
     }
 
     #[test]

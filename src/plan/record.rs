@@ -185,6 +185,14 @@ pub struct MirrorRecord {
     pub conversation: Option<HeldConversation>,
 }
 
+impl MirrorRecord {
+    /// Whether the server refused the event since the maintainers do not list the server (any more).
+    #[must_use]
+    pub fn refuses_unlisted(&self, id: &EventId) -> bool {
+        self.refused.get(id).is_some_and(|words| words.contains("must list service"))
+    }
+}
+
 /// Whether a server that serves the wanted state has yet to show its refs: they were others when they were last looked
 /// at, or it is the first time that an owner's own path is looked for there.
 ///
@@ -232,7 +240,16 @@ pub enum Ending {
     Failed(String),
     /// Something else stood in the way.
     Hindered(Failure, String),
-    /// The server could not be reached.
+    /// The server wants to be left alone, for so many seconds where it said so.
+    RateLimited {
+        /// Its words.
+        reason: String,
+        /// For how long.
+        told_secs: Option<u64>,
+    },
+    /// The server is down: the mirror was not tried.
+    Down(String),
+    /// The server could not be reached in the middle of it.
     Unreachable(String),
     /// The operator's own policy or limits keep it away.
     Blocked(String),
@@ -240,14 +257,28 @@ pub enum Ending {
     Waiting(String),
 }
 
+impl Ending {
+    /// For how long the server wants to be left alone, in seconds.
+    #[must_use]
+    pub fn told_secs(&self) -> Option<u64> {
+        match self {
+            Self::RateLimited { told_secs, .. } => *told_secs,
+            _ => None,
+        }
+    }
+}
+
 /// Whose doing an end is that is no success; the operator's own rules are nobody's failure.
 fn failure_of(ending: &Ending) -> Option<Failure> {
     match ending {
         Ending::Settled(Outcome::InSync) | Ending::Blocked(_) | Ending::Waiting(_) => None,
         Ending::Settled(Outcome::Refused(_)) => Some(Failure::ServerRefused),
-        Ending::Settled(Outcome::Pending(_)) | Ending::Failed(_) => Some(Failure::ServerFails),
+        Ending::Settled(Outcome::Pending(_)) | Ending::Failed(_) | Ending::Unreachable(_) => {
+            Some(Failure::ServerFails)
+        }
         Ending::Hindered(failure, _) => Some(*failure),
-        Ending::Unreachable(_) => Some(Failure::ServerDown),
+        Ending::RateLimited { .. } => Some(Failure::RateLimited),
+        Ending::Down(_) => Some(Failure::ServerDown),
     }
 }
 
@@ -277,15 +308,20 @@ pub fn after(
         }
         Ending::Settled(Outcome::Refused(reason)) => (MirrorStatus::Failing, Some(reason)),
         Ending::Blocked(reason) => (MirrorStatus::Blocked, Some(reason)),
-        Ending::Failed(reason) | Ending::Hindered(_, reason) => (MirrorStatus::Failing, Some(reason)),
-        Ending::Unreachable(reason) => (MirrorStatus::Unreachable, Some(reason)),
+        Ending::Failed(reason) | Ending::Hindered(_, reason) | Ending::RateLimited { reason, .. } => {
+            (MirrorStatus::Failing, Some(reason))
+        }
+        Ending::Down(reason) | Ending::Unreachable(reason) => (MirrorStatus::Unreachable, Some(reason)),
     };
     let failure = if lacks_another { Some(Failure::ServerFails) } else { failure };
     let reason = reason.map(|reason| clean(&reason, REASON_MAX));
+    let failed_before = before.map_or(0, |record| record.failures);
     let failures = match status {
         _ if waits => 0,
+        // The server's failures are counted with the server.
+        _ if failure == Some(Failure::ServerDown) => failed_before.max(1),
         MirrorStatus::Failing | MirrorStatus::Unreachable | MirrorStatus::Pending => {
-            before.map_or(0, |record| record.failures).saturating_add(1)
+            failed_before.saturating_add(1)
         }
         _ => 0,
     };
@@ -469,7 +505,7 @@ mod tests {
         let mut record = ended(None, &differs, Ending::Failed("no".to_owned()));
         assert!(doubts(Some(&record), &wanted), "also in the next run");
         // Not looked at: still to be shown.
-        record = ended(Some(&record), &Seen::default(), Ending::Unreachable("down".to_owned()));
+        record = ended(Some(&record), &Seen::default(), Ending::Down("down".to_owned()));
         assert!(doubts(Some(&record), &wanted));
         record =
             ended(Some(&record), &Seen { fresh: true, ..Seen::default() }, Ending::Settled(Outcome::InSync));

@@ -6,9 +6,11 @@ use nostr::prelude::{EventId, PublicKey, RelayUrl, Timestamp};
 
 use super::{
     converge::{Outcome, Seen},
+    hold::{Held, Stands},
     holdings::Holdings,
     placement::Place,
     record::{self, Ending, MirrorRecord, RepositoryRecord},
+    retry::Failure,
 };
 use crate::model::{coordinate::Coordinate, placement::Placement, server::ServerUrl, status::MirrorStatus};
 
@@ -62,6 +64,8 @@ pub struct Known {
 pub enum Look<'a> {
     /// It is down, with the reason.
     Down(&'a str),
+    /// It was down, for this reason, and was not asked: its next try is later.
+    LeftAlone(&'a str),
     /// It was compared.
     Has(&'a Holdings),
     /// Nothing is known of it.
@@ -81,14 +85,21 @@ pub struct Terms {
 
 /// How the mirrors stand when there is nothing to do but to note it; `None` when there is something to do. A mirror
 /// without an ending stands as it stood.
+///
+/// Whether people have decided about a state that is held is for the caller to know: here only its time counts.
 #[must_use]
 pub fn endings<'a>(
     known: &Known,
     terms: Terms,
     look: impl Fn(&ServerUrl) -> Look<'a>,
 ) -> Option<BTreeMap<ServerUrl, Option<Ending>>> {
-    // Time decides about it, and people may have.
-    if known.record.held.is_some() {
+    let now = terms.now.as_secs();
+    let is_over = |held: &Held| match held.stands {
+        Stands::Waiting => held.until <= now,
+        Stands::Rejected => false,
+        Stands::Followed => true,
+    };
+    if known.record.held.as_ref().is_some_and(is_over) {
         return None;
     }
     if let Some(ending) = &known.obstacle {
@@ -98,7 +109,6 @@ pub fn endings<'a>(
     if known.proofs.is_empty() {
         return Some(known.barred().collect());
     }
-    let now = terms.now.as_secs();
     let record = &known.record;
     let too_large = record.too_large.as_ref().is_some_and(|known_as| {
         known.state.is_some_and(|state| known_as.still_holds(state, terms.max_repo_bytes, terms.now))
@@ -108,12 +118,18 @@ pub fn endings<'a>(
     }
     let each = known.proofs.iter().map(|(server, proofs)| {
         let mirror = record.mirrors.get(server)?;
-        if terms.patient && mirror.retry_at.is_some_and(|again| again > now) {
+        let for_server = mirror.failure == Some(Failure::ServerDown);
+        if terms.patient && !for_server && mirror.retry_at.is_some_and(|again| again > now) {
             return Some((server.clone(), None));
         }
         let ending = match (look(server), mirror.status) {
             (Look::NotSeen, _) => return None,
-            (Look::Down(reason), _) => Some(Ending::Unreachable(reason.to_owned())),
+            (Look::LeftAlone(_), _) if for_server => None,
+            (Look::Down(reason) | Look::LeftAlone(reason), _) => Some(Ending::Down(reason.to_owned())),
+            // It is to be there in another way now.
+            (Look::Has(_), MirrorStatus::Refused) if known.follows_unwelcome_lead(server, mirror) => {
+                return None;
+            }
             (Look::Has(_), MirrorStatus::Refused) if is_refused(mirror, proofs) => None,
             (Look::Has(_), MirrorStatus::Blocked) if too_large => None,
             (Look::Has(holdings), MirrorStatus::InSync)
@@ -136,6 +152,14 @@ impl Known {
     /// The servers that rules keep it away from: nothing changes there while it rests.
     fn barred(&self) -> impl Iterator<Item = (ServerUrl, Option<Ending>)> {
         self.barred.iter().map(|server| (server.clone(), None))
+    }
+
+    /// Whether a lead whose announcement the server refuses was to govern the copy there ([`Repository::heed`]).
+    ///
+    /// [`Repository::heed`]: super::catalog::Repository::heed
+    fn follows_unwelcome_lead(&self, server: &ServerUrl, mirror: &MirrorRecord) -> bool {
+        let is_lead = self.places.get(server).is_some_and(|place| place.placement == Placement::Lead);
+        is_lead && mirror.refused.keys().any(|id| mirror.refuses_unlisted(id))
     }
 
     /// Whether the server serves all that proves the mirror, and was seen to hold the conversation.

@@ -105,31 +105,46 @@ impl Backoff {
     }
 
     /// Writes into the record of a mirror that was just tried when that is done again; `before` is the record that it
-    /// replaces. One that is not failing is not waited for.
+    /// replaces, `told_secs` for how long the server wants to be left alone. One that is not failing is not waited for.
     pub fn schedule(
         &self,
         record: &mut MirrorRecord,
         before: Option<&MirrorRecord>,
         tried: &Tried<'_>,
+        told_secs: Option<u64>,
         now: Timestamp,
     ) {
         record.state = tried.state;
         if before.is_some_and(|before| before.state != tried.state) {
             record.failures = record.failures.min(1);
         }
-        record.retry_at = (record.failures > 0).then(|| {
-            let limited = record.failure == Some(Failure::RateLimited);
-            let told = record.reason.as_deref().filter(|_| limited).and_then(told_secs);
-            self.retry_at(tried, record.failures, told, now)
-        });
+        record.retry_at =
+            (record.failures > 0).then(|| self.retry_at(tried, record.failures, told_secs, now));
     }
 }
 
 impl MirrorRecord {
     /// Whether it is not its turn yet: it failed with this very state, as far as is known, and its next try is later.
+    /// One whose server was down waits for the server alone.
     #[must_use]
     pub fn waits(&self, state: Option<EventId>, now: Timestamp) -> bool {
-        (self.state.is_none() || self.state == state) && self.retry_at.is_some_and(|at| at > now.as_secs())
+        let is_its_own = self.failure != Some(Failure::ServerDown);
+        is_its_own
+            && (self.state.is_none() || self.state == state)
+            && self.retry_at.is_some_and(|at| at > now.as_secs())
+    }
+
+    /// Whether its server wants to be left alone for longer.
+    #[must_use]
+    pub fn cools_down(&self, now: Timestamp) -> bool {
+        self.failure == Some(Failure::RateLimited) && self.retry_at.is_some_and(|at| at > now.as_secs())
+    }
+
+    /// While its server is down, the server's next try is its own.
+    pub fn wait_for_server(&mut self, retry_at: Option<u64>) {
+        if self.failure == Some(Failure::ServerDown) && retry_at.is_some() {
+            self.retry_at = retry_at;
+        }
     }
 
     /// Whether people have not been told yet how it stands: what stays as it was is not told in every cycle.
@@ -140,7 +155,7 @@ impl MirrorRecord {
 }
 
 /// How a server as a whole stands, between tries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerTries {
     /// Failures in a row.
     #[serde(default)]
@@ -148,6 +163,12 @@ pub struct ServerTries {
     /// When it is tried again, Unix seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<u64>,
+    /// Whether that is when the server itself wants to be asked again.
+    #[serde(default)]
+    pub told: bool,
+    /// Why it could not be worked with.
+    #[serde(default)]
+    pub reason: String,
 }
 
 impl ServerTries {
@@ -157,17 +178,31 @@ impl ServerTries {
         self.retry_at.is_some_and(|at| at > now.as_secs())
     }
 
-    /// Notes that it could not be reached, or wants to be left alone for `told_secs`.
-    pub fn failed(&mut self, server: &ServerUrl, backoff: &Backoff, told_secs: Option<u64>, now: Timestamp) {
+    /// Notes that it could not be worked with, or wants to be left alone for `told_secs`.
+    pub fn failed(
+        &mut self,
+        server: &ServerUrl,
+        backoff: &Backoff,
+        told_secs: Option<u64>,
+        reason: &str,
+        now: Timestamp,
+    ) {
         self.failures = self.failures.saturating_add(1);
+        (self.reason, self.told) = (reason.to_owned(), told_secs.is_some());
         let tried = Tried { repository: None, server, state: None };
         self.retry_at = Some(backoff.retry_at(&tried, self.failures, told_secs, now));
     }
+}
 
-    /// Notes that it answered.
-    pub fn answered(&mut self) {
-        *self = Self::default();
+/// For how long a server wants to be left alone by its header `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).
+#[must_use]
+pub fn retry_after_secs(value: &str, now: Timestamp) -> Option<u64> {
+    let value = value.trim();
+    if value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return value.parse().ok();
     }
+    let date = jiff::fmt::rfc2822::parse(value).ok()?.timestamp().as_second();
+    Some(u64::try_from(date).unwrap_or(0).saturating_sub(now.as_secs()))
 }
 
 /// When the next of `mirrors` is to be tried again; `None` when none waits. It may be in the past.
@@ -228,9 +263,10 @@ mod tests {
     /// A mirror tried at `now` for the state `state`, with this end.
     fn tried(before: Option<&MirrorRecord>, ending: Ending, state: u8, now: Timestamp) -> MirrorRecord {
         let repository = Coordinate::new(Keys::generate().public_key(), "d");
+        let told = ending.told_secs();
         let mut record = after(before, Placement::Listed, ending, &Seen::default(), &[], None, now);
         let (repository, server, state) = (Some(&repository), &server("a"), Some(id(state)));
-        Backoff::default().schedule(&mut record, before, &Tried { repository, server, state }, now);
+        Backoff::default().schedule(&mut record, before, &Tried { repository, server, state }, told, now);
         record
     }
 
@@ -283,7 +319,7 @@ mod tests {
         let second = tried(Some(&first), refused(), 1, NOW);
         assert!(first.is_news(None) && !second.is_news(Some(&first)));
         assert_eq!((first.retry_at, first.failure), (None, Some(Failure::ServerRefused)));
-        let down = tried(Some(&second), Ending::Unreachable("down".to_owned()), 1, NOW);
+        let down = tried(Some(&second), Ending::Down("down".to_owned()), 1, NOW);
         assert!(down.is_news(Some(&second)) && down.failure.unwrap().passes() && down.retry_at.is_some());
         let well = tried(Some(&down), Ending::Settled(Outcome::InSync), 1, NOW);
         assert_eq!((well.failure, well.retry_at, well.failures), (None, None, 0));
@@ -301,17 +337,58 @@ mod tests {
         ] {
             assert_eq!(told_secs(words), secs, "{words}");
         }
-        let limited = |words: &str| Ending::Hindered(Failure::RateLimited, words.to_owned());
+        let limited =
+            |words: &str| Ending::RateLimited { reason: words.to_owned(), told_secs: told_secs(words) };
         let record = tried(None, limited("rate-limited: retry after 10 minutes"), 1, NOW);
         assert_eq!(record.retry_at, Some(NOW.as_secs() + 600));
+        assert_eq!(record.failure, Some(Failure::RateLimited));
+        assert!(record.cools_down(NOW) && !record.cools_down(Timestamp::from_secs(NOW.as_secs() + 600)));
         let record = tried(None, limited("rate-limited: 1000 hours"), 1, NOW);
         assert_eq!(record.retry_at, Some(NOW.as_secs() + 24 * 3_600));
+    }
 
-        let (mut tries, a) = (ServerTries::default(), server("a"));
-        tries.failed(&a, &Backoff::default(), Some(600), NOW);
-        assert!(tries.waits(NOW) && !tries.waits(Timestamp::from_secs(NOW.as_secs() + 600)));
-        tries.answered();
+    #[test]
+    fn a_server_that_is_down_is_asked_ever_less_often_and_as_it_says() {
+        let (mut tries, a, backoff) = (ServerTries::default(), server("a"), Backoff::default());
         assert!(!tries.waits(NOW));
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            tries.failed(&a, &backoff, None, "gone", NOW);
+            waits.push(tries.retry_at.unwrap() - NOW.as_secs());
+        }
+        for (wait, full) in waits.iter().zip([30, 60, 120, 240, 480, 960, 1_920, 3_600, 3_600]) {
+            assert!(*wait <= full && *wait >= full - full / 4, "{waits:?}");
+        }
+        tries = ServerTries::default();
+        tries.failed(&a, &backoff, Some(600), "HTTP 503", NOW);
+        assert!(tries.told && tries.waits(NOW) && !tries.waits(Timestamp::from_secs(NOW.as_secs() + 600)));
+
+        // Its mirrors are tried when it is.
+        let mut mirror = tried(None, Ending::Down("gone".to_owned()), 1, NOW);
+        assert!(!mirror.waits(mirror.state, NOW), "when the server is up, it is its turn");
+        mirror.wait_for_server(tries.retry_at);
+        assert_eq!(mirror.retry_at, tries.retry_at);
+        let again = tried(Some(&mirror), Ending::Down("gone".to_owned()), 1, NOW);
+        assert_eq!(again.failures, 1, "the failures are the server's");
+        let mut failing = tried(None, broken(), 1, NOW);
+        failing.wait_for_server(tries.retry_at);
+        assert_ne!(failing.retry_at, tries.retry_at);
+    }
+
+    #[test]
+    fn retry_after_is_a_number_or_a_date() {
+        for (value, secs) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Mon, 21 Sep 2026 14:18:20 GMT", Some(300)),
+            ("Mon, 21 Sep 2020 14:18:20 GMT", Some(0)),
+            ("", None),
+            ("soon", None),
+            ("-5", None),
+            ("99999999999999999999999", None),
+        ] {
+            assert_eq!(retry_after_secs(value, NOW), secs, "{value:?}");
+        }
     }
 
     proptest! {
@@ -324,7 +401,7 @@ mod tests {
             let wait = backoff.wait_secs(&Tried { repository: None, server: &a, state: None }, failures);
             let floor = first_secs.min(max_secs);
             prop_assert!(wait <= max_secs && wait >= floor - floor / 4);
-            let _ = told_secs(&words);
+            let _ = (told_secs(&words), retry_after_secs(&words, NOW));
         }
     }
 }

@@ -3,11 +3,12 @@
 use std::{error::Error, time::Duration};
 
 use grasp_mirror_commands::{clean, with_causes};
+use nostr::prelude::Timestamp;
 use reqwest::header;
 use serde::Deserialize;
 use url::Url;
 
-use crate::plan::placement::Grasp;
+use crate::plan::{placement::Grasp, retry};
 
 /// The longest document read, bytes.
 const MAX_BYTES: usize = 256 * 1024;
@@ -35,8 +36,13 @@ struct Document {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Nip11Error {
     /// No connection, no whole answer, or one that says "not now": nothing is learned of what it is.
-    #[error("it cannot be reached: {0}")]
-    Down(String),
+    #[error("it cannot be reached: {reason}")]
+    Down {
+        /// What happened.
+        reason: String,
+        /// For how long it wants to be left alone, in seconds (`Retry-After`).
+        retry_after_secs: Option<u64>,
+    },
     /// Something answers there, but not with a relay information document.
     #[error("it serves no relay information document (NIP-11): {0}")]
     NoDocument(String),
@@ -59,7 +65,7 @@ pub async fn ask(
         let broke = error.is_body() || error.is_decode() || is_io(&error);
         let down = error.is_connect() || error.is_timeout() || broke;
         let reason = with_causes(&error.without_url());
-        if down { Nip11Error::Down(reason) } else { Nip11Error::NoDocument(reason) }
+        if down { down_now(reason, None) } else { Nip11Error::NoDocument(reason) }
     };
     let mut response = client
         .get(http_base.clone())
@@ -71,7 +77,9 @@ pub async fn ask(
     let status = response.status();
     // 403 is what guards in front of servers say to clients they do not know yet.
     if status.is_server_error() || matches!(status.as_u16(), 403 | 408 | 425 | 429) {
-        return Err(Nip11Error::Down(format!("HTTP {status}")));
+        let later = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let later = later.and_then(|value| retry::retry_after_secs(value, Timestamp::now()));
+        return Err(down_now(format!("HTTP {status}"), later));
     }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(failed)? {
@@ -81,6 +89,10 @@ pub async fn ask(
         }
     }
     read(&body)
+}
+
+fn down_now(reason: String, retry_after_secs: Option<u64>) -> Nip11Error {
+    Nip11Error::Down { reason, retry_after_secs }
 }
 
 fn is_io(error: &reqwest::Error) -> bool {

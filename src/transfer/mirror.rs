@@ -21,7 +21,7 @@ use crate::{
         converge::{Answer, LOOKS, Outcome, Seen, Step, Wanted, next_step},
         conversation::PullRequest,
         record::Ending,
-        retry::Failure,
+        retry::told_secs,
     },
     relay::RelayError,
 };
@@ -75,8 +75,8 @@ pub struct Done {
 enum Stopped {
     Unreachable(String),
     Failed(String),
-    /// The server wants to be left alone for a while.
-    RateLimited(String),
+    /// The server wants to be left alone for a while; for so many seconds where it said so.
+    RateLimited(String, Option<u64>),
     /// The server said no to a push, or to a part of it.
     Refused(String),
     /// The server may have carried out a push, and may not.
@@ -92,7 +92,10 @@ impl From<WireError> for Stopped {
         match error {
             WireError::Refused { .. } => Self::Refused(error.to_string()),
             WireError::Unreachable { .. } => Self::Unreachable(error.to_string()),
-            WireError::Status { status: 429, .. } => Self::RateLimited(error.to_string()),
+            WireError::Status { status: 429, retry_after_secs, .. }
+            | WireError::Status { status: 503, retry_after_secs: retry_after_secs @ Some(_), .. } => {
+                Self::RateLimited(error.to_string(), retry_after_secs)
+            }
             WireError::Unanswered { .. } => Self::Unanswered(error.to_string()),
             _ => Self::Failed(error.to_string()),
         }
@@ -107,9 +110,9 @@ impl From<SupplyError> for Stopped {
 
 impl From<RelayError> for Stopped {
     fn from(error: RelayError) -> Self {
-        match error {
+        match &error {
             RelayError::Unreachable { .. } => Self::Unreachable(error.to_string()),
-            RelayError::RateLimited { .. } => Self::RateLimited(error.to_string()),
+            RelayError::RateLimited { reason, .. } => Self::RateLimited(error.to_string(), told_secs(reason)),
             _ => Self::Failed(error.to_string()),
         }
     }
@@ -166,7 +169,9 @@ impl Run<'_> {
             match result {
                 Ok(()) => {}
                 Err(Stopped::Unreachable(reason)) => return Ending::Unreachable(reason),
-                Err(Stopped::RateLimited(reason)) => return Ending::Hindered(Failure::RateLimited, reason),
+                Err(Stopped::RateLimited(reason, told_secs)) => {
+                    return Ending::RateLimited { reason, told_secs };
+                }
                 Err(Stopped::Failed(reason) | Stopped::Refused(reason) | Stopped::Unanswered(reason)) => {
                     return Ending::Failed(reason);
                 }

@@ -31,6 +31,8 @@ pub enum Fault {
     Garbage,
     /// Answers with this HTTP status and nothing else.
     Status(u16),
+    /// Answers with this HTTP status, and wants to be asked again after so many seconds (`Retry-After`).
+    Later(u16, u64),
     /// Breaks the connection after this many bytes of the request.
     CutUp(u64),
     /// Breaks the connection after this many bytes of the answer.
@@ -296,8 +298,8 @@ async fn up(
                             garbage(&mut *to_client.lock().await).await?;
                             return Ok(End::Broken);
                         }
-                        Some(Fault::Status(code)) => {
-                            refuse(&mut *to_client.lock().await, code).await?;
+                        Some(Fault::Status(_) | Fault::Later(..)) => {
+                            refuse(&mut *to_client.lock().await, fault).await?;
                             // Whoever is still sending would otherwise see a reset instead of the answer.
                             tokio::time::timeout(Duration::from_secs(5), swallow(client)).await.ok();
                             return Ok(End::Broken);
@@ -388,9 +390,14 @@ async fn garbage(to: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
     to.shutdown().await
 }
 
-async fn refuse(to: &mut (impl AsyncWrite + Unpin), code: u16) -> std::io::Result<()> {
+async fn refuse(to: &mut (impl AsyncWrite + Unpin), fault: Option<Fault>) -> std::io::Result<()> {
+    let (code, later) = match fault {
+        Some(Fault::Later(code, secs)) => (code, format!("Retry-After: {secs}\r\n")),
+        Some(Fault::Status(code)) => (code, String::new()),
+        _ => (500, String::new()),
+    };
     let answer = format!(
-        "HTTP/1.1 {code} Fault\r\nContent-Type: text/plain\r\nContent-Length: 6\r\nConnection: close\r\n\r\nfault\n"
+        "HTTP/1.1 {code} Fault\r\n{later}Content-Type: text/plain\r\nContent-Length: 6\r\nConnection: close\r\n\r\nfault\n"
     );
     to.write_all(answer.as_bytes()).await?;
     to.shutdown().await

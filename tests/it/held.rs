@@ -8,6 +8,8 @@ use std::{path::Path, time::Duration};
 use grasp_mirror_testkit::{Mirror, Owner, Protocol, Scene, look, send, tools};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+/// Far less than the interval between two cycles.
+const SOON: Duration = Duration::from_secs(40);
 
 /// Three more branches, with a commit each, and a tag.
 fn grow(owner: &Owner) {
@@ -164,6 +166,78 @@ async fn an_operator_can_do_without() {
     owner.update(&scene.a).await;
     mirror.once().await.expect_code(0);
     assert_eq!(look::refs(&mirror.url_at(&scene.b, "hello")).await, owner.work.refs());
+}
+
+#[tokio::test]
+async fn the_end_of_a_hold_is_followed_though_no_cycle_is_due() {
+    let scene = Scene::set().await;
+    let owner = &scene.owner;
+    grow(owner);
+    owner.update(&scene.a).await;
+    // A quarter of a minute.
+    let mirror = scene.mirror(BINARY).watches(owner).set("mirror.hold_hours", 0.004);
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done", SOON).await;
+    let (url, before) = (mirror.url_at(&scene.b, "hello"), owner.work.refs());
+    assert_eq!(look::refs(&url).await, before);
+    daemon.wait_idle().await;
+
+    shrink(owner);
+    owner.update(&scene.a).await;
+    look::wait_until(SOON, "it is held", async || {
+        mirror.status_of(&owner.coordinate()).await["problems"][1]["status"] == "blocked"
+    })
+    .await;
+    assert_eq!(look::refs(&url).await, before, "the server keeps what it has");
+    look::wait_until(SOON, "its time is over", async || look::refs(&url).await == owner.work.refs()).await;
+    look::wait_until(SOON, "the report says so", async || {
+        mirror.status_of(&owner.coordinate()).await["copies"] == 2
+    })
+    .await;
+    let log = daemon.stop().await;
+    assert_eq!(log.matches("cycle done").count(), 1, "no cycle was needed:\n{log}");
+}
+
+/// What rests is still in every report, and what is said by the command line about it is found.
+#[tokio::test]
+async fn what_is_held_stays_in_sight_while_others_are_walked() {
+    let scene = Scene::set().await;
+    let mut owner = scene.owner;
+    owner.d = "second".to_owned();
+    owner.publish(owner.announcement().at(&scene.a), &scene.a).await;
+    let second = owner.coordinate();
+    owner.d = "hello".to_owned();
+    grow(&owner);
+    owner.update(&scene.a).await;
+    let mirror = Mirror::new(BINARY).knows(&scene.a).knows(&scene.b).uses(&scene.relay).watches(&owner);
+    let mirror = mirror.set("bot.cycle_interval_secs", 1);
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done", SOON).await;
+    shrink(&owner);
+    owner.update(&scene.a).await;
+    let reason = async || {
+        let status = mirror.status_of(&owner.coordinate()).await;
+        status["problems"][0]["reason"].as_str().unwrap_or_default().to_owned()
+    };
+    look::wait_until(SOON, "it is held", async || reason().await.starts_with("held until ")).await;
+
+    let number = async || mirror.status_json().await["cycle"]["number"].as_u64().unwrap_or_default();
+    for _ in 0..2 {
+        let issue = owner.issue(&second, "Something");
+        scene.a.send(&issue).await.expect_accepted();
+        look::wait_until(SOON, "the other one is walked", async || look::serves(&scene.b, &issue).await)
+            .await;
+        let from = number().await;
+        look::wait_until(SOON, "cycles go by", async || number().await >= from + 3).await;
+        assert_eq!(mirror.status_json().await["totals"]["repos"], 2);
+        assert!(reason().await.starts_with("held until "));
+    }
+    mirror.run(&["reject", "hello"]).await.expect_code(0);
+    look::wait_until(SOON, "the no is heard", async || reason().await.starts_with("rejected: ")).await;
+    mirror.run(&["approve", "hello"]).await.expect_code(0);
+    let url = mirror.url_at(&scene.b, "hello");
+    look::wait_until(SOON, "so is the yes", async || look::refs(&url).await == owner.work.refs()).await;
+    daemon.stop().await;
 }
 
 fn now() -> u64 {

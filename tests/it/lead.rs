@@ -94,3 +94,27 @@ async fn a_co_maintainers_state_counts_where_the_lead_lists_it() {
     assert!(look::serves(&b, &state).await);
     assert_eq!(of_the_bot(&mirror, &b, 30618).await, []);
 }
+
+/// A server does not take the announcement that takes it off the list, so its lead cannot govern a copy there.
+#[tokio::test]
+async fn a_server_that_its_lead_takes_off_the_list_has_the_bots_own_copy() {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    let key = owner.public_key();
+    owner.publish(owner.announcement().at(&a).at(&b).lead(&key), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    mirror.once().await.expect_code(0);
+    assert_eq!(look::refs(&owner.url_at(&b)).await, owner.work.refs());
+
+    let (_, answer) = owner.announce(owner.announcement().at(&a).lead(&key), &a).await;
+    answer.expect_accepted();
+    mirror.once().await;
+    mirror.once().await.expect_code(0);
+    assert!(placements(&mirror).await.contains("\"namespace\""));
+    let url = mirror.url_at(&b, "hello");
+    assert_eq!(look::refs(&url).await, owner.work.refs());
+    owner.work.commit("README.md", "# hello again\n");
+    owner.update(&a).await;
+    mirror.once().await.expect_code(0);
+    assert_eq!(look::refs(&url).await, owner.work.refs());
+}

@@ -41,6 +41,7 @@ mod kill_loop;
 mod killed;
 mod large_report;
 mod lead;
+mod left_alone;
 mod list_from_elsewhere;
 mod list_kept;
 mod live;

@@ -10,7 +10,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use gix_hash::Hasher;
 use gix_pack::data::{Entry, entry::Header};
 
-use super::{HASH_LEN, MAX_OBJECT_IN_MEMORY, PackError, TOO_LARGE, links::Kind};
+use super::{Budget, HASH_LEN, MAX_OBJECT_IN_MEMORY, PackError, TOO_LARGE, links::Kind};
 
 /// How much is read from a file at once, in bytes.
 const BUFFER: usize = 128 << 10;
@@ -80,6 +80,7 @@ impl PackStream {
         &mut self,
         inflater: &mut Decompress,
         size: u64,
+        budget: &Budget,
         mut sink: impl FnMut(&[u8]),
     ) -> Result<(), PackError> {
         let start = self.offset;
@@ -87,6 +88,7 @@ impl PackStream {
         let mut out = [0; 16 << 10];
         inflater.reset(true);
         loop {
+            budget.check_time()?;
             let (before_in, before_out) = (inflater.total_in(), inflater.total_out());
             let input = self.file.fill_buf()?;
             let at_end = input.is_empty();

@@ -177,14 +177,14 @@ fn scan(file: &File, budget: &mut Budget) -> Result<Scanned, PackError> {
                     return Err(PackError::malformed(offset, "a delta whose base is no object of the pack"));
                 };
                 deltas.add_at(base, position);
-                stream.inflate(&mut inflater, size, |_| {})?;
+                stream.inflate(&mut inflater, size, budget, |_| {})?;
                 UNKNOWN
             }
             (None, header) => {
                 if let Header::RefDelta { base_id } = header {
                     deltas.add_by_id(base_id.as_slice().try_into().unwrap_or(UNKNOWN), position);
                 }
-                stream.inflate(&mut inflater, size, |_| {})?;
+                stream.inflate(&mut inflater, size, budget, |_| {})?;
                 UNKNOWN
             }
             (Some(kind), _) => {
@@ -193,7 +193,7 @@ fn scan(file: &File, budget: &mut Budget) -> Result<Scanned, PackError> {
                 }
                 let mut hasher = object_hasher(kind, size);
                 content.clear();
-                stream.inflate(&mut inflater, size, |bytes| {
+                stream.inflate(&mut inflater, size, budget, |bytes| {
                     hasher.update(bytes);
                     if kind != Kind::Blob {
                         content.extend_from_slice(bytes);
@@ -269,7 +269,11 @@ mod tests {
         super::fuzzing::{blob_id, entry, index_pack as index_recipe, pack},
         *,
     };
+    use std::time::Duration;
+
     use crate::git::testing::{Source, tips};
+
+    const MINUTE: Duration = Duration::from_secs(60);
 
     struct Nothing;
 
@@ -294,9 +298,33 @@ mod tests {
             .lines()
             .map(|size| size.parse::<u64>().unwrap())
             .sum();
-        let index = |limit| index_once(&pack, &Nothing, Budget { limit, left: limit });
+        let index = |limit| index_once(&pack, &Nothing, Budget::of(limit, MINUTE));
         assert!(matches!(index(2 * unpacked), Ok(Outcome::Whole(_))));
         assert!(matches!(index(unpacked / 2), Err(PackError::Bomb { .. })));
+        let late = index_once(&pack, &Nothing, Budget::of(2 * unpacked, Duration::ZERO)).err().unwrap();
+        insta::assert_snapshot!(late, @"the pack is not indexed after 0 s on this machine; it is not taken");
+    }
+
+    #[test]
+    fn no_pack_may_unpack_to_more_than_a_processor_has_time_for() {
+        let limit = |len| Budget::new(len).limit;
+        assert_eq!(limit(1 << 20), (8 << 30) + (500 << 20), "a small one may be a long history");
+        assert_eq!((limit(2 << 30), limit(u64::MAX)), (256 << 30, 256 << 30));
+    }
+
+    #[test]
+    fn one_object_that_inflates_for_ever_is_given_up_in_the_middle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pack");
+        let (mut body, zeros) = (Vec::new(), vec![0; 1 << 20]);
+        entry(&mut body, Header::Blob, 1 << 20, &zeros);
+        std::fs::write(&path, pack(1, &body)).unwrap();
+        let mut stream = PackStream::new(File::open(&path).unwrap()).unwrap();
+        stream.count().unwrap();
+        let size = stream.entry().unwrap().decompressed_size;
+        let (late, mut seen) = (Budget::of(u64::MAX, Duration::ZERO), 0);
+        let end = stream.inflate(&mut Decompress::new(true), size, &late, |bytes| seen += bytes.len());
+        assert!(matches!(end, Err(PackError::TooSlow { .. })) && seen < zeros.len(), "{seen}");
     }
 
     #[test]
@@ -338,7 +366,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("pack");
             std::fs::write(&path, pack(self.count, &self.body)).unwrap();
-            index_once(&path, &Nothing, Budget { limit: budget, left: budget })
+            index_once(&path, &Nothing, Budget::of(budget, MINUTE))
         }
     }
 

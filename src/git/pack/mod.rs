@@ -20,6 +20,7 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use tempfile::TempPath;
@@ -55,12 +56,18 @@ const TOO_LARGE: &str = "an object too large to be held in memory";
 /// is indexed. Linux has about as many.
 pub(super) const MAX_OBJECTS: usize = 12_000_000;
 
+/// No pack may come to more than this when unpacked, in bytes. The history of Linux comes to about half of it.
+const MAX_UNPACKED: u64 = 256 << 30;
+
+/// No pack may take longer to be indexed. One of two gigabytes takes minutes.
+const MAX_INDEXING: Duration = Duration::from_secs(3_600);
+
 /// How many bytes the objects of a pack of `len` bytes may come to when unpacked.
 ///
 /// Long histories of one large file really come to hundreds of times their pack; beyond that a pack is
 /// made to keep a processor busy.
 fn unpack_budget(len: u64) -> u64 {
-    (8 << 30) + len.saturating_mul(500)
+    len.saturating_mul(500).saturating_add(8 << 30).min(MAX_UNPACKED)
 }
 
 /// Why a pack could not be read, indexed or written. The caller adds the repository.
@@ -114,6 +121,12 @@ pub enum PackError {
         /// The limit for a pack of its size.
         limit: u64,
     },
+    /// Indexing it takes too long.
+    #[error("the pack is not indexed after {} s on this machine; it is not taken", limit.as_secs())]
+    TooSlow {
+        /// The limit.
+        limit: Duration,
+    },
     /// One object is stored twice, which servers that check strictly refuse.
     #[error("the pack holds {id} twice")]
     Duplicate {
@@ -130,22 +143,31 @@ pub enum PackError {
     },
 }
 
-/// Counts down what a pack unpacks to.
+/// Counts down what a pack unpacks to, and the time.
 #[derive(Debug)]
 struct Budget {
     limit: u64,
     left: u64,
+    begun: Instant,
+    time: Duration,
 }
 
 impl Budget {
     fn new(pack_len: u64) -> Self {
-        let limit = unpack_budget(pack_len);
-        Self { limit, left: limit }
+        Self::of(unpack_budget(pack_len), MAX_INDEXING)
+    }
+
+    fn of(limit: u64, time: Duration) -> Self {
+        Self { limit, left: limit, begun: Instant::now(), time }
     }
 
     fn take(&mut self, bytes: u64) -> Result<(), PackError> {
         self.left = self.left.checked_sub(bytes).ok_or(PackError::Bomb { limit: self.limit })?;
-        Ok(())
+        self.check_time()
+    }
+
+    fn check_time(&self) -> Result<(), PackError> {
+        if self.begun.elapsed() < self.time { Ok(()) } else { Err(PackError::TooSlow { limit: self.time }) }
     }
 }
 

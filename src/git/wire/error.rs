@@ -68,6 +68,8 @@ pub enum WireError {
         status: u16,
         /// The start of the answer's text, cleaned.
         reason: String,
+        /// For how long it wants to be left alone, in seconds (`Retry-After`).
+        retry_after_secs: Option<u64>,
     },
     /// The server said no. For a push: nothing may be taken as changed before the refs are read again.
     #[error("{at} refused {doing}: {reason}", at = shown(url))]

@@ -1,9 +1,10 @@
 //! Requests and bounded answers.
 
 use bytes::Bytes;
+use nostr::prelude::Timestamp;
 use reqwest::{
     Response, StatusCode,
-    header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE},
+    header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
 };
 use url::Url;
 
@@ -14,6 +15,7 @@ use super::{
     pkt::{Pkt, decode_all},
     watch::Activity,
 };
+use crate::plan::retry;
 
 /// One of git's two services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +155,10 @@ impl GitHttp {
     ) -> Result<Answer<'a>, WireError> {
         let status = response.status();
         let kind = response.headers().get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_vec());
+        let retry_after_secs = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| retry::retry_after_secs(value.to_str().ok()?, Timestamp::now()));
         let mut answer = Answer { response, url, doing, activity, left: limit.0, limit };
         if status == StatusCode::NOT_FOUND {
             return Err(WireError::RepositoryUnknown { url: url.clone() });
@@ -164,7 +170,8 @@ impl GitHttp {
             if reason.is_empty() {
                 reason = status.canonical_reason().unwrap_or("no reason given").to_owned();
             }
-            return Err(WireError::Status { url: url.clone(), status: status.as_u16(), reason });
+            let (url, status) = (url.clone(), status.as_u16());
+            return Err(WireError::Status { url, status, reason, retry_after_secs });
         }
         let kind = kind.unwrap_or_default();
         if kind.split(|byte| *byte == b';').next().is_none_or(|kind| kind != expected_type.as_bytes()) {

@@ -327,6 +327,9 @@ async fn answers_that_are_none() {
         matches!(&error, WireError::Status { status: 503, reason, .. } if reason == "back soon"),
         "{error}"
     );
+    let limited = canned("HTTP/1.1 429 No\r\nRetry-After: 90\r\nContent-Length: 0\r\n\r\n").await;
+    let error = http.ls_refs(&limited).await.unwrap_err();
+    assert!(matches!(&error, WireError::Status { status: 429, retry_after_secs: Some(90), .. }), "{error}");
     let page = canned("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\n<h1>").await;
     assert!(matches!(http.ls_refs(&page).await, Err(WireError::Malformed { .. })));
     let cut = "HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-advertisement\r\n\

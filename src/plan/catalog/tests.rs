@@ -9,8 +9,10 @@ use proptest::prelude::*;
 
 use super::super::{
     catalog::{Catalog, Limits, Obstacle, Repository, Watched, build},
+    converge::{Answer, Outcome, Seen},
     forget, namespace,
     placement::{Grasp, announced_servers, places},
+    record::{Ending, RepositoryRecord, after},
     testing::event,
 };
 use crate::model::{
@@ -335,4 +337,36 @@ fn what_a_maintainer_wants_left_alone_is_no_repository_here_under_any_name() {
     // It takes no place among those that are mirrored.
     let few = Limits { max_repos_per_author: 2, ..LIMITS };
     assert_eq!(build(&events, &watched, &bot.public_key(), few).over_limit, 0);
+}
+
+#[test]
+fn a_lead_whose_announcement_a_server_refuses_for_not_listing_it_is_not_followed() {
+    let (owner, bot) = (Keys::generate(), Keys::generate());
+    let mut repository = listed_repository(&owner, "d", 1);
+    let announcement = &mut repository.announcements[0];
+    announcement.roles.leads.insert(owner.public_key());
+    let (lead, id) = (Some(owner.public_key()), announcement.id());
+    assert_eq!(repository.lead(), lead);
+    let refused = |placement, words: &str| {
+        let answers = [(id, Answer::Refused(words.to_owned()))].into();
+        let (seen, ending) =
+            (Seen { answers, ..Seen::default() }, Ending::Settled(Outcome::Refused(words.to_owned())));
+        let mirror = after(None, placement, ending, &seen, &[id], None, Timestamp::from_secs(1));
+        RepositoryRecord { mirrors: [(server("other"), mirror)].into(), ..RepositoryRecord::default() }
+    };
+    let unlisted = "invalid: Announcement must list service in both 'clone' and 'relays' tags";
+    for (record, follows) in [
+        (RepositoryRecord::default(), true),
+        (refused(Placement::Lead, "blocked: you"), true),
+        (refused(Placement::Listed, unlisted), true),
+        (refused(Placement::Lead, unlisted), false),
+        (refused(Placement::Namespace, unlisted), false),
+    ] {
+        repository.heed(&record);
+        assert_eq!(repository.lead(), lead.filter(|_| follows), "{record:?}");
+        let servers = BTreeMap::from([(server("other"), Grasp::Full)]);
+        let all = places(&repository, &servers, Reach::Everywhere, &bot.public_key(), "d");
+        let expected = if follows { Placement::Lead } else { Placement::Namespace };
+        assert_eq!(all[&server("other")].placement, expected);
+    }
 }

@@ -3,7 +3,11 @@
 use nostr::prelude::Keys;
 
 use super::{
-    super::{record::HeldConversation, testing::event},
+    super::{
+        hold::{Held, Stands},
+        record::HeldConversation,
+        testing::event,
+    },
     *,
 };
 
@@ -102,8 +106,24 @@ fn anything_else_is_walked() {
 }
 
 #[test]
+fn what_is_held_rests_until_its_time_is_over() {
+    let (mut known, server, holdings, state) = at_rest();
+    known.obstacle = Some(Ending::Blocked("held".to_owned()));
+    let mut rests = |stands, until| {
+        let held = Held { state, since: NOW - 10, until, removed: 2, of: 2, stands };
+        known.record.held = Some(held);
+        endings(&known, terms(), |_| Look::Has(&holdings))
+    };
+    let blocked = [(server, Some(Ending::Blocked("held".to_owned())))].into();
+    assert_eq!(rests(Stands::Waiting, NOW + 1), Some(blocked));
+    assert_eq!(rests(Stands::Waiting, NOW), None);
+    assert!(rests(Stands::Rejected, NOW).is_some(), "no stays no");
+    assert_eq!(rests(Stands::Followed, NOW + 1), None);
+}
+
+#[test]
 fn a_server_that_went_down_is_written_down_once() {
-    let (mut known, server, ..) = at_rest();
+    let (mut known, server, holdings, _) = at_rest();
     let down = |known: &Known, now: u64| {
         let terms = Terms { now: Timestamp::from_secs(now), ..terms() };
         let endings = endings(known, terms, |_| Look::Down("gone")).unwrap();
@@ -115,7 +135,16 @@ fn a_server_that_went_down_is_written_down_once() {
     known.record = record;
     let (record, changed) = down(&known, NOW + 7_200);
     assert!(!changed);
-    assert_eq!(record.mirrors[&server].failures, 2);
+    assert_eq!(record.mirrors[&server].failures, 1);
+
+    // While it is not asked, it stands as it stood.
+    known.record = record.clone();
+    let terms = Terms { now: Timestamp::from_secs(NOW + 14_400), ..terms() };
+    let endings = endings(&known, terms, |_| Look::LeftAlone("gone")).unwrap();
+    assert_eq!(known.rested(&endings, terms.now), (record, false));
+    // When it is up, it is walked at once, whatever had been planned.
+    known.record.mirrors.get_mut(&server).unwrap().retry_at = Some(NOW + 99_999);
+    assert_eq!(super::endings(&known, terms, |_| Look::Has(&holdings)), None);
 }
 
 #[test]

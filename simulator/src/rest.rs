@@ -1,0 +1,249 @@
+//! What the bot keeps in memory from one cycle to the next, and what it leaves in peace because of that: as
+//! `src/cycle/survey.rs` does it, with the program's own decisions ([`grasp_mirror::plan::rest`], `holdings`, `retry`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use grasp_mirror::{
+    model::{announcement::Announcement, coordinate::Coordinate, server::ServerUrl, status::MirrorStatus},
+    plan::{
+        catalog::{Obstacle, Repository},
+        converge::Outcome,
+        conversation,
+        holdings::Holdings,
+        placement::Grasp,
+        record::{Ending, RepositoryRecord},
+        rest::{self, Known, Look, Proofs, Terms},
+        retry::Backoff,
+    },
+};
+use nostr::event::{Event, EventId};
+
+use crate::{
+    bot::{Bot, MAX_EVENTS, Subject},
+    check,
+    world::{Crash, tell},
+};
+
+/// Between two cycles, as far as the share of each is concerned that is looked at in depth.
+const INTERVAL_SECS: u64 = 3_600;
+
+/// A server in one cycle.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    /// What it said, now or before.
+    pub(crate) grasp: Grasp,
+    pub(crate) is_down: bool,
+    /// It was not asked: its next try is later.
+    pub(crate) left_alone: bool,
+    /// Its holdings are those of this cycle.
+    pub(crate) is_compared: bool,
+}
+
+pub(crate) type Servers = BTreeMap<ServerUrl, Server>;
+
+/// What is kept. It is lost with the bot.
+#[derive(Debug, Default)]
+pub struct Kept {
+    repositories: BTreeMap<Coordinate, Known>,
+    holdings: BTreeMap<ServerUrl, Holdings>,
+    grasps: BTreeMap<ServerUrl, Grasp>,
+}
+
+/// How the mirrors of a repository that rests end.
+pub(crate) type Endings = BTreeMap<ServerUrl, Option<Ending>>;
+
+pub(crate) fn grasps(servers: &Servers) -> BTreeMap<ServerUrl, Grasp> {
+    servers.iter().map(|(url, server)| (url.clone(), server.grasp.clone())).collect()
+}
+
+/// How every mirror ends when something is in the way of all.
+pub(crate) fn in_the_way(obstacle: &Obstacle) -> Ending {
+    match obstacle {
+        Obstacle::Limit(reason) => Ending::Blocked(reason.clone()),
+        Obstacle::Signed(reason) => Ending::Failed(reason.clone()),
+    }
+}
+
+impl Bot<'_> {
+    /// Notes what a server has, by its own word.
+    pub(crate) fn compare(&mut self, url: &ServerUrl) -> Result<bool, Crash> {
+        self.world.step()?;
+        let at = self.world.host(url);
+        let Ok(ids) = self.world.holdings(at) else { return Ok(false) };
+        let mut holdings = Holdings::default();
+        holdings.add(ids.iter().filter_map(|id| self.disk.events.get(id)));
+        self.kept.holdings.insert(url.clone(), holdings);
+        Ok(true)
+    }
+
+    /// Notes which servers could be worked with, and when the others are tried again.
+    pub(crate) fn note_tries(&mut self, servers: &Servers, afresh: bool) -> Result<(), Crash> {
+        self.world.step()?;
+        let now = self.world.time();
+        for (url, server) in servers.iter().filter(|(_, server)| !server.left_alone) {
+            let at = self.world.host(url);
+            if !server.is_down {
+                self.disk.tries.remove(url);
+                self.world.ledger.tries.remove(&at);
+                continue;
+            }
+            let tries = self.disk.tries.entry(url.clone()).or_default();
+            let counted = self.world.ledger.tries.entry(at).or_default();
+            if afresh {
+                (*tries, *counted) = Default::default();
+            }
+            tries.failed(url, &Backoff::default(), None, "no answer", now);
+            *counted = (counted.0 + 1, now.as_secs());
+        }
+        Ok(())
+    }
+
+    /// Forgets what was kept of repositories that are not made of the same events any more.
+    pub(crate) fn keep_what_is_as_before(
+        &mut self,
+        repositories: &[Repository],
+        copies: &BTreeMap<Coordinate, String>,
+        own: &[Event],
+        servers: &Servers,
+    ) {
+        let grasps = grasps(servers);
+        let mut known = std::mem::take(&mut self.kept.repositories);
+        if self.kept.grasps != grasps {
+            known.clear();
+        }
+        self.kept.grasps = grasps;
+        for repository in repositories {
+            let Some(known) = known.remove(&repository.coordinate) else { continue };
+            let copy = copies.get(&repository.coordinate).map(String::as_str).unwrap_or_default();
+            if is_made_of(&known.made_of, repository, own, copy) {
+                self.kept.repositories.insert(repository.coordinate.clone(), known);
+            }
+        }
+    }
+
+    /// The repositories that are looked at in depth in this cycle.
+    pub(crate) fn due_in_depth(&self, repositories: &[Repository]) -> BTreeSet<Coordinate> {
+        let now = self.world.time();
+        let known = &self.kept.repositories;
+        let checked = repositories.iter().map(|repository| {
+            let coordinate = &repository.coordinate;
+            let at = known.get(coordinate).map(|known| known.record.deep_checked_at);
+            (coordinate, at.unwrap_or_else(|| self.disk.record(coordinate).deep_checked_at))
+        });
+        rest::due_in_depth(checked, now, INTERVAL_SECS)
+    }
+
+    /// How the mirrors of `coordinate` end if there is nothing to do for it.
+    pub(crate) fn rests(
+        &self,
+        coordinate: &Coordinate,
+        events: &[Event],
+        servers: &Servers,
+        patient: bool,
+    ) -> Option<Endings> {
+        let known = self.kept.repositories.get(coordinate)?;
+        let now = self.world.time();
+        if !known.proofs.is_empty() {
+            let lost = known.record.lost_now(now);
+            let talk = conversation::gather(&known.coordinates, events, &lost, now, MAX_EVENTS);
+            if talk.thread.iter().any(|(id, _)| !known.thread.contains_key(id)) {
+                return None;
+            }
+        }
+        let look = |url: &ServerUrl| match (servers.get(url), self.kept.holdings.get(url)) {
+            (Some(Server { left_alone: true, .. }), _) => Look::LeftAlone("no answer"),
+            (Some(Server { is_down: true, .. }), _) => Look::Down("no answer"),
+            (Some(Server { is_compared: true, .. }), Some(holdings)) => Look::Has(holdings),
+            _ => Look::NotSeen,
+        };
+        rest::endings(known, Terms { now, patient, max_repo_bytes: u64::MAX }, look)
+    }
+
+    /// Notes that there was nothing to do for a repository.
+    pub(crate) fn rest(&mut self, coordinate: &Coordinate, endings: &Endings) -> Result<(), Crash> {
+        let now = self.world.time();
+        let Some(known) = self.kept.repositories.get_mut(coordinate) else { return Ok(()) };
+        tell!(self.world, "{} rests: {endings:?}", coordinate.identifier);
+        self.world.totals.rests += 1;
+        let (mut record, changed) = known.rested(endings, now);
+        for (url, mirror) in &mut record.mirrors {
+            mirror.wait_for_server(self.disk.tries.get(url).and_then(|tries| tries.retry_at));
+        }
+        known.record = record.clone();
+        let known = known.clone();
+        for (url, ending) in endings {
+            let at = self.world.host(url);
+            match ending {
+                Some(Ending::Settled(Outcome::InSync)) => {
+                    let governing = known.proofs.get(url).map(|proofs| {
+                        let ids = proofs.governing.iter().map(|(_, id)| *id);
+                        ids.collect::<Vec<EventId>>()
+                    });
+                    check::was_read_back(self.world, at, coordinate, governing.as_deref());
+                }
+                Some(Ending::Down(_)) => {
+                    self.world.ledger.failed.remove(&(at, coordinate.clone()));
+                }
+                _ => {}
+            }
+        }
+        if changed {
+            self.world.step()?;
+            self.disk.write_record(coordinate, &record);
+        }
+        Ok(())
+    }
+
+    /// Keeps what was seen of a repository that was walked.
+    pub(crate) fn keep(&mut self, coordinate: Coordinate, known: Known, record: RepositoryRecord) {
+        self.kept.repositories.insert(coordinate, Known { record, ..known });
+    }
+}
+
+impl Subject {
+    /// What is kept of it.
+    pub(crate) fn known(&self) -> Known {
+        let proof = |id: &EventId| self.events.get(id).map(|event| (event.pubkey, event.id));
+        let proofs = self.wanted.iter().map(|(server, wanted)| {
+            let governing = wanted.governing.iter().filter_map(proof).collect();
+            let attached = wanted.attached.iter().filter_map(proof).collect();
+            (server.clone(), Proofs { governing, attached })
+        });
+        Known {
+            state: self.repository.state.as_ref().map(|state| state.event.id),
+            made_of: self.made_of.clone(),
+            coordinates: self.repository.coordinates(),
+            thread: self.thread.iter().copied().collect(),
+            relays: BTreeSet::new(),
+            fingerprint: self.fingerprint.clone(),
+            places: self.places.clone(),
+            proofs: proofs.collect(),
+            barred: Default::default(),
+            obstacle: self.repository.obstacle.as_ref().map(in_the_way),
+            record: RepositoryRecord::default(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Notes, when the cycle ends, that it was looked at in depth.
+    pub(crate) fn note_depth(&mut self, now: u64) {
+        let in_sync = self.record.mirrors.values().all(|mirror| mirror.status == MirrorStatus::InSync);
+        if self.in_depth || self.record.deep_checked_at.is_none() && in_sync {
+            self.record.deep_checked_at = Some(now);
+        }
+    }
+}
+
+/// What maintainers signed to make `repository`.
+pub(crate) fn sources(repository: &Repository) -> BTreeSet<EventId> {
+    let announcements = repository.announcements.iter().map(Announcement::id);
+    announcements.chain(repository.state.iter().map(|state| state.event.id)).collect()
+}
+
+fn is_made_of(known: &BTreeSet<EventId>, repository: &Repository, own: &[Event], copy: &str) -> bool {
+    let now = sources(repository);
+    let is_copy = |id: &EventId| {
+        own.iter().any(|event| event.id == *id && event.tags.identifier().as_deref() == Some(copy))
+    };
+    repository.obstacle.is_none() && now.is_subset(known) && known.difference(&now).all(is_copy)
+}

@@ -1,0 +1,179 @@
+//! A server that cannot be worked with is asked ever less often, across restarts, and as late as it wants; `resync`, or
+//! its coming back, ends that.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+use std::time::Duration;
+
+use grasp_mirror_testkit::{Daemon, Fault, Mirror, Owner, Protocol, Server, TestRelay, look};
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+const SOON: Duration = Duration::from_secs(60);
+const DOWN: &str = "the server is down";
+
+/// One server with the owner's repository, and one behind a proxy for the bot's copy.
+struct Stage {
+    a: Server,
+    b: Server,
+    relay: TestRelay,
+    owner: Owner,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let (a, b, relay) =
+            tokio::join!(Server::start(), Server::builder().behind_proxy().start(), TestRelay::start());
+        let owner = Owner::new("hello").at_home_on(&relay);
+        owner.publish(owner.announcement().at(&a), &a).await;
+        Self { a, b, relay, owner }
+    }
+
+    fn mirror(&self) -> Mirror {
+        Mirror::new(BINARY).knows(&self.a).knows(&self.b).uses(&self.relay).watches(&self.owner)
+    }
+
+    /// What is wrong with the mirror on the second server.
+    async fn problem(&self, mirror: &Mirror) -> Value {
+        mirror.status_of(&self.owner.coordinate()).await["problems"][0].clone()
+    }
+
+    async fn is_in_sync(&self, mirror: &Mirror) {
+        look::wait_until(SOON, "all is in sync", async || {
+            mirror.status_of(&self.owner.coordinate()).await["copies"] == 2
+        })
+        .await;
+        assert_eq!(look::refs(&mirror.url_at(&self.b, "hello")).await, self.owner.work.refs());
+    }
+}
+
+/// The values of a field in the lines that say that a server is down.
+fn told(daemon: &Daemon, field: &str) -> Vec<u64> {
+    let log = daemon.log();
+    let down = log.lines().filter(|line| line.contains(DOWN));
+    let value = |line: &str| {
+        let (_, rest) = line.split_once(&format!("{field}="))?;
+        rest.split_whitespace().next()?.trim_matches(|c: char| !c.is_ascii_digit()).parse().ok()
+    };
+    down.filter_map(value).collect()
+}
+
+fn secs_until(problem: &Value) -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    problem["retry_at"].as_u64().unwrap_or_default().saturating_sub(now)
+}
+
+#[tokio::test]
+async fn cycles_come_and_go_and_the_waits_double() {
+    let stage = Stage::set().await;
+    stage.b.proxy().fault(Fault::Status(503));
+    let mirror = stage.mirror().set("bot.cycle_interval_secs", 1).set("limits.retry_first_secs", 1);
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("failures=4", SOON).await;
+    let waits = told(&daemon, "next_try_secs");
+    assert_eq!(waits.len(), 4, "{}", daemon.log());
+    for (wait, full) in waits.iter().zip([1, 2, 4, 8]) {
+        assert!(*wait <= full && *wait >= full - full / 4, "{waits:?}");
+    }
+    let cycles = daemon.log().matches("cycle done").count();
+    assert!(cycles > 5, "it was asked in each of {cycles} cycles");
+    // A server that answers is asked like any other.
+    stage.b.proxy().heal();
+    stage.is_in_sync(&mirror).await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_changes_nothing_and_a_resync_does() {
+    let stage = Stage::set().await;
+    stage.b.proxy().fault(Fault::Status(503));
+    let mirror = stage.mirror().set("bot.cycle_interval_secs", 1).set("limits.retry_first_secs", 3600);
+    let (mirror, ada) = mirror.commanded_at(&stage.relay).await;
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done", SOON).await;
+    let before = stage.problem(&mirror).await;
+    assert_eq!(before["status"], "unreachable", "{before}");
+    assert!(secs_until(&before) > 2_400, "{before}");
+    let why = ada.answer_to(Protocol::Nip17, "why hello").await;
+    assert!(why.contains("HTTP 503") && why.contains("next try in"), "{why}");
+    daemon.stop().await;
+
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done", SOON).await;
+    assert!(!daemon.log().contains(DOWN), "asked again at once:\n{}", daemon.log());
+    let after = stage.problem(&mirror).await;
+    assert_eq!((&after["retry_at"], &after["reason"]), (&before["retry_at"], &before["reason"]));
+
+    ada.resync("resync hello").await;
+    assert_eq!(told(&daemon, "failures"), [1], "begins anew:\n{}", daemon.log());
+    stage.b.proxy().heal();
+    ada.resync("resync hello").await;
+    stage.is_in_sync(&mirror).await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn one_that_comes_back_is_heard_long_before_its_next_try() {
+    let stage = Stage::set().await;
+    stage.b.proxy().fault(Fault::Refuse);
+    let mirror = stage.mirror().set("limits.retry_first_secs", 3600);
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done", SOON).await;
+    assert!(secs_until(&stage.problem(&mirror).await) > 2_400);
+    stage.b.proxy().heal();
+    stage.is_in_sync(&mirror).await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn one_that_says_when_is_left_alone_until_then() {
+    let stage = Stage::set().await;
+    stage.b.proxy().fault(Fault::Later(429, 1200));
+    let mirror = stage.mirror().set("bot.cycle_interval_secs", 1).set("limits.retry_first_secs", 1);
+    let (mirror, ada) = mirror.commanded_at(&stage.relay).await;
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done", SOON).await;
+    let problem = stage.problem(&mirror).await;
+    let wait = secs_until(&problem);
+    assert!(wait > 1_100 && wait <= 1_200, "{problem}");
+    // It is listened to again, and still not asked.
+    stage.b.proxy().heal();
+    look::wait_until(SOON, "it is listened to", async || !stage.b.proxy().seen().verb("REQ").is_empty())
+        .await;
+    let from = daemon.log().matches("cycle done").count();
+    look::wait_until(SOON, "cycles go by", async || daemon.log().matches("cycle done").count() > from + 2)
+        .await;
+    assert_eq!(stage.problem(&mirror).await["retry_at"], problem["retry_at"]);
+    ada.resync("resync").await;
+    stage.is_in_sync(&mirror).await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn git_that_says_when_is_left_alone_until_then_whatever_happens() {
+    let stage = Stage::set().await;
+    stage.b.proxy().fault_on("git-receive-pack", Fault::Later(503, 1200));
+    let mirror = stage.mirror().set("bot.cycle_interval_secs", 1).set("limits.retry_first_secs", 1);
+    let (mirror, ada) = mirror.commanded_at(&stage.relay).await;
+    let daemon = mirror.daemon().await;
+    look::wait_until(SOON, "it was refused", async || {
+        daemon.log().contains("cycle done") && stage.problem(&mirror).await["status"] == "failing"
+    })
+    .await;
+    let problem = stage.problem(&mirror).await;
+    let wait = secs_until(&problem);
+    assert!(wait > 1_100 && wait <= 1_200, "{problem}");
+    stage.b.proxy().heal();
+    stage.b.proxy().reset();
+    stage.owner.work.commit("README.md", "# hello again\n");
+    let state = stage.owner.update(&stage.a).await;
+    look::wait_until(SOON, "the new state was looked at", async || {
+        mirror.status_of(&stage.owner.coordinate()).await["state"] == state.id.to_hex()
+    })
+    .await;
+    assert_eq!(stage.b.proxy().seen().count("GET", "git-receive-pack"), 0);
+    assert_eq!(stage.problem(&mirror).await["retry_at"], problem["retry_at"]);
+    ada.resync("resync").await;
+    stage.is_in_sync(&mirror).await;
+    daemon.stop().await;
+}
