@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod kept;
 pub(crate) mod manual;
+pub(crate) mod pair;
 pub(crate) mod rules;
 
 use std::{

@@ -7,6 +7,7 @@ mod shown;
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -27,7 +28,7 @@ use self::{
 use crate::{
     bot::{Bot, Doors, Request, Tidings},
     config::{Config, ConfigError},
-    cycle::{CycleDone, CycleError, Trigger, World},
+    cycle::{CycleDone, CycleError, Signers, Trigger, World},
     http::ListenError,
     key,
     model::{
@@ -123,6 +124,8 @@ struct Daemon {
     running: Option<Running>,
     follower: Follower,
     shown: Shown,
+    /// Whose signatures can be had.
+    signers: Arc<Signers>,
     /// Connections and what was seen, between two cycles with the same configuration.
     world: Option<World>,
     /// A cycle is to begin as soon as none is running.
@@ -160,8 +163,10 @@ pub async fn run(
         _ = interrupt.recv() => return Ok(()),
     };
     let mut bot = tokio::spawn(bot.run());
+    let signers = Arc::new(Signers::new(&config, keys, &store));
     let mut daemon = Daemon {
-        follower: Follower::new(&config, keys, &store),
+        follower: Follower::new(&config, keys, &store, &signers),
+        signers,
         shown,
         config,
         keys: keys.clone(),
@@ -280,8 +285,10 @@ impl Daemon {
         let (mine, silent) = (settings.clone(), self.doors.silent.borrow().clone());
         let next_at = Timestamp::from_secs(Timestamp::now().as_secs() + config.bot.cycle_interval.as_secs());
         let (world, awake) = (self.world.take(), std::mem::take(&mut self.awake));
+        let signers = Arc::clone(&self.signers);
         let task = tokio::spawn(async move {
-            let mut world = world.map_or_else(|| World::new(&config, &keys, &store), Ok)?;
+            let new = || World::new(&config, &keys, &store).map(|world| world.signing_with(&signers));
+            let mut world = world.map_or_else(new, Ok)?;
             world.obey(mine);
             world.be_patient(awake);
             world.look_anew_at(afresh);
@@ -341,7 +348,7 @@ impl Daemon {
         let settings = self.doors.settings.borrow().clone();
         match step {
             Step::Heard => {}
-            Step::Due => self.follower.begin(&self.config, &self.keys, &self.store, settings),
+            Step::Due => self.follower.begin(&self.config, &self.keys, &self.store, &self.signers, settings),
             Step::Ended(result) => {
                 if let Some(done) = self.follower.end(*result, settings.as_ref()) {
                     self.shown.follow(&done);
@@ -451,7 +458,8 @@ impl Daemon {
         self.config = config.clone();
         self.shown.reconfigure(&config);
         self.world = None;
-        self.follower = Follower::new(&config, &self.keys, &self.store);
+        self.signers = Arc::new(Signers::new(&config, &self.keys, &self.store));
+        self.follower = Follower::new(&config, &self.keys, &self.store, &self.signers);
         self.tell(Tidings::Config(Box::new(config))).await;
         self.begin_anew();
     }

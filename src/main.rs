@@ -79,6 +79,8 @@ enum Command {
         /// An npub, a repository (<npub>/<name>, naddr1…, or its name) or a server
         about: String,
     },
+    /// Let a maintainer's remote signer (NIP-46) list more servers
+    Pair,
     /// Follow a held state that removes most of a repository
     Approve {
         /// Its name, <npub>/<name> or naddr1…
@@ -170,6 +172,7 @@ fn main() -> ExitCode {
         Command::Plan { repo } => cli::plan(&context, repo.as_deref()),
         Command::Allow { about } => cli::rules::rule(&context, &about, true),
         Command::Deny { about } => cli::rules::rule(&context, &about, false),
+        Command::Pair => cli::pair::pair(&context),
         Command::Approve { repo } => cli::kept::decide(&context, &repo, true),
         Command::Reject { repo } => cli::kept::decide(&context, &repo, false),
         Command::Archive { repo } => cli::kept::archive(&context, &repo),

@@ -3,7 +3,7 @@
 //! ```text
 //! message  = [ "/" | "!" ] command { word }       in any case, surrounded by any white space
 //! command  = help | watch | unwatch | list | status | resync | servers | why | allow | deny | approve
-//!          | reject | archive | forget | pause | resume | version
+//!          | reject | archive | forget | pair | pause | resume | version
 //! word     = anything without white space, or "anything in quotes"
 //! person   = npub1… | nprofile1… | 64 hex digits | name@domain (NIP-05)        each also after nostr:
 //! repo     = <d> | person "/" <d> | naddr1… | 30617:<hex>:<d> | nostr://<npub>/[relay/]<d>
@@ -23,6 +23,7 @@ pub mod failure;
 pub mod forget;
 pub mod help;
 pub mod list;
+pub mod pair;
 pub mod pause;
 pub mod reject;
 pub mod resume;
@@ -109,6 +110,8 @@ pub enum Command {
         /// Whether that is taken back.
         undo: bool,
     },
+    /// Let a remote signer add servers to announcements.
+    Pair,
     /// Write nothing to any server until `resume`.
     Pause,
     /// Carry on.
@@ -174,6 +177,7 @@ impl Command {
             Self::Reject(_) => reject::USAGE,
             Self::Archive(_) => archive::USAGE,
             Self::Forget { .. } => forget::USAGE,
+            Self::Pair => pair::USAGE,
             Self::Pause => pause::USAGE,
             Self::Resume => resume::USAGE,
             Self::Version => version::USAGE,
@@ -207,7 +211,7 @@ impl fmt::Display for Command {
 type Parser = fn(&mut Words) -> Result<Command, ParseError>;
 
 /// Every command, in the order of help.
-const COMMANDS: [(&Usage, Parser); 17] = [
+const COMMANDS: [(&Usage, Parser); 18] = [
     (&help::USAGE, help::parse),
     (&watch::USAGE, watch::parse),
     (&unwatch::USAGE, unwatch::parse),
@@ -222,6 +226,7 @@ const COMMANDS: [(&Usage, Parser); 17] = [
     (&reject::USAGE, reject::parse),
     (&archive::USAGE, archive::parse),
     (&forget::USAGE, forget::parse),
+    (&pair::USAGE, pair::parse),
     (&pause::USAGE, pause::parse),
     (&resume::USAGE, resume::parse),
     (&version::USAGE, version::parse),

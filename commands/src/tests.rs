@@ -194,6 +194,7 @@ fn help_is_made_from_the_usages() {
     reject <repo>: do not follow that state; wait for a newer one
     archive <repo>: what is kept of deleted and rewritten branches and tags
     forget <repo> [undo]: mirror it no more, whoever asks, and delete my announcements of it (its maintainers may say so, too)
+    pair: let a maintainer's remote signer list more servers
     pause: write to no server until you send: resume
     resume: carry on after pause
     version: which software I am

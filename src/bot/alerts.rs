@@ -1,8 +1,8 @@
 //! What the bot tells by itself to those who may command it, when something has changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use nostr::prelude::{RelayUrl, Timestamp};
+use nostr::prelude::{PublicKey, RelayUrl, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Bot;
@@ -25,6 +25,9 @@ pub(super) struct Alerts {
     snapshot: Option<Snapshot>,
     #[serde(default)]
     digest: Digest,
+    /// What was last told of each remote signer.
+    #[serde(default)]
+    signers: BTreeMap<PublicKey, String>,
     /// Inbox relays that did not deliver when they were last tried.
     #[serde(default)]
     silent: BTreeSet<RelayUrl>,
@@ -49,6 +52,17 @@ impl Alerts {
         let new = silent.difference(&self.silent).cloned();
         self.digest.add(new.map(|relay| Alert::SilentInbox { relay }));
         self.silent.clone_from(silent);
+    }
+
+    pub(super) fn note_signer(&mut self, text: String) {
+        self.digest.add([Alert::Signer { text }]);
+    }
+
+    /// Notes what has changed about remote signers.
+    pub(super) fn compare_signers(&mut self, now: BTreeMap<PublicKey, String>) {
+        let new = now.iter().filter(|(signer, text)| self.signers.get(*signer) != Some(*text));
+        self.digest.add(new.map(|(_, text)| Alert::Signer { text: text.clone() }));
+        self.signers = now;
     }
 
     pub(super) fn note_failed(&mut self, command: String, reason: String) {

@@ -15,6 +15,7 @@ mod own;
 mod post;
 mod rules;
 mod self_test;
+mod signatures;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -81,6 +82,8 @@ enum Notice {
     Introduced,
     /// What this command changed was not published anywhere.
     Unpublished(String),
+    /// What came of a pairing with a remote signer, for people.
+    Paired(String),
 }
 
 /// The bot; see the module.
@@ -287,12 +290,14 @@ impl Bot {
                 }
                 self.say_how_it_stands(&done).await?;
                 self.alerts.compare(&done);
+                self.note_signatures(&done).await?;
                 self.send_alerts().await?;
                 self.settle();
             }
             Tidings::Followed(done) => {
                 self.say_how_it_stands(&done).await?;
                 self.alerts.compare(&done);
+                self.note_signatures(&done).await?;
                 self.send_alerts().await?;
             }
             Tidings::Resynced { question, outcome } => self.finish_resync(question, outcome).await?,
@@ -385,6 +390,10 @@ impl Bot {
             Notice::Unpublished(command) => {
                 let reason = "none of my relays took the changed list; I try again after each check";
                 self.alerts.note_failed(command, reason.to_owned());
+                self.send_alerts().await
+            }
+            Notice::Paired(text) => {
+                self.alerts.note_signer(text);
                 self.send_alerts().await
             }
         }

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::Bot;
 use crate::{
-    cycle::{self, CycleError},
+    cycle::{self, CycleError, PairError},
     git::GitError,
     model::{coordinate::Coordinate, policy::Rule},
     plan::{catalog, settings::Settings},
@@ -43,6 +43,9 @@ pub(super) enum OrderError {
     /// The local copy.
     #[error(transparent)]
     Git(#[from] GitError),
+    /// A remote signer.
+    #[error(transparent)]
+    Pair(#[from] PairError),
     /// Somebody else keeps changing the same list.
     #[error("another client changes the same list at the same time")]
     Overtaken,
@@ -134,7 +137,8 @@ impl Bot {
                 Err(which) => which,
                 Ok(coordinate) => {
                     let record = cycle::remembered(&self.records, &coordinate).await?;
-                    let notes = answers::notes(&self.report().await?, &coordinate);
+                    let mut notes = answers::notes(&self.report().await?, &coordinate);
+                    notes.extend(self.page_to_open(&coordinate).await?);
                     let (repo, server) = (answers::named(&coordinate), server.as_deref());
                     why::reply(&repo, server, &answers::why(&record, server), &notes, now)
                 }
@@ -142,6 +146,7 @@ impl Bot {
             Command::Servers => servers::reply(&answers::servers(&self.report().await?)),
             Command::Pause => pause::reply(!self.set_paused(true, said).await?),
             Command::Resume => resume::reply(self.set_paused(false, said).await?),
+            Command::Pair => self.pair().await?,
             Command::Resync(scope) => return self.resync(&scope).await,
             Command::Allow(matter) => self.allow(&matter, said).await?,
             Command::Deny(matter) => self.deny(&matter, said).await?,

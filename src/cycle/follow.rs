@@ -20,6 +20,7 @@ use super::{
     lanes::Lanes,
     live::Listening,
     repository::Course,
+    sign::Places,
     survey::{SOURCES, Survey},
     world::{World, catalog_limits},
 };
@@ -44,17 +45,30 @@ impl World {
         families: &BTreeSet<String>,
     ) -> Result<Vec<RepositoryOutcome>, CycleError> {
         let mut kept = mem::take(&mut self.kept);
-        let done = Box::pin(self.walk_families(&mut kept, families, Timestamp::now())).await;
+        let done = Box::pin(self.walk_and_sign(&mut kept, families)).await;
         self.kept = kept;
         done
     }
 
-    async fn walk_families(
+    async fn walk_and_sign(
+        &self,
+        kept: &mut Kept,
+        families: &BTreeSet<String>,
+    ) -> Result<Vec<RepositoryOutcome>, CycleError> {
+        let now = Timestamp::now();
+        let (mut outcomes, places) = Box::pin(self.walk_families(kept, families, now)).await?;
+        let servers = self.ask_servers(kept, now).await?;
+        self.sign_and_walk(kept, &servers, &places, &mut outcomes).await?;
+        Ok(outcomes)
+    }
+
+    /// Walks the families once, and says also where their mirrors belong.
+    pub(super) async fn walk_families(
         &self,
         kept: &mut Kept,
         families: &BTreeSet<String>,
         now: Timestamp,
-    ) -> Result<Vec<RepositoryOutcome>, CycleError> {
+    ) -> Result<(Vec<RepositoryOutcome>, Places), CycleError> {
         self.relays.start_over().await;
         // A cycle beside this one may have written the records.
         kept.repositories.clear();
@@ -68,9 +82,13 @@ impl World {
             self.store.save(event).await?;
         }
         self.note_tries(&mut survey.servers).await?;
+        self.say_joined(&survey.subjects, &survey.signed).await;
         self.see_what_is_served(&mut survey, now).await;
         let lanes = Lanes::new(&survey, self.config.limits.transfers, None, Arc::clone(&self.relays));
         let subjects = mem::take(&mut survey.subjects);
+        let places =
+            subjects.iter().map(|subject| (subject.repository.coordinate.clone(), subject.places.clone()));
+        let places = places.collect();
         let course = Course { servers: &survey.servers, lanes: &lanes, trigger: Trigger::Live, now };
         let mut walks: FuturesUnordered<_> =
             subjects.into_iter().map(|subject| Box::pin(self.mirror_repository(subject, &course))).collect();
@@ -79,7 +97,7 @@ impl World {
             outcomes.push(end?.0);
         }
         self.write_scoreboards(now).await?;
-        Ok(outcomes)
+        Ok((outcomes, places))
     }
 
     /// Asks each server which of the wanted announcements and states it serves. A mirror whose server does not answer

@@ -6,6 +6,7 @@ use nostr::prelude::{Event, Filter, Keys, Kind, PublicKey};
 
 use super::{
     settings::own_word,
+    sign::signing_name,
     survey::{SOURCES, record_name},
     world::{World, catalog_limits},
 };
@@ -16,6 +17,7 @@ use crate::{
         catalog::{self, Catalog, Repository, Watched},
         hold::Held,
         record::RepositoryRecord,
+        signing::Signing,
     },
     report::{
         Report,
@@ -82,6 +84,9 @@ impl World {
 pub async fn remembered(records: &Records, coordinate: &Coordinate) -> Result<RepositoryRecord, StoreError> {
     let mut record: RepositoryRecord = records.read(&record_name(coordinate)).await?.unwrap_or_default();
     record.confirm(&records.read(PROVED).await?.unwrap_or_default());
+    if let Some(signing) = records.read::<Signing>(&signing_name(coordinate)).await? {
+        signing.show(&mut record.mirrors);
+    }
     Ok(record)
 }
 
@@ -102,6 +107,9 @@ pub async fn all_remembered(
     let outcome = |coordinate: Coordinate| {
         let mut record: RepositoryRecord = records.read(&record_name(&coordinate))?;
         record.confirm(&proved);
+        if let Some(signing) = records.read::<Signing>(&signing_name(&coordinate)) {
+            signing.show(&mut record.mirrors);
+        }
         Some(RepositoryOutcome {
             coordinate,
             state: record.local,

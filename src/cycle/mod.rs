@@ -7,6 +7,7 @@
 mod archive;
 mod audit;
 mod compare;
+mod connection;
 mod copy;
 mod discovery;
 mod follow;
@@ -19,12 +20,15 @@ mod late;
 pub mod live;
 mod memory;
 mod noted;
+mod pairing;
 mod preview;
 mod progress;
 mod read_back;
 mod repository;
 mod servers;
 mod settings;
+mod sign;
+mod signers;
 mod subject;
 mod survey;
 mod talk;
@@ -54,10 +58,13 @@ pub use self::{
     forget::{Matter, Say, say},
     hold::decide,
     memory::{all_remembered, described, known, last_report, remembered},
+    pairing::{GOOD_FOR, PairError, Paired, Pairing},
     preview::Preview,
     progress::running,
     servers::Server,
     settings::{OwnWord, own_filters, own_word, read_into, warn_of_contradictions},
+    sign::requested,
+    signers::Signers,
     subject::Subject,
     survey::Survey,
     world::{World, guard, own_addresses},
@@ -73,7 +80,7 @@ use crate::{
         replace::dated_after,
         server::ServerUrl,
     },
-    plan::{hold::Held, rest::Known},
+    plan::{hold::Held, rest::Known, signing::Stands},
     report::{
         Report,
         document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome, ServerOutcome},
@@ -121,6 +128,8 @@ pub struct CycleDone {
     pub unfinished: bool,
     /// What to listen to from now on; `None` when that is as before.
     pub listening: Option<live::Listening>,
+    /// Remote signers that cannot be asked, and why.
+    pub signers: BTreeMap<PublicKey, Stands>,
     servers: Vec<ServerOutcome>,
     left_alone: LeftAlone,
 }
@@ -215,6 +224,7 @@ impl World {
         let obsolete =
             kept.worked_out.as_mut().map(|known| mem::take(&mut known.obsolete)).unwrap_or_default();
         self.take_down(&survey.servers, &obsolete, started).await?;
+        self.say_joined(&survey.subjects, &survey.signed).await;
         let until = self.bound.map(|bound| Instant::now() + bound);
         let lanes = Lanes::new(&survey, self.config.limits.transfers, until, Arc::clone(&self.relays));
         let subjects = mem::take(&mut survey.subjects);
@@ -240,7 +250,10 @@ impl World {
             board.one_more();
         }
         drop(walks);
-        let unfinished = lanes.is_unfinished();
+        let places =
+            kept.repositories.iter().map(|(name, known)| (name.clone(), known.places.clone())).collect();
+        let more = self.sign_and_walk(kept, servers, &places, &mut outcomes).await?;
+        let unfinished = lanes.is_unfinished() || more;
         outcomes.sort_by(|a, b| a.coordinate.cmp(&b.coordinate));
 
         let number = self.records.read::<u64>(RECORD).await?.unwrap_or(0) + 1;
@@ -266,7 +279,8 @@ impl World {
         self.write_scoreboards(started).await?;
         self.keep_house(copies, trigger, started).await;
         let (servers, left_alone) = (server_outcomes, survey.left_alone);
-        Ok(CycleDone { report, outcomes, unfinished, listening, servers, left_alone })
+        let signers = self.signers.troubles();
+        Ok(CycleDone { report, outcomes, unfinished, listening, signers, servers, left_alone })
     }
 
     /// Notes of the repositories that rest that their servers were seen to serve them. One record says it for all; only

@@ -10,6 +10,7 @@ use super::{
     kept::{Kept, WorkedOut},
     late::Late,
     servers::Server,
+    sign::signing_name,
     subject::{Ground, Subject},
     threads::Talked,
     world::{World, catalog_limits},
@@ -26,6 +27,7 @@ use crate::{
         record::{Ending, RepositoryRecord},
         rest::{self, Known, Look, Terms},
         settings::{SERVERS, listed_servers},
+        signing::Signing,
     },
     report::document::{LeftAlone, ServerOutcome},
 };
@@ -406,7 +408,21 @@ impl World {
                 };
                 let mut record = record.unwrap_or_default();
                 self.hold_back(&mut repository, &mut record, now).await?;
-                let (subject, signed) = self.subject(repository, record, &threads, &ground)?;
+                let signing = match &records {
+                    Some(records) => records.read(&signing_name(&repository.coordinate)),
+                    None => self.records.read(&signing_name(&repository.coordinate)).await?,
+                };
+                let mut signing: Signing = signing.unwrap_or_default();
+                signing.look_at(&repository);
+                repository.signed_on = signing.signed_on().cloned().collect();
+                let removed: Vec<&str> = signing.removed().iter().map(ServerUrl::host).collect();
+                let (mut subject, signed) = self.subject(repository, record, &threads, &ground)?;
+                if !removed.is_empty() {
+                    subject.notes.push(format!(
+                        "taken out of its announcement by hand, and not added again: {}",
+                        removed.join(", ")
+                    ));
+                }
                 survey.subjects.push(subject);
                 survey.signed.extend(signed);
             }

@@ -12,7 +12,7 @@ use futures::{StreamExt, stream};
 use nostr::prelude::{Keys, PublicKey, RelayUrl};
 use url::Url;
 
-use super::{CycleError, kept::Kept};
+use super::{CycleError, kept::Kept, signers::Signers};
 use crate::{
     config::Config,
     git::wire::{self, GitHttp},
@@ -67,6 +67,8 @@ pub struct World {
     pub(super) guard: Guard,
     pub(super) transfer: Transfer,
     pub(super) git: GitHttp,
+    /// Whose signatures can be had.
+    pub(super) signers: Arc<Signers>,
     /// What to mirror, and where to.
     pub(super) settings: Settings,
     /// What the operator allows and denies, by the configuration and by message.
@@ -142,6 +144,7 @@ impl World {
             guard,
             transfer,
             git,
+            signers: Arc::new(Signers::new(config, keys, store)),
             settings: Settings::default(),
             policy: config.policy.clone(),
             readable: 0,
@@ -153,6 +156,12 @@ impl World {
             kept: Kept::default(),
             samples: Mutex::default(),
         })
+    }
+
+    /// Signs with `signers`, which others may use at the same time.
+    #[must_use]
+    pub fn signing_with(self, signers: &Arc<Signers>) -> Self {
+        Self { signers: Arc::clone(signers), ..self }
     }
 
     /// Looks at these repositories (`None`: at all) as if they had never been seen: refusals are forgotten, failed

@@ -1,7 +1,7 @@
 //! The part of the loop that follows what is heard between cycles: a burst is one job, and what is heard meanwhile is
 //! the next one.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use nostr::prelude::{Keys, RelayUrl, Timestamp};
 use tokio::{
@@ -13,7 +13,7 @@ use tokio::{
 use crate::{
     config::Config,
     cycle::{
-        self, CycleDone, CycleError, World,
+        self, CycleDone, CycleError, Signers, World,
         live::{Listening, Live, Noticed},
     },
     model::status::MirrorStatus,
@@ -86,8 +86,9 @@ impl Drop for Follower {
 
 impl Follower {
     /// Listens to nothing before the first cycle has ended.
-    pub(super) fn new(config: &Config, keys: &Keys, store: &Store) -> Self {
+    pub(super) fn new(config: &Config, keys: &Keys, store: &Store, signers: &Signers) -> Self {
         let (touching, touched) = mpsc::channel(QUEUE);
+        signers.tell(touching.clone());
         let (listening, heard) = watch::channel(Listening::default());
         let live = Live::new(config, keys, &cycle::guard(config), store, heard, touching);
         Self {
@@ -134,15 +135,23 @@ impl Follower {
     }
 
     /// Begins a job for all that was heard, unless the bot is to write nothing: then the next cycle finds it.
-    pub(super) fn begin(&mut self, config: &Config, keys: &Keys, store: &Store, settings: Option<Settings>) {
+    pub(super) fn begin(
+        &mut self,
+        config: &Config,
+        keys: &Keys,
+        store: &Store,
+        signers: &Arc<Signers>,
+        settings: Option<Settings>,
+    ) {
         self.due_at = None;
         let families = std::mem::take(&mut self.heard);
         let Some(settings) = settings.filter(|settings| !settings.paused) else { return };
         let (config, keys, store) = (config.clone(), keys.clone(), store.clone());
-        let world = self.world.take();
+        let (world, signers) = (self.world.take(), Arc::clone(signers));
         self.begun = Some((families.clone(), settings.clone()));
         self.task = Some(tokio::spawn(async move {
-            let mut world = world.map_or_else(|| World::new(&config, &keys, &store), Ok)?;
+            let new = || World::new(&config, &keys, &store).map(|world| world.signing_with(&signers));
+            let mut world = world.map_or_else(new, Ok)?;
             world.obey(settings);
             world.be_patient(BTreeSet::new());
             let outcomes = Box::pin(world.follow_up(&families)).await?;

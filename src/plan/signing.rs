@@ -48,8 +48,8 @@ struct Listing {
 /// A signature that a remote signer (NIP-46) is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// The event's id.
-    pub event: EventId,
+    /// The events' ids.
+    pub events: BTreeSet<EventId>,
     /// Whose signature.
     pub by: PublicKey,
     /// The servers it adds.
@@ -194,6 +194,39 @@ pub fn signable<'a>(repository: &'a Repository, keys: &BTreeSet<PublicKey>) -> O
         .announcements
         .iter()
         .find(|said| confirmed.contains(&said.author()) && keys.contains(&said.author()))
+}
+
+/// The authoritative state once more, one second later, by `author`. `None` where there is none.
+///
+/// A server that has the state by way of the bot's copy does not bring it to the owner's path by itself, and takes no push
+/// for a state that it serves already.
+#[must_use]
+pub fn said_again(repository: &Repository, author: PublicKey) -> Option<UnsignedEvent> {
+    let state = &repository.state.as_ref()?.event;
+    let created_at = Timestamp::from_secs(state.created_at.as_secs().checked_add(1)?);
+    Some(UnsignedEvent::new(
+        author,
+        created_at,
+        state.kind,
+        state.tags.iter().cloned(),
+        state.content.clone(),
+    ))
+}
+
+/// Whether a server whose path a maintainer's announcement lists has lost git data, or was never brought it, although it
+/// serves the `state`.
+#[must_use]
+pub fn is_demanded(
+    state: Option<EventId>,
+    places: &BTreeMap<ServerUrl, Place>,
+    mirrors: &BTreeMap<ServerUrl, MirrorRecord>,
+) -> bool {
+    let lacks = |(server, mirror): (&ServerUrl, &MirrorRecord)| {
+        mirror.refs_differ.is_some()
+            && mirror.refs_differ == state
+            && places.get(server).is_some_and(|place| !place.own)
+    };
+    mirrors.iter().any(lacks)
 }
 
 /// The next version of `current`: with `servers` in `clone` and `relays`, only what is missing added, all else as it is.

@@ -15,6 +15,7 @@ pub mod nip05;
 pub mod nip11;
 mod pace;
 mod read;
+pub mod remote;
 mod transport;
 
 use std::{

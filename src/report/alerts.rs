@@ -110,6 +110,11 @@ pub enum Alert {
         /// Why.
         reason: String,
     },
+    /// Something about a remote signer, that a person may have to do something about.
+    Signer {
+        /// What, for the operator's eyes: it may hold an address that nobody else should open.
+        text: String,
+    },
     /// An inbox relay took a message for the bot and did not bring it.
     SilentInbox {
         /// Which one.
@@ -150,7 +155,7 @@ impl Snapshot {
 /// Whether a mirror is a copy to rely on.
 fn counts(mirror: &MirrorRecord) -> bool {
     match mirror.status {
-        MirrorStatus::InSync => true,
+        MirrorStatus::InSync | MirrorStatus::AwaitingSignature => true,
         MirrorStatus::Pending => mirror.read_back_at.is_some() && mirror.failures < TRIES,
         _ => false,
     }
@@ -314,6 +319,7 @@ fn lines(alerts: &[Alert]) -> Vec<String> {
             Alert::CommandFailed { command, reason } => {
                 others.push(format!("! {} failed later: {}", clean(command, 120), clean(reason, 200)));
             }
+            Alert::Signer { text } => others.push(clean(text, 600)),
             Alert::SilentInbox { relay } => {
                 let relay = clean(relay.as_str_without_trailing_slash(), 100);
                 others.push(format!(

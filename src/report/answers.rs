@@ -72,9 +72,12 @@ pub fn under_way(progress: &Progress) -> UnderWay {
 pub fn repository(report: &Report, coordinate: &Coordinate, record: &RepositoryRecord) -> RepoStatus {
     let troubled = record.mirrors.iter().filter(|(_, mirror)| mirror.status != MirrorStatus::InSync);
     let problems: Vec<Problem> = troubled.map(|(server, mirror)| problem(server, mirror)).collect();
+    let is_copy = |mirror: &&MirrorRecord| {
+        matches!(mirror.status, MirrorStatus::InSync | MirrorStatus::AwaitingSignature)
+    };
     RepoStatus {
         repo: named(coordinate),
-        copies: record.mirrors.len() - problems.len(),
+        copies: record.mirrors.values().filter(is_copy).count(),
         wanted: if record.mirrors.is_empty() { 0 } else { record.wanted.unwrap_or(record.mirrors.len()) },
         problems,
         notes: notes(report, coordinate),

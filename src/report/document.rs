@@ -322,7 +322,7 @@ impl ReportedRepository {
     /// verified copies.
     #[must_use]
     pub fn is_at_risk(&self) -> bool {
-        self.state.is_some() && self.wanted > 0 && self.copies < 2
+        self.state.is_some() && self.wanted > 0 && self.may_vanish == 0
     }
 
     /// Whether anything is wrong with it that was not meant to be so: it has mirrors that are not in sync, elsewhere
@@ -333,7 +333,10 @@ impl ReportedRepository {
     }
 
     fn of(outcome: &RepositoryOutcome) -> Self {
-        let in_sync = outcome.mirrors.values().filter(|mirror| mirror.status == MirrorStatus::InSync).count();
+        let are = |status| outcome.mirrors.values().filter(|mirror| mirror.status == status).count();
+        let in_sync = are(MirrorStatus::InSync);
+        // What waits to be listed is there, in the bot's namespace.
+        let there = in_sync + are(MirrorStatus::AwaitingSignature);
         let problems = outcome
             .mirrors
             .iter()
@@ -352,7 +355,7 @@ impl ReportedRepository {
             copies: in_sync,
             // What is empty has no mirrors, and lacks none.
             wanted: if outcome.mirrors.is_empty() { 0 } else { outcome.wanted },
-            may_vanish: in_sync.saturating_sub(1),
+            may_vanish: there.saturating_sub(1),
             problems,
             // A note may quote what came from outside.
             notes: outcome.notes.iter().map(|note| clean(note, NOTE_MAX)).collect(),

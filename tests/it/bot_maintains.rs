@@ -36,6 +36,11 @@ async fn a_bot_that_is_listed_as_a_maintainer_lists_the_owner_back() {
         assert_eq!(clone, Some(mirror.url_at(&b, "hello").as_str()));
     }
 
+    let [mine] = &relay.served(Filter::new().author(mirror.bot_pubkey()).kind(30617.into())).await[..] else {
+        panic!("one announcement")
+    };
+    assert!(names(mine, "maintainers"), "{mine:?}");
+
     // The owner's next state is followed without one of the bot's.
     owner.work.commit("README.md", "# hello again\n");
     let state = owner.update(&a).await;

@@ -67,3 +67,37 @@ async fn secret_keys_are_neither_logged_nor_repeated() {
         assert!(!log.contains(secret.as_str()), "{secret} in:\n{log}");
     }
 }
+
+#[tokio::test]
+async fn maintainers_keys_and_signers_secrets_are_neither_logged_nor_reported_nor_kept() {
+    let (a, b, relay) = (Server::start().await, Server::start().await, TestRelay::start().await);
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let bunker =
+        format!("bunker://{}?relay={}&secret=s3cr3t", Person::new().public_key().to_hex(), relay.url());
+    let mirror = Mirror::new(BINARY)
+        .knows(&a)
+        .knows(&b)
+        .uses(&relay)
+        .watches(&owner)
+        .env("MIRROR_SIGNER", &format!("{},{bunker}", owner.nsec()))
+        .env("RUST_LOG", "debug,grasp_mirror=trace");
+    let mut said = Vec::new();
+    for args in
+        [&["mirror-once"][..], &["status", "--json"], &["verify", "--json"], &["plan"], &["mirror-once"]]
+    {
+        let run = mirror.run(args).await;
+        said.extend([run.stdout, run.stderr]);
+    }
+    for event in relay.served(Filter::new().author(mirror.bot_pubkey())).await {
+        said.push(event.content);
+    }
+    assert!(said.iter().any(|text| text.contains("signed for a maintainer")));
+    // Nor does the disk have them.
+    for entry in std::fs::read_dir(mirror.data_dir().join("events")).unwrap() {
+        said.push(String::from_utf8_lossy(&std::fs::read(entry.unwrap().path()).unwrap()).into_owned());
+    }
+    for secret in ["s3cr3t", &owner.nsec(), &owner.keys.secret_key().to_secret_hex()] {
+        assert!(said.iter().all(|text| !text.contains(secret)), "{secret:?} was passed on");
+    }
+}

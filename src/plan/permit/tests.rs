@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::super::{
     catalog::{Limits, Watched, build},
-    signing::amended,
+    signing::{amended, said_again},
     testing::event,
 };
 use super::*;
@@ -155,13 +155,8 @@ fn a_state_is_only_said_again() {
     let owner = Keys::generate();
     let known = repository(&owner, Vec::new(), "");
     let state = &known.state.as_ref().unwrap().event;
-    let again = UnsignedEvent::new(
-        owner.public_key(),
-        Timestamp::from_secs(AT + 1),
-        state.kind,
-        state.tags.iter().cloned(),
-        state.content.clone(),
-    );
+    let again = said_again(&known, owner.public_key()).unwrap();
+    assert_eq!((again.created_at.as_secs(), &again.tags), (AT + 1, &state.tags));
     assert!(permit(again.clone(), &known, &Purpose::GiveBack).is_ok());
     let on = BTreeSet::from([server("a")]);
     assert_eq!(permit(again.clone(), &known, &Purpose::List(&on)), Err(Forbidden::Kind(Kind::RepoState)));

@@ -123,7 +123,7 @@ fn mirror(status: MirrorStatus) -> MirrorRecord {
 fn who_waits_for_a_person_is_told_apart_from_who_waits_for_the_signer() {
     let by = Keys::generate().public_key();
     let request = |stands| Request {
-        event: EventId::from_byte_array([1; 32]),
+        events: BTreeSet::from([EventId::from_byte_array([1; 32])]),
         by,
         servers: on(&["a", "b"]),
         since: 77,

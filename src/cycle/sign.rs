@@ -1,0 +1,358 @@
+//! Has servers listed in maintainers' announcements, where a maintainer's signature can be had.
+//!
+//! After a walk, since only a server that holds a copy in the bot's namespace is to be listed. The newest version is read
+//! again everywhere before it is signed, and after it was sent; where somebody else signed meanwhile, theirs is the
+//! one to begin with. Then the repository is walked again: the server has all its objects and the new path only needs
+//! its refs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use futures::{StreamExt, future::try_join_all, stream};
+use nostr::prelude::{Event, EventId, Filter, Kind, PublicKey, RelayUrl, Timestamp};
+use tokio::time::timeout;
+
+use super::{
+    CycleError,
+    kept::Kept,
+    servers::Server,
+    signers::Signature,
+    subject::Subject,
+    survey::SOURCES,
+    threads::relays_of,
+    world::{AT_ONCE, World, catalog_limits},
+};
+use crate::{
+    model::{announcement::Announcement, coordinate::Coordinate, server::ServerUrl},
+    plan::{
+        catalog::{self, Repository},
+        permit::{Permitted, Purpose, permit},
+        placement::Place,
+        record::MirrorRecord,
+        signing::{Request, Signing, amended, is_demanded, said_again, signable},
+    },
+    report::document::RepositoryOutcome,
+    store::{StoreError, records::Records},
+};
+
+/// Announcements signed in one run; the rest is left to the next.
+const AT_MOST: usize = 25;
+
+/// Once read again, and then this often begun anew, as long as other clients sign meanwhile.
+const ROUNDS: usize = 4;
+
+/// How long one relay may take to show or take an announcement.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where the mirrors of each repository belong.
+pub(super) type Places = BTreeMap<Coordinate, BTreeMap<ServerUrl, Place>>;
+
+/// The name of the record of what was signed for a repository. It is apart from the repository's own, which a cycle may
+/// be about to write when somebody signs.
+pub(super) fn signing_name(coordinate: &Coordinate) -> String {
+    format!("signing/{coordinate}")
+}
+
+/// The request to a remote signer that a repository waits for.
+///
+/// # Errors
+///
+/// [`StoreError`].
+pub async fn requested(records: &Records, coordinate: &Coordinate) -> Result<Option<Request>, StoreError> {
+    let signing: Option<Signing> = records.read(&signing_name(coordinate)).await?;
+    Ok(signing.and_then(|signing| signing.request))
+}
+
+/// What is to be signed for one repository.
+struct Change {
+    coordinate: Coordinate,
+    by: PublicKey,
+    /// Everyone whose newer word would count.
+    maintainers: Vec<PublicKey>,
+    servers: BTreeSet<ServerUrl>,
+    /// The announcement, where it is to list more, and the state, where it is to be said again; in this order.
+    events: Vec<Permitted>,
+    /// Where the repository's announcements are published, servers aside.
+    relays: BTreeSet<RelayUrl>,
+    /// The servers that list it then.
+    listed: BTreeSet<RelayUrl>,
+}
+
+impl World {
+    /// Has servers listed that hold a copy, walks what changed by it again, and says of each mirror that waits for a
+    /// signature that it does. Whether something is left to do for lack of time.
+    pub(super) async fn sign_and_walk(
+        &self,
+        kept: &Kept,
+        servers: &BTreeMap<ServerUrl, Server>,
+        places: &Places,
+        outcomes: &mut Vec<RepositoryOutcome>,
+    ) -> Result<bool, CycleError> {
+        self.signers.begin().await?;
+        if self.signers.keys().is_empty() {
+            return Ok(false);
+        }
+        let turn = self.signers.turn().await;
+        let (changed, more) = Box::pin(self.list(servers, places, outcomes)).await?;
+        drop(turn);
+        if !changed.is_empty() {
+            let mut scratch = Kept { introduced: kept.introduced.clone(), ..Kept::default() };
+            let (again, _) = Box::pin(self.walk_families(&mut scratch, &changed, Timestamp::now())).await?;
+            for outcome in again {
+                outcomes.retain(|known| known.coordinate != outcome.coordinate);
+                outcomes.push(outcome);
+            }
+        }
+        for outcome in outcomes {
+            if let Some(signing) = self.records.read::<Signing>(&signing_name(&outcome.coordinate)).await? {
+                signing.show(&mut outcome.mirrors);
+            }
+        }
+        Ok(more)
+    }
+
+    /// Tells the relays around a repository that the bot is one of its maintainers; servers hear it with the rest.
+    pub(super) async fn say_joined(&self, subjects: &[Subject], signed: &[Event]) {
+        for event in signed.iter().filter(|event| event.kind == Kind::GitRepoAnnouncement) {
+            let joined = subjects.iter().find(|subject| {
+                let repository = &subject.repository;
+                repository.invites(&self.bot())
+                    && event.tags.identifier().is_some_and(|name| name == repository.coordinate.identifier)
+            });
+            if let Some(subject) = joined {
+                let relays = self.relays_around(&subject.repository).await;
+                self.send_to(&relays, event).await;
+            }
+        }
+    }
+
+    /// The identifiers of the repositories that have other announcements now, and whether there are more to sign.
+    async fn list(
+        &self,
+        servers: &BTreeMap<ServerUrl, Server>,
+        places: &Places,
+        outcomes: &[RepositoryOutcome],
+    ) -> Result<(BTreeSet<String>, bool), CycleError> {
+        let mut signed: BTreeSet<EventId> = BTreeSet::new();
+        let mut changed = BTreeSet::new();
+        let mut seen: Option<BTreeSet<RelayUrl>> = None;
+        let mut more = false;
+        for _ in 0..ROUNDS {
+            let repositories = self.catalogued().await?;
+            self.signers.tell_idle(&repositories);
+            changed = repositories
+                .iter()
+                .filter(|repository| {
+                    let said = repository.announcements.iter().map(Announcement::id);
+                    let said = said.chain(repository.state.as_ref().map(|state| state.event.id));
+                    said.into_iter().any(|id| signed.contains(&id))
+                })
+                .map(|repository| repository.coordinate.identifier.clone())
+                .collect();
+            let mut changes = self.changes(&repositories, places, outcomes).await?;
+            // What nobody serves yet is not sent twice.
+            changes.retain(|change| !change.events.iter().all(|event| signed.contains(&event.id())));
+            more = changes.len() > AT_MOST;
+            changes.truncate(AT_MOST);
+            if changes.is_empty() {
+                break;
+            }
+            let Some(read) = &seen else {
+                seen = Some(self.read_again(&changes, servers).await);
+                continue;
+            };
+            changes.retain(|change| {
+                let known = change.listed.iter().chain(&change.relays).any(|relay| read.contains(relay));
+                if !known {
+                    tracing::warn!(repository = %change.coordinate, "its announcement cannot be read again now; nothing is signed");
+                }
+                known
+            });
+            let made = self.obtain(&changes).await?;
+            if made.is_empty() {
+                break;
+            }
+            for (change, events) in &made {
+                let hosts: Vec<&str> = change.servers.iter().map(ServerUrl::host).collect();
+                tracing::info!(repository = %change.coordinate, servers = ?hosts, "signed for a maintainer");
+                // The announcement first: the state is for the path that it lists.
+                for event in events {
+                    signed.insert(event.id);
+                    self.send_to(&change.listed.union(&change.relays).cloned().collect(), event).await;
+                }
+            }
+            seen = Some(self.read_again(&changes, servers).await);
+        }
+        Ok((changed, more))
+    }
+
+    /// Every repository that is to be mirrored, from everything stored.
+    async fn catalogued(&self) -> Result<Vec<Repository>, CycleError> {
+        let events = self.store.query(Filter::new().kinds(SOURCES)).await?;
+        let watched = &self.settings.watched;
+        Ok(catalog::build(&events, watched, &self.bot(), catalog_limits(&self.config)).repositories)
+    }
+
+    /// What is to be signed, from what is known now. Requests that have no reason any more are struck off.
+    async fn changes(
+        &self,
+        repositories: &[Repository],
+        places: &Places,
+        outcomes: &[RepositoryOutcome],
+    ) -> Result<Vec<Change>, CycleError> {
+        let keys = self.signers.keys();
+        let mut changes = Vec::new();
+        for repository in repositories {
+            let coordinate = &repository.coordinate;
+            let (Some(places), Some(outcome)) =
+                (places.get(coordinate), outcomes.iter().find(|outcome| outcome.coordinate == *coordinate))
+            else {
+                continue;
+            };
+            let name = signing_name(coordinate);
+            let known: Signing = self.records.read(&name).await?.unwrap_or_default();
+            let mut signing = known.clone();
+            signing.look_at(repository);
+            let servers = signing.to_be_listed(places, &outcome.mirrors);
+            let said = signable(repository, &keys).filter(|_| repository.obstacle.is_none());
+            let events = said.map(|said| events(repository, said, &servers, places, &outcome.mirrors));
+            let events = events.unwrap_or_default();
+            if let Some(said) = said.filter(|_| !events.is_empty()) {
+                let listed = servers.iter().cloned().chain(servers_of(said));
+                changes.push(Change {
+                    coordinate: coordinate.clone(),
+                    by: said.author(),
+                    maintainers: repository.announcements.iter().map(Announcement::author).collect(),
+                    events,
+                    relays: self.relays_around(repository).await,
+                    listed: listed.map(|server| server.relay_url().clone()).collect(),
+                    servers,
+                });
+            } else {
+                signing.request = None;
+                self.signers.forget(coordinate);
+            }
+            if signing != known {
+                self.records.write(&name, &signing).await?;
+            }
+        }
+        Ok(changes)
+    }
+
+    /// The relays that carry a repository's announcements: the bot's, the indexes, and those that it names.
+    async fn relays_around(&self, repository: &Repository) -> BTreeSet<RelayUrl> {
+        let named = self.usable_relays(relays_of(repository)).await;
+        self.config.bot.relays.iter().chain(&self.config.bot.index_relays).cloned().chain(named).collect()
+    }
+
+    /// Brings the newest versions of the announcements into the store, wherever they may be. Returns the relays that
+    /// showed what they have.
+    async fn read_again(
+        &self,
+        changes: &[Change],
+        servers: &BTreeMap<ServerUrl, Server>,
+    ) -> BTreeSet<RelayUrl> {
+        let up = servers.iter().filter(|(_, server)| server.is_up()).map(|(url, _)| url.relay_url().clone());
+        let mut relays: BTreeSet<RelayUrl> = up.collect();
+        relays.extend(changes.iter().flat_map(|change| change.relays.iter().chain(&change.listed)).cloned());
+        let filter = Filter::new()
+            .kinds([Kind::GitRepoAnnouncement, Kind::RepoState])
+            .authors(changes.iter().flat_map(|change| change.maintainers.iter().copied()))
+            .identifiers(changes.iter().map(|change| change.coordinate.identifier.clone()));
+        let read = stream::iter(relays).map(|relay| {
+            let filter = filter.clone();
+            async move {
+                match timeout(PATIENCE, self.relays.read(&relay, vec![filter])).await {
+                    Ok(Ok(_)) => Some(relay),
+                    Ok(Err(error)) => {
+                        tracing::debug!(%relay, %error, "its announcements were not read again");
+                        None
+                    }
+                    Err(_) => None,
+                }
+            }
+        });
+        read.buffer_unordered(AT_ONCE).filter_map(|read| async move { read }).collect().await
+    }
+
+    /// Those that are signed now; of the others it is written down what they wait for.
+    async fn obtain<'a>(&self, changes: &'a [Change]) -> Result<Vec<(&'a Change, Vec<Event>)>, CycleError> {
+        let now = Timestamp::now();
+        let mut made = Vec::new();
+        let answers = changes.iter().map(|change| async move {
+            let name = signing_name(&change.coordinate);
+            let signing: Signing = self.records.read(&name).await?.unwrap_or_default();
+            let ids: BTreeSet<EventId> = change.events.iter().map(Permitted::id).collect();
+            let refused = signing.request.as_ref().filter(|request| {
+                request.events == ids && !request.is_due(now) && !self.is_afresh(&change.coordinate)
+            });
+            let signature = match refused {
+                Some(request) => Signature::Waits(request.stands.clone()),
+                None => self.signers.sign(&change.by, &change.coordinate, &change.events).await,
+            };
+            Ok::<_, StoreError>((change, name, signing, signature))
+        });
+        for (change, name, mut signing, signature) in try_join_all(answers).await? {
+            match signature {
+                Signature::Made(events) => {
+                    // Before anybody else can see it: whoever takes it out later does so knowingly.
+                    signing.note_signed(change.by, &change.servers, now);
+                    signing.request = None;
+                    made.push((change, events));
+                }
+                Signature::Waits(stands) => {
+                    let since = signing.request.as_ref().map_or(now.as_secs(), |request| request.since);
+                    let events = change.events.iter().map(Permitted::id).collect();
+                    let (by, servers) = (change.by, change.servers.clone());
+                    signing.request = Some(Request { events, by, servers, since, stands });
+                }
+            }
+            self.records.write(&name, &signing).await?;
+        }
+        Ok(made)
+    }
+
+    async fn send_to(&self, relays: &BTreeSet<RelayUrl>, event: &Event) {
+        stream::iter(relays)
+            .for_each_concurrent(AT_ONCE, |relay| async move {
+                match timeout(PATIENCE, self.relays.send(relay, event)).await {
+                    Ok(Ok(answer)) => tracing::debug!(%relay, ?answer, event = %event.id, "announced"),
+                    Ok(Err(error)) => tracing::warn!(%relay, %error, "an announcement was not taken there"),
+                    Err(_) => tracing::warn!(%relay, "an announcement was not taken there in time"),
+                }
+            })
+            .await;
+    }
+}
+
+/// What is to be signed by the author of `said`, so that `servers` are listed there and every path has its refs.
+fn events(
+    repository: &Repository,
+    said: &Announcement,
+    servers: &BTreeSet<ServerUrl>,
+    places: &BTreeMap<ServerUrl, Place>,
+    mirrors: &BTreeMap<ServerUrl, MirrorRecord>,
+) -> Vec<Permitted> {
+    let announcement = amended(said, servers).map(|event| (event, Purpose::List(servers)));
+    // It has the maintainers' state already, where the copy has their name, and would leave the path empty.
+    let has_state = |server| {
+        places.get(server).is_some_and(|place| place.path.identifier == repository.coordinate.identifier)
+    };
+    let demanded = announcement.is_some() && servers.iter().any(has_state)
+        || is_demanded(repository.state.as_ref().map(|state| state.event.id), places, mirrors);
+    let state = said_again(repository, said.author()).filter(|_| demanded);
+    let wanted = announcement.into_iter().chain(state.map(|event| (event, Purpose::GiveBack)));
+    let permitted = wanted.map(|(event, purpose)| permit(event, repository, &purpose));
+    permitted.collect::<Result<_, _>>().unwrap_or_else(|error| {
+        tracing::error!(repository = %repository.coordinate, %error, "it is not signed");
+        Vec::new()
+    })
+}
+
+/// The servers that `said` lists.
+fn servers_of(said: &Announcement) -> Vec<ServerUrl> {
+    let servers = said.clone_urls.iter().filter_map(|url| ServerUrl::parse_clone_url(url));
+    servers.map(|(server, ..)| server).filter(|server| said.lists(server)).collect()
+}

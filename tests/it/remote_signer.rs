@@ -1,0 +1,303 @@
+//! A maintainer's remote signer (NIP-46): asked for what is needed and nothing else, told apart from a person who has to
+//! approve, and never waited for by a cycle.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use grasp_mirror_testkit::{Line, Mirror, Owner, Protocol, Server, TestRelay, look, send};
+use nostr::{
+    event::FinalizeEvent,
+    filter::Filter,
+    key::{Keys, PublicKey},
+    nips::{
+        nip44,
+        nip46::{
+            NostrConnectEventBuilder, NostrConnectMessage, NostrConnectRequest, NostrConnectResponse,
+            NostrConnectUri, ResponseResult,
+        },
+    },
+};
+use nostr_connect::signer::{NostrConnectKeys, NostrConnectRemoteSigner, NostrConnectSignerActions};
+use tokio::{sync::watch, task::AbortHandle};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+const SECRET: &str = "0nce-0nly";
+
+struct Scene {
+    a: Server,
+    b: Server,
+    relay: TestRelay,
+    owner: Owner,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+        let owner = Owner::new("hello").at_home_on(&relay);
+        owner.publish(owner.announcement().at(&a), &a).await;
+        Self { a, b, relay, owner }
+    }
+
+    fn mirror(&self) -> Mirror {
+        Mirror::new(BINARY).knows(&self.a).knows(&self.b).uses(&self.relay).watches(&self.owner)
+    }
+
+    fn bunker(&self, signer: &PublicKey, secret: &str) -> String {
+        format!("bunker://{}?relay={}&secret={secret}", signer.to_hex(), self.relay.url())
+    }
+
+    async fn is_listed(&self) -> bool {
+        let filter = Filter::new().author(self.owner.public_key()).kind(30617.into());
+        let served = self.b.served(filter).await;
+        let on_b = self.owner.url_at(&self.b);
+        served.iter().any(|event| event.tags.iter().any(|tag| tag.as_slice().contains(&on_b)))
+            && look::ls_remote(&on_b).await.contains_key("refs/heads/main")
+    }
+
+    async fn waits(&self, mirror: &Mirror) -> String {
+        let repo = mirror.status_of(&self.owner.coordinate()).await;
+        assert_eq!(repo["problems"][0]["status"], "awaiting_signature", "{repo:#}");
+        assert!(repo["problems"][0]["since"].as_u64().is_some_and(|since| since > 1_700_000_000), "{repo:#}");
+        // It is a good copy all the same.
+        assert_eq!(repo["may_vanish"], 1, "{repo:#}");
+        repo["problems"][0]["reason"].as_str().unwrap().to_owned()
+    }
+}
+
+/// Approves everything, and notes what it was asked for.
+#[derive(Clone, Default)]
+struct Willing(Arc<Mutex<Vec<String>>>);
+
+impl NostrConnectSignerActions for Willing {
+    fn approve(&self, _client: &PublicKey, request: &NostrConnectRequest) -> bool {
+        let asked = match request {
+            NostrConnectRequest::SignEvent(event) => format!("sign {}", event.kind.as_u16()),
+            other => other.method().to_string(),
+        };
+        self.0.lock().unwrap().push(asked);
+        true
+    }
+}
+
+/// nostr-connect's own signer, for the owner; ends with the handle.
+fn willing(scene: &Scene, keys: Keys) -> (Willing, AbortOnDrop) {
+    let keys = NostrConnectKeys::new(keys, scene.owner.keys.clone());
+    let signer =
+        NostrConnectRemoteSigner::new(keys, [scene.relay.url()], Some(SECRET.to_owned()), None).unwrap();
+    serve(signer)
+}
+
+fn serve(signer: NostrConnectRemoteSigner) -> (Willing, AbortOnDrop) {
+    let actions = Willing::default();
+    let noting = actions.clone();
+    let task = tokio::spawn(async move {
+        signer.serve(actions).await.unwrap();
+    });
+    (noting, AbortOnDrop(task.abort_handle()))
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A signer that asks a person first.
+struct Careful {
+    keys: Keys,
+    approved: watch::Sender<bool>,
+    _task: AbortOnDrop,
+}
+
+impl Careful {
+    /// `page` is to be opened by a person, `refuses` says no to everybody.
+    async fn of(scene: &Scene, page: Option<&'static str>, refuses: Option<&'static str>) -> Self {
+        let keys = Keys::generate();
+        let (approved, approving) = watch::channel(false);
+        let mut line = Line::open(&scene.relay).await;
+        line.listen(Filter::new().kind(24133.into()).pubkey(keys.public_key())).await;
+        let (signer, user, relay) = (keys.clone(), scene.owner.keys.clone(), scene.relay.url().to_owned());
+        let task = tokio::spawn(async move {
+            loop {
+                let event = line.next().await;
+                let json = nip44::decrypt(signer.secret_key(), &event.pubkey, &event.content).unwrap();
+                let message = NostrConnectMessage::from_json(json).unwrap();
+                let (id, client) = (message.id().to_owned(), event.pubkey);
+                let reply = |response| {
+                    let message = NostrConnectMessage::response(id.clone(), response);
+                    NostrConnectEventBuilder::new(client, message).finalize(&signer).unwrap()
+                };
+                let result = match message.to_request().unwrap() {
+                    _ if refuses.is_some() => NostrConnectResponse::with_error(refuses.unwrap_or_default()),
+                    NostrConnectRequest::Connect { .. } => {
+                        NostrConnectResponse::with_result(ResponseResult::Ack)
+                    }
+                    NostrConnectRequest::GetPublicKey => {
+                        NostrConnectResponse::with_result(ResponseResult::GetPublicKey(user.public_key()))
+                    }
+                    NostrConnectRequest::Ping => NostrConnectResponse::with_result(ResponseResult::Pong),
+                    NostrConnectRequest::SignEvent(event) => {
+                        if let Some(page) = page {
+                            let asks = NostrConnectResponse::new(
+                                Some(ResponseResult::AuthUrl),
+                                Some(page.to_owned()),
+                            );
+                            send(&reply(asks), relay.as_str()).await.expect_accepted();
+                        }
+                        let signed = reply(NostrConnectResponse::with_result(ResponseResult::SignEvent(
+                            Box::new(event.finalize(&user).unwrap()),
+                        )));
+                        let (mut approving, relay) = (approving.clone(), relay.clone());
+                        tokio::spawn(async move {
+                            if approving.wait_for(|yes| *yes).await.is_ok() {
+                                send(&signed, relay.as_str()).await.expect_accepted();
+                            }
+                        });
+                        continue;
+                    }
+                    _ => NostrConnectResponse::with_error("not allowed"),
+                };
+                send(&reply(result), relay.as_str()).await.expect_accepted();
+            }
+        });
+        Self { keys, approved, _task: AbortOnDrop(task.abort_handle()) }
+    }
+}
+
+#[tokio::test]
+async fn a_bunker_signs_what_is_needed_and_is_connected_to_once() {
+    let scene = Scene::set().await;
+    let keys = Keys::generate();
+    let (asked, _signer) = willing(&scene, keys.clone());
+    let mirror = scene.mirror().env("MIRROR_SIGNER", &scene.bunker(&keys.public_key(), SECRET));
+    let run = mirror.run(&["mirror-once", "-vv"]).await.expect_code(0);
+    assert!(scene.is_listed().await);
+    assert!(!run.stderr.contains(SECRET) && !run.stdout.contains(SECRET), "{}", run.stderr);
+
+    // A new server later: the secret is not said again.
+    let c = Server::start().await;
+    mirror.knows(&c).once().await.expect_code(0);
+    let url = scene.owner.url_at(&c);
+    assert_eq!(look::refs(&url).await, scene.owner.work.refs());
+    let asked = asked.0.lock().unwrap().clone();
+    let count = |what: &str| asked.iter().filter(|asked| *asked == what).count();
+    assert_eq!((count("connect"), count("sign 30617")), (1, 2), "{asked:?}");
+    let allowed = ["connect", "get_public_key", "ping", "sign 30617", "sign 30618"];
+    assert!(asked.iter().all(|asked| allowed.contains(&asked.as_str())), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_signer_that_is_gone_is_told_apart_from_a_person_who_is_asked() {
+    let scene = Scene::set().await;
+    let careful = Careful::of(&scene, None, None).await;
+    let mirror = scene.mirror().env("MIRROR_SIGNER", &scene.bunker(&careful.keys.public_key(), SECRET));
+    mirror.once().await.expect_code(2);
+    let reason = scene.waits(&mirror).await;
+    assert!(reason.contains("waiting for you"), "{reason}");
+    assert_eq!(look::refs(&mirror.url_at(&scene.b, "hello")).await, scene.owner.work.refs());
+    let since = mirror.status_of(&scene.owner.coordinate()).await["problems"][0]["since"].clone();
+
+    drop(careful);
+    mirror.once().await.expect_code(2);
+    let reason = scene.waits(&mirror).await;
+    assert!(reason.contains("unreachable"), "{reason}");
+    // It waits for as long as it has been waiting.
+    assert_eq!(mirror.status_of(&scene.owner.coordinate()).await["problems"][0]["since"], since);
+    assert!(!scene.is_listed().await);
+}
+
+#[tokio::test]
+async fn a_daemon_goes_on_meanwhile_and_goes_on_with_it_when_the_person_approves() {
+    let scene = Scene::set().await;
+    let careful = Careful::of(&scene, Some("https://signer.example/ok?token=t0k3n"), None).await;
+    let bunker = scene.bunker(&careful.keys.public_key(), SECRET);
+    let (mirror, ada) = scene.mirror().env("MIRROR_SIGNER", &bunker).commanded_at(&scene.relay).await;
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done", Duration::from_secs(60)).await;
+    let why = ada.answer_to(Protocol::Nip17, "why hello").await;
+    assert!(why.contains("awaiting signature") && why.contains("waiting for you"), "{why}");
+    // The page is for the operator alone.
+    assert!(why.contains("token=t0k3n"), "{why}");
+    for event in scene.relay.served(Filter::new().author(mirror.bot_pubkey()).kind(30078.into())).await {
+        assert!(!event.content.contains("t0k3n"), "{}", event.content);
+    }
+    ada.resync("resync").await;
+
+    careful.approved.send_replace(true);
+    look::wait_until(Duration::from_secs(60), "the server is listed", async || scene.is_listed().await).await;
+    let log = daemon.stop().await;
+    assert!(!log.contains("t0k3n") && !log.contains(SECRET), "{log}");
+}
+
+#[tokio::test]
+async fn a_bunker_that_refuses_is_told_by_name() {
+    let scene = Scene::set().await;
+    let careful = Careful::of(&scene, None, Some("unknown secret")).await;
+    let mirror = scene.mirror().env("MIRROR_SIGNER", &scene.bunker(&careful.keys.public_key(), SECRET));
+    let run = mirror.once().await.expect_code(0);
+    let npub = nostr::nips::nip19::ToBech32::to_bech32(&careful.keys.public_key()).unwrap();
+    assert!(run.stderr.contains(&npub) && run.stderr.contains("unknown secret"), "{}", run.stderr);
+    assert!(run.stderr.contains("refuses") && !run.stderr.contains(SECRET), "{}", run.stderr);
+}
+
+#[tokio::test]
+async fn a_signer_is_paired_from_the_command_line() {
+    let scene = Scene::set().await;
+    let mirror = scene.mirror();
+    let mut child = mirror.command(&["pair"]).stdout(Stdio::piped()).spawn().unwrap();
+    let stdout = child.stdout.take().unwrap();
+    let (uri, child) = tokio::task::spawn_blocking(move || {
+        let mut lines = BufReader::new(stdout).lines();
+        let uri = lines.next().unwrap().unwrap();
+        // Read to the end in time, or the child cannot write.
+        std::thread::spawn(move || lines.map_while(Result::ok).count());
+        (uri, child)
+    })
+    .await
+    .unwrap();
+    assert!(uri.contains("perms=sign_event%3A30617%2Csign_event%3A30618"), "{uri}");
+    let keys = NostrConnectKeys::new(Keys::generate(), scene.owner.keys.clone());
+    let uri = NostrConnectUri::parse(&uri).unwrap();
+    let (asked, _signer) = serve(NostrConnectRemoteSigner::from_uri(uri, keys, None).unwrap());
+    let mut child = child;
+    let ended = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+    assert!(ended.success(), "{ended}");
+    mirror.once().await.expect_code(0);
+    assert!(scene.is_listed().await);
+    assert!(asked.0.lock().unwrap().iter().any(|asked| asked == "sign 30617"));
+}
+
+#[tokio::test]
+async fn a_signer_is_paired_by_message() {
+    let scene = Scene::set().await;
+    let (mirror, ada) = scene.mirror().commanded_at(&scene.relay).await;
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done", Duration::from_secs(60)).await;
+    let text = ada.answer_to(Protocol::Nip17, "pair").await;
+    let uri = text.split_whitespace().find(|word| word.starts_with("nostrconnect://")).unwrap();
+    let keys = NostrConnectKeys::new(Keys::generate(), scene.owner.keys.clone());
+    let uri = NostrConnectUri::parse(uri).unwrap();
+    let secret = uri.secret().unwrap().to_owned();
+    let (_asked, _signer) = serve(NostrConnectRemoteSigner::from_uri(uri, keys, None).unwrap());
+    let said = AtomicBool::new(false);
+    look::wait_until(Duration::from_secs(60), "it says that it is paired", async || {
+        let paired = ada.heard().await.iter().any(|heard| heard.text.contains("Paired with the signer"));
+        said.fetch_or(paired, Ordering::Relaxed) || paired
+    })
+    .await;
+    ada.resync("resync").await;
+    assert!(scene.is_listed().await);
+    let log = daemon.stop().await;
+    assert!(!log.contains(&secret), "{log}");
+}

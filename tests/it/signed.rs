@@ -1,0 +1,171 @@
+//! With a maintainer's key the maintainer's own announcement lists the servers that the bot brought the repository to, and
+//! says all else that it said before. What a person takes out is not added again.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
+
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
+
+use grasp_mirror_testkit::{Mirror, Owner, Person, Server, TestRelay, look};
+use nostr::{event::Event, filter::Filter};
+use nostr_sdk::local_relay::{LocalRelay, WritePolicy, WritePolicyResult};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+
+async fn announced(at: &Server, owner: &Owner) -> Event {
+    let filter = Filter::new().author(owner.public_key()).kind(30617.into());
+    let [event] = &at.served(filter).await[..] else { panic!("one announcement") };
+    event.clone()
+}
+
+fn tag<'a>(event: &'a Event, name: &str) -> &'a [String] {
+    event.tags.iter().find(|tag| tag.kind() == name).map(|tag| tag.as_slice()).unwrap_or_default()
+}
+
+async fn placements(mirror: &Mirror) -> String {
+    mirror.run(&["plan", "--json"]).await.stdout
+}
+
+fn signing(mirror: Mirror, key: &Person) -> Mirror {
+    mirror.env("MIRROR_SIGNER", &key.nsec())
+}
+
+#[tokio::test]
+async fn a_copy_moves_to_the_owners_path_and_back_when_it_is_taken_out() {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    let odd =
+        owner.announcement().at(&a).tag(&["x-odd", "", "ü"]).tag(&["web", "https://h.example"]).tag(&["t"]);
+    let before = owner.publish(odd, &a).await.announcement;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    mirror.once().await.expect_code(0);
+    assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
+
+    let mirror = signing(mirror, &owner);
+    mirror.once().await.expect_code(0);
+    for server in [&a, &b] {
+        let after = announced(server, &owner).await;
+        assert_eq!(after.created_at.as_secs(), before.created_at.as_secs() + 1);
+        assert_eq!((after.tags.len(), &after.content), (before.tags.len(), &before.content));
+        for (old, new) in before.tags.iter().zip(after.tags.iter()) {
+            match old.kind() {
+                "clone" => assert_eq!(new.as_slice(), ["clone", &owner.url_at(&a), &owner.url_at(&b)]),
+                "relays" => assert_eq!(new.as_slice(), ["relays", &a.url(), &b.url()]),
+                _ => assert_eq!(old, new),
+            }
+        }
+    }
+    assert_eq!(look::refs(&owner.url_at(&b)).await, owner.work.refs());
+    // What was there before is there still.
+    assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
+    let plan = placements(&mirror).await;
+    assert!(plan.contains("\"signed\"") && !plan.contains("\"namespace\""), "{plan}");
+    // The owner's next state is brought there, and nothing is signed anew.
+    owner.signs_in(1);
+    owner.work.commit("README.md", "# hello again\n");
+    owner.update(&a).await;
+    mirror.once().await.expect_code(0);
+    assert_eq!(look::refs(&owner.url_at(&b)).await, owner.work.refs());
+    assert_eq!(announced(&a, &owner).await.created_at.as_secs(), before.created_at.as_secs() + 1);
+    mirror.verify().await.expect_code(0);
+
+    // Somebody takes it out by hand.
+    owner.signs_in(30);
+    let (taken_out, answer) = owner.announce(owner.announcement().at(&a), &a).await;
+    answer.expect_accepted();
+    owner.work.commit("README.md", "# hello for the third time\n");
+    owner.update(&a).await;
+    for _ in 0..2 {
+        mirror.once().await.expect_code(0);
+        assert_eq!(announced(&a, &owner).await.id, taken_out.id);
+        assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
+    }
+    assert!(placements(&mirror).await.contains("\"namespace\""));
+    // And puts it back.
+    let (_, answer) = owner.announce(owner.announcement().at(&a).at(&b), &a).await;
+    answer.expect_accepted();
+    mirror.once().await.expect_code(0);
+    assert_eq!(look::refs(&owner.url_at(&b)).await, owner.work.refs());
+    let plan = placements(&mirror).await;
+    assert!(!plan.contains("\"namespace\"") && !plan.contains("\"signed\""), "{plan}");
+}
+
+#[tokio::test]
+async fn a_new_repository_is_listed_in_the_first_cycle_by_a_co_maintainers_key() {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    let helper = Owner::new("hello").at_home_on(&relay);
+    let published = owner.publish(owner.announcement().at(&a).maintainer(&helper.public_key()), &a).await;
+    helper
+        .announce(helper.announcement().at(&a).maintainer(&owner.public_key()), &a)
+        .await
+        .1
+        .expect_accepted();
+    let mirror = signing(Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner), &helper);
+    mirror.once().await.expect_code(0);
+    assert_eq!(announced(&a, &owner).await.id, published.announcement.id, "no key of the owner's");
+    let theirs = announced(&b, &helper).await;
+    assert!(tag(&theirs, "clone").contains(&helper.url_at(&b)), "{theirs:?}");
+    assert_eq!(look::refs(&helper.url_at(&b)).await, owner.work.refs());
+}
+
+#[tokio::test]
+async fn a_key_that_maintains_nothing_is_told_by_name_and_signs_nothing() {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let (owner, stranger) = (Owner::new("hello").at_home_on(&relay), Person::new());
+    let published = owner.publish(owner.announcement().at(&a).maintainer(&stranger.public_key()), &a).await;
+    let mirror = signing(Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner), &stranger);
+    let run = mirror.once().await.expect_code(0);
+    assert!(run.stderr.contains(&stranger.npub()) && run.stderr.contains("maintains none"), "{}", run.stderr);
+    assert!(!run.stderr.contains(&stranger.nsec()), "{}", run.stderr);
+    assert_eq!(announced(&a, &owner).await.id, published.announcement.id);
+    assert!(placements(&mirror).await.contains("\"namespace\""));
+}
+
+/// While the bot publishes, another client does so on another relay.
+#[derive(Debug)]
+struct Meanwhile {
+    theirs: Mutex<Option<Event>>,
+    there: Arc<TestRelay>,
+}
+
+impl WritePolicy for Meanwhile {
+    fn admit_event<'a>(
+        &'a self,
+        event: &'a Event,
+        _address: &'a SocketAddr,
+    ) -> Pin<Box<dyn Future<Output = WritePolicyResult> + Send + 'a>> {
+        Box::pin(async move {
+            let due = |theirs: &mut Event| event.kind.as_u16() == 30617 && theirs.pubkey == event.pubkey;
+            let theirs = self.theirs.lock().unwrap().take_if(due);
+            if let Some(theirs) = theirs {
+                self.there.receive(theirs).await;
+            }
+            WritePolicyResult::Accept
+        })
+    }
+}
+
+#[tokio::test]
+async fn what_another_client_signs_meanwhile_is_not_overwritten() {
+    let (a, b, there) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let there = Arc::new(there);
+    let owner = Owner::new("hello").at_home_on(&*there);
+    let listing = || owner.announcement().at(&a).relay(there.url());
+    owner.publish(listing(), &a).await;
+    owner.signs_in(0);
+    let theirs = owner.sign_announcement(listing().tag(&["x-new", "kept"]));
+    let meanwhile = Meanwhile { theirs: Mutex::new(Some(theirs.clone())), there: Arc::clone(&there) };
+    let here = TestRelay::start_as(LocalRelay::builder().write_policy(meanwhile)).await;
+    let mirror = signing(Mirror::new(BINARY).knows(&a).knows(&b).uses(&here).watches(&owner), &owner);
+    mirror.once().await.expect_code(0);
+    let last = announced(&b, &owner).await;
+    assert_eq!(last.created_at.as_secs(), theirs.created_at.as_secs() + 1);
+    assert_eq!(tag(&last, "x-new"), ["x-new", "kept"]);
+    assert!(tag(&last, "clone").contains(&owner.url_at(&b)));
+    assert_eq!(announced(&a, &owner).await.id, last.id);
+    assert_eq!(look::refs(&owner.url_at(&b)).await, owner.work.refs());
+}
