@@ -14,7 +14,7 @@ use clap::Args;
 use grasp_mirror::{
     git::{
         Repository,
-        wire::{GitHttp, Limits, commands_to, http_client},
+        wire::{GitHttp, Limits, commands_to, http_client_builder},
     },
     transfer::supply::Supply,
 };
@@ -33,15 +33,11 @@ pub struct Push {
 
 /// Does what [`Push`] says, and prints what it cost from opening the repository on.
 pub async fn push(push: &Push) -> Result<()> {
-    let client = match &push.certificate {
-        None => http_client(Duration::from_secs(10), None)?,
-        Some(file) => {
-            // Made so by `http_client` otherwise.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            let certificate = reqwest::Certificate::from_pem(&fs::read(file)?)?;
-            reqwest::Client::builder().tls_certs_only([certificate]).build()?
-        }
-    };
+    let mut client = http_client_builder(Duration::from_secs(10), None);
+    if let Some(file) = &push.certificate {
+        client = client.tls_certs_only([reqwest::Certificate::from_pem(&fs::read(file)?)?]);
+    }
+    let client = client.build()?;
     let http = GitHttp::new(client, Limits::default());
     let before = own_cpu();
     let repository = Repository::open_or_create(&push.repository)?;

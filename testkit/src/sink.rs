@@ -29,10 +29,9 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
-};
+use tokio_rustls::TlsAcceptor;
+
+use crate::front::self_signed;
 
 const CAPABILITIES: &str =
     "report-status delete-refs side-band-64k quiet ofs-delta object-format=sha1 agent=sink";
@@ -89,16 +88,9 @@ impl Sink {
     ///
     /// When they cannot listen.
     pub async fn start_tls(servers: usize, refs: BTreeMap<String, String>) -> (Self, String) {
-        let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-        let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certified.cert.der().clone()], key)
-            .unwrap();
+        let (config, certificate) = self_signed();
         let tls = TlsAcceptor::from(Arc::new(config));
-        (Self::listen(servers, refs, Some(tls)).await, certified.cert.pem())
+        (Self::listen(servers, refs, Some(tls)).await, certificate)
     }
 
     async fn listen(servers: usize, refs: BTreeMap<String, String>, tls: Option<TlsAcceptor>) -> Self {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use grasp_mirror::{
     git::{
         Pack, Repository,
-        wire::{GitHttp, Limits, PushError, RefUpdate, Room, commands_to, http_client},
+        wire::{GitHttp, Limits, PushError, RefUpdate, Room, commands_to, http_client, http_client_builder},
     },
     model::refs::{ObjectId, Refs},
 };
-use grasp_mirror_testkit::{Owner, Server, look, tools};
+use grasp_mirror_testkit::{Front, Noise, Owner, Server, look, tools};
 use url::Url;
 
 fn http() -> GitHttp {
@@ -110,4 +110,39 @@ async fn one_grasp_server_is_brought_to_what_another_has() {
     let pack: Pack = repository.pack_for(&[tip], &server.haves()).unwrap();
     http.push(&server, &[RefUpdate { name: name.clone(), old: null, new: tip }], &pack).await.unwrap();
     assert_eq!(http.ls_refs(&to).await.unwrap().refs.get(&name), Some(&tip));
+}
+
+#[tokio::test]
+async fn behind_a_reverse_proxy_with_http_2_one_connection_is_kept_for_all() {
+    let (first, second) = (Server::start().await, Server::start().await);
+    let front = Front::of(&second).await;
+    let owner = Owner::new("wire");
+    // More than fits into the window of one stream.
+    std::fs::write(owner.work.path().join("noise"), Noise::default().bytes(3 << 20)).unwrap();
+    owner.work.git(&["add", "noise"]);
+    owner.work.commit("more", "1");
+    let published = owner.publish(owner.announcement().at(&first).at(&second), &first).await;
+    for event in [&published.announcement, &published.state] {
+        second.send(event).await.expect_accepted();
+    }
+    let trusted = reqwest::Certificate::from_pem(front.certificate().as_bytes()).unwrap();
+    let client = http_client_builder(Duration::from_secs(5), None).tls_certs_only([trusted]).build().unwrap();
+    let (plain, http) = (http(), GitHttp::new(client, Limits::default()));
+    let from: Url = owner.url_at(&first).parse().unwrap();
+    let to: Url = front.url(&owner.url_at(&second)).parse().unwrap();
+
+    let dir = tempfile::tempdir().unwrap();
+    let repository = Repository::open_or_create(&dir.path().join("a.git")).unwrap();
+    let refs = fetch(&plain, &from, &repository).await;
+    assert!(push(&http, &to, &repository, &refs).await.unwrap() > 3 << 20);
+    assert!(look::serves(&second, &published.state).await);
+    // Many at once.
+    let lists = (0..20).map(|_| http.ls_refs(&to));
+    for listed in futures::future::join_all(lists).await {
+        assert_eq!(listed.unwrap().refs.len(), refs.len());
+    }
+    let again = Repository::open_or_create(&dir.path().join("b.git")).unwrap();
+    assert_eq!(fetch(&http, &to, &again).await, refs);
+    assert!(front.requests() > 40, "{}", front.requests());
+    assert_eq!(front.connections(), 1);
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use reqwest::{Client, dns::Resolve, redirect};
+use reqwest::{Client, ClientBuilder, dns::Resolve, redirect};
 use url::Url;
 
 /// How many redirects are followed.
@@ -39,6 +39,11 @@ pub trait Gate: Resolve {
 ///
 /// When TLS cannot be set up on this machine.
 pub fn http_client(connect_timeout: Duration, gate: Option<Arc<dyn Gate>>) -> Result<Client, reqwest::Error> {
+    http_client_builder(connect_timeout, gate).build()
+}
+
+/// That client before it is built: for whoever trusts other certificates than this machine does.
+pub fn http_client_builder(connect_timeout: Duration, gate: Option<Arc<dyn Gate>>) -> ClientBuilder {
     // Fails only when a provider is installed already, which then is the one to use.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let doorkeeper = gate.clone();
@@ -60,7 +65,7 @@ pub fn http_client(connect_timeout: Duration, gate: Option<Arc<dyn Gate>>) -> Re
     if let Some(gate) = gate {
         builder = builder.dns_resolver(gate as Arc<dyn Resolve>).no_proxy();
     }
-    builder.build()
+    builder
 }
 
 /// Why a redirect is not followed; `previous` begins with the URL first asked for.

@@ -28,7 +28,7 @@ use std::time::Duration;
 use self::upload::UploadRate;
 pub use self::{
     advertisement::{Advertisement, RemoteRefs},
-    client::{Gate, http_client},
+    client::{Gate, http_client, http_client_builder},
     commands::{RefUpdate, commands_to},
     error::{PushError, WireError},
     fetch::{FetchedPack, Room},
