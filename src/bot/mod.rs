@@ -55,9 +55,6 @@ use crate::{
     transfer::guard::Guard,
 };
 
-/// What a relay that could not be reached is left alone for.
-const REST: Duration = Duration::from_secs(5);
-
 /// The longest a relay may be silent in the middle of an answer, whatever the limit for servers is: people wait.
 const STALL: Duration = Duration::from_secs(10);
 
@@ -125,16 +122,14 @@ impl Bot {
     /// [`CycleError`] when the store fails.
     pub async fn start(config: &Config, keys: &Keys, store: &Store) -> Result<(Self, Doors), CycleError> {
         let guard = cycle::guard(config);
-        let limits = &config.limits;
+        let limits = cycle::listening_limits(config);
         let relays = Arc::new(Relays::that_keep_nothing(
             Arc::new(guard.clone()),
             keys.clone(),
             relay::Limits {
-                connect_timeout: limits.connect_timeout,
                 stall_timeout: limits.stall_timeout.min(STALL),
                 events_per_minute: PER_MINUTE,
-                max_events: limits.max_events_per_repo,
-                rest: Some(REST),
+                ..limits
             },
         ));
         let own = Own {

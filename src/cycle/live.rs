@@ -5,9 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use nostr::prelude::{Event, Filter, Keys, RelayUrl, Timestamp};
@@ -16,11 +14,12 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
+use super::world::listening_limits;
 use crate::{
     config::Config,
     plan::live::Concerns,
     relay::{
-        self, Relays,
+        Relays,
         follow::{Ears, Heard, Interest},
         known::Known,
     },
@@ -34,9 +33,6 @@ const OVERLAP_SECS: u64 = 6 * 3_600;
 
 /// How far back a relay is asked that was away; the cycles find what is older.
 const BACK_MAX_SECS: u64 = 24 * 3_600;
-
-/// What a relay that could not be reached is left alone for.
-const REST: Duration = Duration::from_secs(5);
 
 /// Relays listened to; the servers come first.
 const RELAYS_MAX: usize = 100;
@@ -104,18 +100,8 @@ impl Live {
         listening: watch::Receiver<Listening>,
         touched: mpsc::Sender<Noticed>,
     ) -> Self {
-        let limits = &config.limits;
-        let relays = Arc::new(Relays::that_keep_nothing(
-            Arc::new(guard.clone()),
-            keys.clone(),
-            relay::Limits {
-                connect_timeout: limits.connect_timeout,
-                stall_timeout: limits.stall_timeout,
-                events_per_minute: NonZeroU32::MIN,
-                max_events: limits.max_events_per_repo,
-                rest: Some(REST),
-            },
-        ));
+        let limits = listening_limits(config);
+        let relays = Arc::new(Relays::that_keep_nothing(Arc::new(guard.clone()), keys.clone(), limits));
         let known: Arc<Known> = Arc::default();
         let (live, hearing) = mpsc::channel(QUEUE);
         let (stored, reading) = mpsc::channel(QUEUE);

@@ -67,7 +67,7 @@ pub use self::{
     signers::Signers,
     subject::Subject,
     survey::Survey,
-    world::{World, guard, own_addresses},
+    world::{World, guard, listening_limits, own_addresses},
 };
 use self::{
     kept::Kept,

@@ -54,6 +54,22 @@ pub(super) fn catalog_limits(config: &Config) -> catalog::Limits {
     }
 }
 
+/// What a relay that could not be reached is left alone for while the program listens to it.
+const REST: Duration = Duration::from_secs(5);
+
+/// What bounds the work with relays that are listened to for as long as the program runs; nothing is sent to them.
+#[must_use]
+pub fn listening_limits(config: &Config) -> relay::Limits {
+    let limits = &config.limits;
+    relay::Limits {
+        connect_timeout: limits.connect_timeout,
+        stall_timeout: limits.stall_timeout,
+        events_per_minute: NonZeroU32::MIN,
+        max_events: limits.max_events_per_repo,
+        rest: Some(REST),
+    }
+}
+
 /// Connections, stores and limits of one run, or of a daemon's runs one after the other: connections stay open, what was
 /// seen is kept, and a relay that was down is tried again in the next run.
 #[derive(Debug)]

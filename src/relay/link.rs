@@ -74,7 +74,8 @@ impl Link {
         if let Some(database) = database {
             relay = relay.database(database);
         }
-        let door = Door::default();
+        let (door, pace) = (Door::default(), Pace::with(url));
+        let allowed = limits.events_per_minute.get();
         let relay = relay
             .admit_policy(door.clone())
             .websocket_transport(Transport::new(Arc::clone(addresses)))
@@ -88,8 +89,10 @@ impl Link {
             no_negentropy: AtomicBool::new(false),
             door,
             writes: RateLimiter::direct(Quota::per_minute(limits.events_per_minute)),
-            writing: Mutex::default(),
-            events_per_minute: AtomicU32::new(limits.events_per_minute.get()),
+            events_per_minute: AtomicU32::new(
+                pace.events_per_minute().map_or(allowed, |known| known.min(allowed)),
+            ),
+            writing: Mutex::new(pace),
             attempts: Arc::default(),
         }
     }
@@ -158,6 +161,7 @@ impl Link {
                 Err(error @ RelayError::RateLimited { .. }) => {
                     let wait = pace.hint(Instant::now());
                     tracing::debug!(wait_secs = wait.as_secs(), %error, "slowing down");
+                    pace.remember(self.relay.url());
                     let learned = pace.events_per_minute().unwrap_or(u32::MAX);
                     self.events_per_minute.fetch_min(learned, Ordering::Relaxed);
                     waits += 1;

@@ -2,10 +2,16 @@
 //!
 //! Until it says so, events go as fast as the configuration allows. What it took until then tells what it takes in a
 //! minute, however it counts (tokens that come back, windows of a minute, the last minute): what a burst and the minutes
-//! since its begin can hold is at least the number of events. From then on events are spaced evenly, a little slower.
+//! since its begin can hold is at least the number of events. From then on no minute has more events than that, a little
+//! less. What was learned is remembered for as long as the process runs: connections come and go.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
+use nostr::prelude::RelayUrl;
 use tokio::time::Instant;
 
 /// A minute's allowance comes back in a minute.
@@ -14,6 +20,12 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Of what a relay was seen to take, so much is sent; clocks and networks are not exact.
 const MARGIN: f64 = 0.9;
 
+/// Events in a minute, by the relays that have shown it.
+static LEARNED: Mutex<BTreeMap<RelayUrl, u32>> = Mutex::new(BTreeMap::new());
+
+/// Relays remembered; more have never asked to slow down.
+const LEARNED_MAX: usize = 1_024;
+
 /// What was sent to one relay, and what follows from that.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
@@ -21,16 +33,34 @@ pub(super) struct Pace {
     since: Option<Instant>,
     taken: u32,
     last: Option<Instant>,
-    /// After a hint: between two events.
-    gap: Option<Duration>,
+    /// After a hint: how many go in a minute, and when the last of them went.
+    a_minute: Option<u32>,
+    sent: VecDeque<Instant>,
     not_before: Option<Instant>,
 }
 
 impl Pace {
+    /// For a new connection to `url`, with what others have shown.
+    pub(super) fn with(url: &RelayUrl) -> Self {
+        let learned = LEARNED.lock().unwrap_or_else(PoisonError::into_inner);
+        Self { a_minute: learned.get(url).copied(), ..Self::default() }
+    }
+
+    /// Remembers what was learned for other connections to `url`.
+    pub(super) fn remember(&self, url: &RelayUrl) {
+        let mut learned = LEARNED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(a_minute) = self.a_minute
+            && (learned.len() < LEARNED_MAX || learned.contains_key(url))
+        {
+            learned.insert(url.clone(), a_minute);
+        }
+    }
+
     /// When the next event may go; `None` for now.
     pub(super) fn next_at(&self) -> Option<Instant> {
-        let spaced = self.last.zip(self.gap).map(|(last, gap)| last + gap);
-        spaced.max(self.not_before)
+        let allowed = self.a_minute.and_then(|a_minute| usize::try_from(a_minute).ok());
+        let oldest = self.sent.front().filter(|_| allowed.is_some_and(|allowed| self.sent.len() >= allowed));
+        oldest.map(|oldest| *oldest + MINUTE).max(self.not_before)
     }
 
     /// The relay answered an event that was sent at `now`, and not with a hint.
@@ -40,29 +70,37 @@ impl Pace {
         }
         self.last = Some(now);
         self.taken = self.taken.saturating_add(1);
+        if self.a_minute.is_some() {
+            self.sent.push_back(now);
+            while self.sent.front().is_some_and(|oldest| *oldest + MINUTE <= now) {
+                self.sent.pop_front();
+            }
+        }
     }
 
     /// The relay asked to slow down. How long it is left alone.
     pub(super) fn hint(&mut self, now: Instant) -> Duration {
         let minutes = self.since.map_or(0.0, |since| now.duration_since(since).as_secs_f64() / 60.0);
-        let a_minute = (f64::from(self.taken.max(1)) * MARGIN / (1.0 + minutes)).max(1.0);
-        let gap = MINUTE.div_f64(a_minute);
+        // At least one, and at most as many as were counted in 32 bits.
+        let a_minute = (f64::from(self.taken.max(1)) * MARGIN / (1.0 + minutes)).max(1.0) as u32;
         // A second hint: what was learned was too much.
-        self.gap = Some(self.gap.map_or(gap, |before| gap.max(before * 2)));
+        self.a_minute = Some(self.a_minute.map_or(a_minute, |before| a_minute.min(before / 2).max(1)));
         self.not_before = Some(now + MINUTE);
         (self.since, self.taken, self.last) = (None, 0, None);
+        self.sent.clear();
         MINUTE
     }
 
     /// How many events the relay takes in a minute, as far as it has said.
     pub(super) fn events_per_minute(&self) -> Option<u32> {
-        // At least one, and at most as many as were counted in 32 bits.
-        self.gap.map(|gap| (MINUTE.as_secs_f64() / gap.as_secs_f64()).round().max(1.0) as u32)
+        self.a_minute
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::collections::VecDeque;
 
     use super::*;
@@ -143,6 +181,28 @@ mod tests {
                     let least = (MINUTE * 10).max(Duration::from_millis(every_ms) * events);
                     assert!(took <= least * 3, "{number}: {a_minute} a minute, each {every_ms} ms: {took:?}");
                 }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_connection_has_learned_the_next_one_knows() {
+        for a_minute in [7_u32, 60] {
+            let url = RelayUrl::parse(&format!("wss://{a_minute}-a-minute.example")).unwrap();
+            let mut first = Pace::with(&url);
+            let now = Instant::now();
+            (0..a_minute).for_each(|_| first.taken(now));
+            first.hint(now);
+            first.remember(&url);
+            // Each connection has an allowance of its own, also at once.
+            let mut relay = Relay::Sliding { a_minute: a_minute as usize, taken: VecDeque::new() };
+            let (mut pace, mut at) = (Pace::with(&url), now);
+            for number in 0..a_minute * 3 {
+                let next = pace.next_at();
+                assert!(number > a_minute / 2 || next.is_none(), "the first ones wait: {number}");
+                at = next.map_or(at, |next| next.max(at));
+                assert!(relay.takes(at), "{number} of {a_minute} a minute");
+                pace.taken(at);
             }
         }
     }
