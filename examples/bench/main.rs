@@ -11,6 +11,7 @@ mod idle;
 mod live;
 mod mirror;
 mod push;
+mod stage;
 mod table;
 
 use std::{env, path::PathBuf, process::ExitCode};
