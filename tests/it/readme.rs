@@ -1,9 +1,19 @@
-//! What the README says of the command language is what the bot itself says.
+//! What the README says of commands and configuration is what the program itself says.
 #![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::mem;
 
 use grasp_mirror_commands::usages;
 
 const README: &str = include_str!("../../README.md");
+const CONFIG_EXAMPLE: &str = include_str!("../../config.example.toml");
+
+/// The rows of the first table below `heading`.
+fn table(heading: &str) -> Vec<&'static str> {
+    let text = README.split_once(heading).unwrap().1;
+    let rows = text.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
+    rows.take_while(|line| line.starts_with('|')).collect()
+}
 
 #[test]
 fn the_table_of_commands_is_the_bot_s_own_help() {
@@ -11,12 +21,41 @@ fn the_table_of_commands_is_the_bot_s_own_help() {
         // A bar would end the cell, also within code.
         .map(|usage| format!("| `{}` | {} |", usage.to_string().replace('|', "\\|"), usage.about))
         .collect();
-    let table = README.split_once("## Talk to it").unwrap().1;
-    let rows: Vec<&str> = table
-        .lines()
-        .skip_while(|line| !line.starts_with("|---"))
-        .skip(1)
-        .take_while(|line| line.starts_with('|'))
-        .collect();
-    assert_eq!(rows, expected, "it should be:\n{}", expected.join("\n"));
+    assert_eq!(table("## Talk to it"), expected, "it should be:\n{}", expected.join("\n"));
+}
+
+/// One row a key: its section and name, its default, and the first sentence of what the example says of it.
+fn keys() -> Vec<String> {
+    let mut rows = Vec::new();
+    for section in CONFIG_EXAMPLE.split("\n[").skip(1) {
+        let (name, body) = section.split_once("]\n").unwrap();
+        // Exceptions have no defaults.
+        let body = body.split("\n# [").next().unwrap();
+        let (mut comment, mut lines) = (String::new(), body.lines());
+        while let Some(line) = lines.next() {
+            let unset = line.strip_prefix("# ");
+            let is_name = |key: &str| key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            let Some((key, value)) =
+                unset.unwrap_or(line).split_once(" = ").filter(|(key, _)| is_name(key))
+            else {
+                comment = [&comment, unset.unwrap_or_default()].join(" ");
+                continue;
+            };
+            let default = match value {
+                _ if unset.is_some() => "–".to_owned(),
+                "[" => format!("{} of them", lines.by_ref().take_while(|line| *line != "]").count()),
+                value => format!("`{value}`"),
+            };
+            let about = mem::take(&mut comment).trim().replace('|', "\\|");
+            let sentence = about.split_once(". ").map_or(about.trim_end_matches('.'), |(first, _)| first);
+            rows.push(format!("| `{name}.{key}` | {default} | {sentence} |"));
+        }
+    }
+    rows
+}
+
+#[test]
+fn the_table_of_keys_is_the_example_s_which_is_the_code_s() {
+    let expected = keys();
+    assert_eq!(table("### Configuration"), expected, "it should be:\n{}", expected.join("\n"));
 }
