@@ -77,9 +77,9 @@ impl Subject {
             refs_differ: doubts(record, wanted),
             ..Seen::default()
         };
-        // A server that lost the repository may have lost the conversation, too.
-        let held = record.and_then(|record| record.conversation.as_ref());
-        if held.is_some_and(|held| held.covers(&self.fingerprint, now)) && wanted.is_proved_by(&seen) {
+        let proved = wanted.is_proved_by(&seen);
+        let record = self.record.mirrors.get_mut(url);
+        if record.is_some_and(|record| record.still_holds(&self.fingerprint, proved, now)) {
             seen.lacks = Some(BTreeSet::new());
         }
         self.seen.insert(url.clone(), seen);

@@ -231,6 +231,20 @@ impl HeldConversation {
     }
 }
 
+impl MirrorRecord {
+    /// Whether the server still counts as holding the conversation named by `fingerprint`, now that it was seen to serve
+    /// what proves the mirror, or not to (`proved`).
+    ///
+    /// A server that lost the repository may have lost the conversation, too: what was seen of it is forgotten, also if
+    /// the run ends before it is looked at again.
+    pub fn still_holds(&mut self, fingerprint: &str, proved: bool, now: Timestamp) -> bool {
+        if !proved {
+            self.conversation = None;
+        }
+        self.conversation.as_ref().is_some_and(|held| held.covers(fingerprint, now))
+    }
+}
+
 /// How one run ended for one mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -435,6 +449,20 @@ mod tests {
         let record = after(Some(&failed), Placement::Listed, waiting, &Seen::default(), &[], None, now);
         assert_eq!((record.status, record.retry_at, record.failures), (MirrorStatus::Pending, None, 0));
         assert!(record.refused.contains_key(&id), "what a server refuses for good is still known");
+    }
+
+    #[test]
+    fn a_server_that_lost_the_repository_is_not_believed_to_hold_the_conversation() {
+        let now = Timestamp::from_secs(1_790_000_000);
+        let held = HeldConversation { fingerprint: "f".to_owned(), seen_at: now.as_secs() };
+        let good = Ending::Settled(Outcome::InSync);
+        let mut record = after(None, Placement::Listed, good, &Seen::default(), &[], Some(held), now);
+        assert!(record.still_holds("f", true, now) && !record.still_holds("other", true, now));
+        assert!(!record.still_holds("f", false, now), "it was wiped");
+        // The run that saw it ended after the branches.
+        let waiting = Ending::Waiting("waits its turn".to_owned());
+        let mut record = after(Some(&record), Placement::Listed, waiting, &Seen::default(), &[], None, now);
+        assert!(!record.still_holds("f", true, now), "it has the branches again, and nothing else");
     }
 
     #[test]

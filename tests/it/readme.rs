@@ -35,8 +35,7 @@ fn keys() -> Vec<String> {
         while let Some(line) = lines.next() {
             let unset = line.strip_prefix("# ");
             let is_name = |key: &str| key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-            let Some((key, value)) =
-                unset.unwrap_or(line).split_once(" = ").filter(|(key, _)| is_name(key))
+            let Some((key, value)) = unset.unwrap_or(line).split_once(" = ").filter(|(key, _)| is_name(key))
             else {
                 comment = [&comment, unset.unwrap_or_default()].join(" ");
                 continue;
