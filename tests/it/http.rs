@@ -19,6 +19,11 @@ async fn what_is_shown_is_what_is_on_the_servers() {
     let mut daemon = mirror.start_daemon();
     let site = daemon.site().await;
     daemon.wait_log("cycle done", SOON).await;
+    // The log line is written a moment before the page is.
+    look::wait_until(SOON, "the first cycle is shown", async || {
+        site.get("/api/status.json").await.json()["cycle"]["number"] == 1
+    })
+    .await;
 
     let status = site.get("/api/status.json").await.json();
     assert_eq!(status, mirror.status_json().await);
