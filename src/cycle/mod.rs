@@ -1,6 +1,6 @@
 //! One cycle: the whole walk, once, over every repository.
 //!
-//! [`World::survey`] looks (servers, discovery, catalog, what is served already); [`World::run`] then acts on
+//! `World::survey` looks (servers, discovery, catalog, what is served already); [`World::run`] then acts on
 //! each repository by itself, remembers, reports, and puts the local copies in order. `plan` stops after the
 //! look; `verify` goes on to compare refs. The daemon runs cycles, `mirror-once` runs one.
 
