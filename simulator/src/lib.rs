@@ -6,7 +6,7 @@
 //! The bot may be killed between any two steps; what is on its [`disk`] survives.
 //!
 //! [`grasp`] is a server that does nothing wrong: the contract in `tests/contract.rs` holds for it and for the real
-//! one alike. [`world`] adds the faults, [`owners`] the people. [`check`] says what must never happen: see there.
+//! one alike. [`world`] adds the faults, [`owners`] the people. `check` says what must never happen: see there.
 
 // A simulation stops at the first surprise.
 #![allow(
