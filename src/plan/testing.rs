@@ -1,6 +1,31 @@
-//! Signed events for the tests of this room.
+//! Signed events and records for tests.
+
+use std::collections::BTreeMap;
 
 use nostr::prelude::{Event, EventBuilder, FinalizeEvent, Keys, Kind, Tag, Timestamp};
+
+use super::record::MirrorRecord;
+use crate::model::{placement::Placement, status::MirrorStatus};
+
+impl MirrorRecord {
+    /// A listed mirror of which nothing is known but its status.
+    pub(crate) fn sample(status: MirrorStatus) -> Self {
+        Self {
+            status,
+            placement: Placement::Listed,
+            reason: None,
+            since: 1,
+            read_back_at: None,
+            retry_at: None,
+            failures: 0,
+            failure: None,
+            state: None,
+            refs_differ: None,
+            refused: BTreeMap::new(),
+            conversation: None,
+        }
+    }
+}
 
 /// An event of `keys` of this kind, dated `at` Unix seconds, with these tags.
 pub(super) fn event(keys: &Keys, kind: u16, at: u64, tags: &[&[&str]]) -> Event {

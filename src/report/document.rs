@@ -370,22 +370,12 @@ mod tests {
     use nostr::prelude::Keys;
 
     use super::*;
-    use crate::model::placement::Placement;
 
     fn mirror(status: MirrorStatus) -> MirrorRecord {
         MirrorRecord {
-            status,
-            placement: Placement::Listed,
             reason: (status != MirrorStatus::InSync).then(|| "blocked: no".to_owned()),
             since: 1_790_000_001,
-            read_back_at: None,
-            retry_at: None,
-            failures: 0,
-            failure: None,
-            state: None,
-            refs_differ: None,
-            refused: BTreeMap::new(),
-            conversation: None,
+            ..MirrorRecord::sample(status)
         }
     }
 

@@ -100,22 +100,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::model::placement::Placement;
 
     fn mirror(status: MirrorStatus, reason: Option<&str>, state: u8) -> MirrorRecord {
         MirrorRecord {
-            status,
-            placement: Placement::Listed,
             reason: reason.map(str::to_owned),
-            since: 1,
-            read_back_at: None,
-            retry_at: None,
-            failures: 0,
-            failure: None,
             state: Some(EventId::from_byte_array([state; 32])),
-            refs_differ: None,
-            refused: BTreeMap::new(),
-            conversation: None,
+            ..MirrorRecord::sample(status)
         }
     }
 

@@ -153,7 +153,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::model::placement::Placement;
 
     const NOW: u64 = 1_790_000_250;
 
@@ -162,20 +161,7 @@ mod tests {
     }
 
     fn mirror(status: MirrorStatus, failure: Option<Failure>, failures: u32) -> MirrorRecord {
-        MirrorRecord {
-            status,
-            placement: Placement::Listed,
-            reason: None,
-            since: NOW,
-            read_back_at: None,
-            retry_at: None,
-            failures,
-            failure,
-            state: None,
-            refs_differ: None,
-            refused: BTreeMap::new(),
-            conversation: None,
-        }
+        MirrorRecord { since: NOW, failures, failure, ..MirrorRecord::sample(status) }
     }
 
     fn slot(samples: Samples) -> Slot {

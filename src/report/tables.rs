@@ -274,18 +274,9 @@ mod tests {
     #[test]
     fn status_names_problems_by_host_and_shows_no_tricks() {
         let mirror = |status, reason: Option<&str>| MirrorRecord {
-            status,
-            placement: Placement::Listed,
             reason: reason.map(str::to_owned),
             since: 1_000,
-            read_back_at: None,
-            retry_at: None,
-            failures: 0,
-            failure: None,
-            state: None,
-            refs_differ: None,
-            refused: BTreeMap::new(),
-            conversation: None,
+            ..MirrorRecord::sample(status)
         };
         let servers = ["wss://a.example", "wss://b.example/grasp"].map(|url| ServerOutcome {
             url: url.parse().unwrap(),

@@ -27,18 +27,10 @@ fn at_rest() -> (Known, ServerUrl, Holdings, EventId) {
     let place =
         Place { placement: Placement::Listed, path: coordinate.clone(), takes_pushes: true, own: false };
     let mirror = MirrorRecord {
-        status: MirrorStatus::InSync,
-        placement: Placement::Listed,
-        reason: None,
         since: NOW - 1_000,
         read_back_at: Some(NOW - 1_000),
-        retry_at: None,
-        failures: 0,
-        failure: None,
-        state: None,
-        refs_differ: None,
-        refused: BTreeMap::new(),
         conversation: Some(HeldConversation { fingerprint: "f".to_owned(), seen_at: NOW - 1_000 }),
+        ..MirrorRecord::sample(MirrorStatus::InSync)
     };
     let governing = [&announcement, &state].map(|event| (event.pubkey, event.id)).to_vec();
     let mut holdings = Holdings::default();

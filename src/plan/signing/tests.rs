@@ -103,20 +103,7 @@ fn the_owners_announcement_is_signed_before_a_co_maintainers() {
 }
 
 fn mirror(status: MirrorStatus) -> MirrorRecord {
-    MirrorRecord {
-        status,
-        placement: Placement::Namespace,
-        reason: None,
-        since: 1,
-        read_back_at: Some(2),
-        retry_at: None,
-        failures: 0,
-        failure: None,
-        state: None,
-        refs_differ: None,
-        refused: BTreeMap::new(),
-        conversation: None,
-    }
+    MirrorRecord { placement: Placement::Namespace, read_back_at: Some(2), ..MirrorRecord::sample(status) }
 }
 
 #[test]

@@ -4,10 +4,7 @@ use nostr::prelude::PublicKey;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    model::placement::Placement,
-    report::document::{CycleSummary, LeftAlone, ServerOutcome},
-};
+use crate::report::document::{CycleSummary, LeftAlone, ServerOutcome};
 
 const NOW: u64 = 1_790_000_000;
 
@@ -22,18 +19,11 @@ fn server(name: &str) -> ServerUrl {
 
 fn mirror(status: MirrorStatus) -> MirrorRecord {
     MirrorRecord {
-        status,
-        placement: Placement::Listed,
         reason: (status != InSync).then(|| "it cannot be reached: connection\u{202e} refused".to_owned()),
         since: NOW,
         read_back_at: Some(NOW),
-        retry_at: None,
         failures: 1,
-        failure: None,
-        state: None,
-        refs_differ: None,
-        refused: BTreeMap::new(),
-        conversation: None,
+        ..MirrorRecord::sample(status)
     }
 }
 

@@ -4,7 +4,7 @@ use grasp_mirror_commands::{self as commands, Command};
 
 use super::*;
 use crate::{
-    model::{coordinate::npub, placement::Placement},
+    model::coordinate::npub,
     report::document::{CycleSummary, LeftAlone, ServerOutcome},
 };
 
@@ -24,18 +24,11 @@ fn url(host: &str) -> ServerUrl {
 
 fn mirror(status: MirrorStatus, reason: &str) -> MirrorRecord {
     MirrorRecord {
-        status,
-        placement: Placement::Listed,
         reason: (!reason.is_empty()).then(|| reason.to_owned()),
         since: NOW - 7_300,
         read_back_at: Some(NOW - 130),
         retry_at: (status == MirrorStatus::Failing).then_some(NOW + 300),
-        failures: 0,
-        failure: None,
-        state: None,
-        refs_differ: None,
-        refused: BTreeMap::new(),
-        conversation: None,
+        ..MirrorRecord::sample(status)
     }
 }
 

@@ -1,13 +1,13 @@
 //! Pictures for tests.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use nostr::prelude::PublicKey;
 
 use super::{Card, Picture};
 use crate::{
-    model::{coordinate::Coordinate, placement::Placement, status::MirrorStatus},
+    model::{coordinate::Coordinate, status::MirrorStatus},
     plan::record::MirrorRecord,
     report::document::{CycleSummary, LeftAlone, Report, RepositoryOutcome},
 };
@@ -26,20 +26,7 @@ pub(crate) fn picture() -> Picture {
 }
 
 pub(crate) fn mirror(status: MirrorStatus, reason: Option<&str>) -> MirrorRecord {
-    MirrorRecord {
-        status,
-        placement: Placement::Listed,
-        reason: reason.map(str::to_owned),
-        since: NOW,
-        read_back_at: None,
-        retry_at: None,
-        failures: 0,
-        failure: None,
-        state: None,
-        refs_differ: None,
-        refused: BTreeMap::new(),
-        conversation: None,
-    }
+    MirrorRecord { reason: reason.map(str::to_owned), since: NOW, ..MirrorRecord::sample(status) }
 }
 
 pub(crate) fn outcome(d: &str, mirrors: &[(&str, MirrorRecord)]) -> RepositoryOutcome {
