@@ -70,6 +70,8 @@ async fn it_shows_a_real_daemon_and_follows_it() {
     for _ in 0.."no such repository".len() {
         browser.press("Backspace").await;
     }
+    // The list follows with the next frame; before it there is no grid that Tab could enter.
+    browser.wait("document.querySelector('.matrix .repo a')").await;
     browser.press("Tab").await;
     for key in ["ArrowRight", "ArrowRight"] {
         browser.press(key).await;
