@@ -22,7 +22,7 @@ use grasp_mirror::{
     key::{self, BotKey, KeySource},
     model::coordinate::{Coordinate, npub},
     plan::progress::Progress,
-    report::{Report, answers, tables},
+    report::{Report, answers, scoreboard::Weeks, tables},
     store::{Store, lock::Lock, records::Records},
 };
 use grasp_mirror_commands::{Found, RepoName};
@@ -108,16 +108,18 @@ pub(crate) fn daemon(context: &Context) -> anyhow::Result<Outcome> {
 pub(crate) fn mirror_once(context: &Context) -> anyhow::Result<Outcome> {
     let ready = ready_to_work(context)?;
     let progress = context.progress.add(spinner()?);
-    let done = runtime()?.block_on(async {
+    let seen = runtime()?.block_on(async {
         let _lock = Lock::take(&ready.config.bot.data_dir)?;
         let mut world = world(&ready).await?;
         if world.is_paused() {
             bail!("the bot is paused: start `grasp-mirror daemon`, and send it: resume");
         }
-        anyhow::Ok(Box::pin(world.run(Trigger::Once, None, &progress)).await?)
+        let done = Box::pin(world.run(Trigger::Once, None, &progress)).await?;
+        let weeks = world.weeks(&done.report).await?;
+        anyhow::Ok(Seen { report: done.report, weeks, progress: None })
     })?;
     progress.finish_and_clear();
-    print_report(context, &done.report, None)
+    print_report(context, &seen)
 }
 
 /// `status`: the last report, also beside a running daemon; or what in it is at risk.
@@ -127,12 +129,15 @@ pub(crate) fn status(context: &Context, at_risk: bool) -> anyhow::Result<Outcome
     let Some(bot) = key::find(&config.environment.key, data_dir)? else {
         bail!("there is no bot in {} yet; `grasp-mirror init` makes one", data_dir.display());
     };
-    let (report, progress) = runtime()?.block_on(async {
+    let seen = runtime()?.block_on(async {
         let store = Store::open(data_dir).await?;
-        let progress = cycle::running(&Records::new(store.clone(), bot.keys.clone())).await?;
-        anyhow::Ok((cycle::last_report(&config, &store, &bot.keys).await?, progress))
+        let records = Records::new(store.clone(), bot.keys.clone());
+        let progress = cycle::running(&records).await?;
+        let report = cycle::last_report(&config, &store, &bot.keys).await?;
+        let weeks = cycle::weeks(&records, &report).await?;
+        anyhow::Ok(Seen { report, weeks, progress })
     })?;
-    if at_risk { print_at_risk(context, &report) } else { print_report(context, &report, progress) }
+    if at_risk { print_at_risk(context, &seen.report) } else { print_report(context, &seen) }
 }
 
 fn print_at_risk(context: &Context, report: &Report) -> anyhow::Result<Outcome> {
@@ -243,29 +248,34 @@ fn spinner() -> anyhow::Result<ProgressBar> {
     Ok(bar)
 }
 
-/// The report, and beside it what is not published: how far the cycle is that runs just now.
+/// The report, and beside it what is not published.
 #[derive(serde::Serialize)]
-struct Status<'a> {
+struct Seen {
     #[serde(flatten)]
-    report: &'a Report,
+    report: Report,
+    /// How the servers did; for people.
+    #[serde(skip)]
+    weeks: Weeks,
+    /// How far the cycle is that runs just now.
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<Progress>,
 }
 
-fn print_report(context: &Context, report: &Report, progress: Option<Progress>) -> anyhow::Result<Outcome> {
+fn print_report(context: &Context, seen: &Seen) -> anyhow::Result<Outcome> {
+    let Seen { report, weeks, progress } = seen;
     let mut out = io::stdout().lock();
     if context.json {
-        writeln!(out, "{}", serde_json::to_string(&Status { report, progress })?)?;
+        writeln!(out, "{}", serde_json::to_string(seen)?)?;
     } else {
         let now = now();
         if let Some(progress) = progress {
             writeln!(
                 out,
                 "{}\n",
-                grasp_mirror_commands::status::progress(&answers::under_way(&progress), now)
+                grasp_mirror_commands::status::progress(&answers::under_way(progress), now)
             )?;
         }
-        writeln!(out, "{}", tables::status(report, now))?;
+        writeln!(out, "{}", tables::status(report, weeks, now))?;
     }
     let ran = report.cycle.number > 0;
     Ok(if ran && report.is_in_sync() { Outcome::Good } else { Outcome::NotInSync })

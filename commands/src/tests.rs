@@ -186,7 +186,7 @@ fn help_is_made_from_the_usages() {
     list: whom and what I watch, and what is denied
     status [repo]: how the mirrors are: all, or those of one repository
     resync [repo | npub]: read every server again and send what is missing
-    servers: the servers I mirror to
+    servers: the servers I mirror to, and how they did for 7 days
     why <repo> [server]: why it is, or is not, on the servers
     allow <npub | repo | server>: mirror them again, after deny; what config.toml denies stays denied
     deny <npub | repo | server>: never mirror them, or to them; what is on the servers stays
@@ -446,16 +446,22 @@ fn the_rest_is_short_too() {
         reason: reason.map(str::to_owned),
         mirrors: 12,
         in_sync: 12,
+        week: None,
     };
-    let all = [
+    let week = |answered_percent, mean_ms, failures, refusals| {
+        Some(servers::Week { answered_percent, mean_ms, failures, refusals })
+    };
+    let mut all = [
         server("relay.ngit.dev", true, None),
         server("git.uid.ovh", false, Some("no answer\r\nin 10 s")),
         server("relay.example", true, Some("no GRASP server")),
     ];
+    all[0].week = week(99, Some(120), 0, 0);
+    all[1].week = week(0, None, 3, 1);
     insta::assert_snapshot!(servers::reply(&all), @"
     3 servers:
-    ✓ relay.ngit.dev: 12 of 12 in sync
-    ! git.uid.ovh: not reachable: no answer in 10 s
+    ✓ relay.ngit.dev: 12 of 12 in sync; 7 days: 99% up, 120 ms
+    ! git.uid.ovh: not reachable: no answer in 10 s; 7 days: 0% up, 3 failures, 1 refusal
     - relay.example: not used: no GRASP server
     ");
     let mirrors = [

@@ -143,7 +143,11 @@ impl Bot {
                     why::reply(&repo, server, &answers::why(&record, server), &notes, now)
                 }
             },
-            Command::Servers => servers::reply(&answers::servers(&self.report().await?)),
+            Command::Servers => {
+                let report = self.report().await?;
+                let weeks = cycle::weeks(&self.records, &report).await?;
+                servers::reply(&answers::servers(&report, &weeks))
+            }
             Command::Pause => pause::reply(!self.set_paused(true, said).await?),
             Command::Resume => resume::reply(self.set_paused(false, said).await?),
             Command::Pair => self.pair().await?,

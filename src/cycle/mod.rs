@@ -58,6 +58,7 @@ pub use self::{
     forget::{Matter, Say, say},
     hold::decide,
     memory::{all_remembered, described, known, last_report, remembered},
+    noted::{scoreboards, weeks},
     pairing::{GOOD_FOR, PairError, Paired, Pairing},
     preview::Preview,
     progress::running,

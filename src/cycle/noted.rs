@@ -14,10 +14,11 @@ use crate::{
     model::{coordinate::Coordinate, server::ServerUrl},
     plan::record::MirrorRecord,
     report::{
+        Report,
         history::{self, History},
-        scoreboard::{self, Samples, Scoreboard},
+        scoreboard::{self, Samples, Scoreboard, Weeks},
     },
-    store::StoreError,
+    store::{StoreError, records::Records},
 };
 
 impl World {
@@ -58,4 +59,42 @@ impl World {
         }
         Ok(())
     }
+
+    /// How the servers that `report` names did over the last seven days.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn weeks(&self, report: &Report) -> Result<Weeks, StoreError> {
+        weeks(&self.records, report).await
+    }
+}
+
+/// What is kept of how `servers` did; those of which nothing is are left out.
+///
+/// # Errors
+///
+/// [`StoreError`].
+pub async fn scoreboards(
+    records: &Records,
+    servers: Vec<ServerUrl>,
+) -> Result<BTreeMap<ServerUrl, Scoreboard>, StoreError> {
+    let mut boards = BTreeMap::new();
+    for server in servers {
+        let board: Option<Scoreboard> = records.read(&scoreboard::record_name(&server)).await?;
+        boards.extend(board.map(|board| (server, board)));
+    }
+    Ok(boards)
+}
+
+/// How the servers that `report` names did over the last seven days.
+///
+/// # Errors
+///
+/// [`StoreError`].
+pub async fn weeks(records: &Records, report: &Report) -> Result<Weeks, StoreError> {
+    let now = Timestamp::now().as_secs();
+    let servers = report.servers.iter().map(|server| server.url.clone()).collect();
+    let boards = scoreboards(records, servers).await?;
+    Ok(boards.into_iter().map(|(server, board)| (server, board.week(now))).collect())
 }

@@ -20,7 +20,7 @@ use crate::{
         history::{self, History},
         page::{Page, Sources},
         picture::{Card, Picture},
-        scoreboard::{self, Scoreboard},
+        scoreboard::Scoreboard,
     },
     store::{Store, records::Records},
 };
@@ -187,19 +187,8 @@ impl Library for Shelf {
         &self,
         servers: Vec<ServerUrl>,
     ) -> BoxFuture<'_, Result<BTreeMap<ServerUrl, Scoreboard>, String>> {
-        async move {
-            let mut boards = BTreeMap::new();
-            for server in servers {
-                let board: Option<Scoreboard> = self
-                    .records
-                    .read(&scoreboard::record_name(&server))
-                    .await
-                    .map_err(|error| error.to_string())?;
-                boards.extend(board.map(|board| (server, board)));
-            }
-            Ok(boards)
-        }
-        .boxed()
+        async move { cycle::scoreboards(&self.records, servers).await.map_err(|error| error.to_string()) }
+            .boxed()
     }
 
     fn progress(&self) -> BoxFuture<'_, Result<Option<Progress>, String>> {

@@ -16,7 +16,10 @@ use grasp_mirror_commands::{
 };
 use nostr::prelude::PublicKey;
 
-use super::document::{Report, ReportedRepository, RepositoryOutcome};
+use super::{
+    document::{Report, ReportedRepository, RepositoryOutcome},
+    scoreboard::{Slot, Weeks},
+};
 use crate::{
     model::{
         coordinate::Coordinate,
@@ -111,9 +114,9 @@ pub fn notes(report: &Report, coordinate: &Coordinate) -> Vec<String> {
     reported.map(|repo| repo.notes.clone()).unwrap_or_default()
 }
 
-/// `servers`: each server, with the reason where it is of no use now.
+/// `servers`: each server, with the reason where it is of no use now, and how it did over the `weeks`.
 #[must_use]
-pub fn servers(report: &Report) -> Vec<Server> {
+pub fn servers(report: &Report, weeks: &Weeks) -> Vec<Server> {
     let mut down: BTreeMap<&ServerUrl, &str> = BTreeMap::new();
     for problem in report.repos.iter().flat_map(|repo| &repo.problems) {
         if problem.status == MirrorStatus::Unreachable {
@@ -129,6 +132,7 @@ pub fn servers(report: &Report) -> Vec<Server> {
             reason: server.unused.clone().or_else(|| why_down.map(|reason| brief(reason))),
             mirrors: server.mirrors,
             in_sync: server.in_sync,
+            week: weeks.get(&server.url).and_then(Slot::week),
         }
     });
     each.collect()

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{
     history::{Change, History},
     picture::Row,
-    scoreboard::{KEPT_SECS, Scoreboard, Slot},
+    scoreboard::{Scoreboard, Slot},
 };
 use crate::{
     model::{
@@ -194,7 +194,7 @@ pub fn server_plots(boards: BTreeMap<ServerUrl, Scoreboard>, now: u64) -> Vec<Se
     let plot = |(server, board): (ServerUrl, Scoreboard)| ServerPlot {
         server,
         slots: board.since(now.saturating_sub(DAY_SECS)).collect(),
-        week: board.sum(now.saturating_sub(KEPT_SECS)),
+        week: board.week(now),
     };
     boards.into_iter().map(plot).collect()
 }

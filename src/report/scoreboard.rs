@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use grasp_mirror_commands::servers::Week;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -69,12 +70,27 @@ impl Slot {
         self.latency_ms.checked_div(self.answered)
     }
 
+    /// In the words of the command language; `None` when it was not asked.
+    #[must_use]
+    pub fn week(&self) -> Option<Week> {
+        let percent = (u64::from(self.answered) * 100).checked_div(u64::from(self.asked))?;
+        Some(Week {
+            answered_percent: u8::try_from(percent).unwrap_or(100),
+            mean_ms: self.mean_ms(),
+            failures: self.failures,
+            refusals: self.refusals,
+        })
+    }
+
     /// The share of questions that were answered, 0 to 1; `None` when none was asked.
     #[must_use]
     pub fn reachability(&self) -> Option<f64> {
         (self.asked > 0).then(|| f64::from(self.answered) / f64::from(self.asked))
     }
 }
+
+/// How each server did in the last seven days.
+pub type Weeks = BTreeMap<ServerUrl, Slot>;
 
 /// What one run saw of the servers.
 #[derive(Clone, Debug, Default)]
@@ -146,6 +162,12 @@ impl Scoreboard {
         self.since(since).for_each(|(_, slot)| sum.add(slot));
         sum
     }
+
+    /// The seven days before `now`, Unix seconds, added up.
+    #[must_use]
+    pub fn week(&self, now: u64) -> Slot {
+        self.sum(now.saturating_sub(KEPT_SECS))
+    }
 }
 
 #[cfg(test)]
@@ -177,7 +199,9 @@ mod tests {
         let slot = slot(samples);
         assert_eq!((slot.asked, slot.answered, slot.mean_ms(), slot.slowest_ms), (3, 2, Some(40), 50));
         assert!(slot.reachability().is_some_and(|share| (share - 2.0 / 3.0).abs() < 1e-9));
-        assert_eq!((Slot::default().mean_ms(), Slot::default().reachability()), (None, None));
+        let nothing = Slot::default();
+        assert_eq!((nothing.mean_ms(), nothing.reachability(), nothing.week()), (None, None, None));
+        assert_eq!(slot.week().map(|week| week.to_string()).as_deref(), Some("66% up, 40 ms"));
     }
 
     #[test]

@@ -10,23 +10,24 @@ use super::{
     answers,
     audit::{Audit, Verdict},
     document::{Report, ServerOutcome},
+    scoreboard::{Slot, Weeks},
 };
 use crate::model::{coordinate::Coordinate, placement::Placement, server::ServerUrl};
 
 /// As much text from outside as goes into a cell, in characters.
 const LONGEST: usize = 300;
 
-/// The table of `status`.
+/// The table of `status`; `weeks` say how the servers did.
 ///
 /// `now` is Unix seconds; times are told from there.
 #[must_use]
-pub fn status(report: &Report, now: u64) -> String {
+pub fn status(report: &Report, weeks: &Weeks, now: u64) -> String {
     if report.cycle.number == 0 {
         return "No cycle has run yet: `grasp-mirror mirror-once` runs one.".to_owned();
     }
     let headline = headline(&answers::overview(report, false));
     let mut text = format!("{headline}, read back {}.\n", ago(now, report.cycle.finished_at));
-    let mut servers = table(&["server", "", "mirrors", "in sync", "software"]);
+    let mut servers = table(&["server", "", "mirrors", "in sync", "last 7 days", "software"]);
     for server in &report.servers {
         let mark = match (&server.unused, server.reachable) {
             (Some(reason), _) => reason.clone(),
@@ -38,6 +39,7 @@ pub fn status(report: &Report, now: u64) -> String {
             clean(&mark),
             server.mirrors.to_string(),
             server.in_sync.to_string(),
+            weeks.get(&server.url).and_then(Slot::week).map_or("-".to_owned(), |week| week.to_string()),
             clean(server.software.as_deref().unwrap_or("-")),
         ]);
     }
@@ -95,7 +97,7 @@ pub fn at_risk(report: &Report, now: u64) -> String {
         ]);
     }
     let mut text = match (report.cycle.number, found) {
-        (0, _) => return status(report, now),
+        (0, _) => return status(report, &Weeks::new(), now),
         (_, 0) => "No repository has fewer than two verified copies.".to_owned(),
         _ => rows.to_string(),
     };
@@ -304,13 +306,15 @@ mod tests {
             ..LeftAlone::default()
         };
         let report = Report::of(cycle, &BTreeSet::new(), &servers, &[outcome], alone);
-        insta::assert_snapshot!(trimmed(&status(&report, 1_180)));
+        let seen = Slot { asked: 9, answered: 8, latency_ms: 960, failures: 1, ..Slot::default() };
+        let weeks = Weeks::from([(servers[1].url.clone(), seen)]);
+        insta::assert_snapshot!(trimmed(&status(&report, &weeks, 1_180)));
     }
 
     #[test]
     fn before_the_first_cycle_it_says_what_to_do() {
         let report = Report::of(CycleSummary::default(), &BTreeSet::new(), &[], &[], LeftAlone::default());
-        insta::assert_snapshot!(status(&report, 0), @"No cycle has run yet: `grasp-mirror mirror-once` runs one.");
+        insta::assert_snapshot!(status(&report, &Weeks::new(), 0), @"No cycle has run yet: `grasp-mirror mirror-once` runs one.");
     }
 
     #[test]

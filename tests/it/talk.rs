@@ -51,7 +51,11 @@ async fn every_command(protocol: Protocol) {
     asks("List", &["Authors (1)", "1 repository"]).await;
     asks("Status", &["✓ 2 of 2 mirrors in sync: 1 repository on 2 servers", "next check"]).await;
     asks("status HELLO", &["in sync on 2 of 2 servers"]).await;
-    asks("servers", &["2 servers", &scene.a.authority(), &scene.b.authority(), "1 of 1 in sync"]).await;
+    asks(
+        "servers",
+        &["2 servers", &scene.a.authority(), &scene.b.authority(), "1 of 1 in sync; 7 days: 100% up, "],
+    )
+    .await;
     asks(
         "why hello",
         &[&scene.a.authority(), "in sync (listed)", &scene.b.authority(), "in sync (namespace)"],

@@ -157,10 +157,12 @@ fn why_finds_the_server_that_is_meant() {
 
 #[test]
 fn servers_say_why_they_are_of_no_use() {
-    insta::assert_snapshot!(commands::servers::reply(&servers(&report())), @"
+    let seen = Slot { asked: 3, answered: 3, latency_ms: 240, refusals: 2, ..Slot::default() };
+    let weeks = Weeks::from([("wss://gitnostr.com".parse().unwrap(), seen)]);
+    insta::assert_snapshot!(commands::servers::reply(&servers(&report(), &weeks)), @"
     4 servers:
     ✓ relay.ngit.dev: 2 of 2 in sync
-    ! gitnostr.com: 1 of 2 in sync
+    ! gitnostr.com: 1 of 2 in sync; 7 days: 100% up, 80 ms, 2 refusals
     ! git.uid.ovh: not reachable: connection refused
     - relay.example: not used: no GRASP server: its information document names none
     ");
