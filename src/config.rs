@@ -108,6 +108,8 @@ pub struct Servers {
     pub discover: bool,
     /// Between two looks at a server's NIP-11 document.
     pub health_interval: Duration,
+    /// Whether to publish how they are (NIP-66).
+    pub publish_monitoring: bool,
 }
 
 /// `[mirror]`: what to keep, and where.
@@ -218,6 +220,7 @@ impl Default for Servers {
             known_is_default: true,
             discover: false,
             health_interval: Duration::from_secs(900),
+            publish_monitoring: false,
         }
     }
 }

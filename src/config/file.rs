@@ -27,7 +27,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
             "nip05",
         ],
     ),
-    ("servers", &["known", "discover", "health_interval_secs"]),
+    ("servers", &["known", "discover", "health_interval_secs", "publish_monitoring"]),
     ("mirror", &["placement", "copies_wanted", "archive_days", "hold_hours"]),
     ("policy", &["allow", "deny"]),
     (
@@ -107,6 +107,7 @@ fn set(config: &mut Config, section: &str, key: &str, value: &Value<'_>) -> Resu
             servers.known_is_default = false;
         }
         ("servers", "discover") => servers.discover = value.flag()?,
+        ("servers", "publish_monitoring") => servers.publish_monitoring = value.flag()?,
         ("servers", "health_interval_secs") => servers.health_interval = value.seconds(1..=MONTH)?,
         ("mirror", "placement") => mirror.reach = value.reach()?,
         ("mirror", "copies_wanted") => mirror.copies_wanted = Some(value.number(COPIES)?),

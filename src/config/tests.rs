@@ -91,6 +91,7 @@ fn every_listed_key_can_be_set() {
         ("alerts = true", "alerts = false"),
         ("answer_where_asked = true", "answer_where_asked = false"),
         ("discover = false", "discover = true"),
+        ("publish_monitoring = false", "publish_monitoring = true"),
         ("# copies_wanted = 5", "copies_wanted = 5"),
         ("placement = \"everywhere\"", "placement = \"listed\""),
         ("hold_hours = 24", "hold_hours = 0.5"),
@@ -107,7 +108,12 @@ fn every_listed_key_can_be_set() {
     assert_eq!(config.bot.cycle_interval, Duration::from_secs(60));
     let waits = (config.limits.retry_first, config.limits.retry_max);
     assert_eq!(waits, (Duration::from_secs(5), Duration::from_secs(600)));
-    assert!(config.servers.discover && !config.bot.alerts && !config.bot.answer_where_asked);
+    assert!(
+        config.servers.discover
+            && config.servers.publish_monitoring
+            && !config.bot.alerts
+            && !config.bot.answer_where_asked
+    );
     assert_eq!((config.mirror.copies_wanted, config.mirror.reach), (Some(5), Reach::Listed));
     assert_eq!(config.mirror.hold, Duration::from_secs(1_800));
     assert_eq!((config.http.listen, config.limits.max_refs), (None, 16));

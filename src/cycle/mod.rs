@@ -19,6 +19,7 @@ mod lanes;
 mod late;
 pub mod live;
 mod memory;
+mod monitoring;
 mod noted;
 mod pairing;
 mod preview;
@@ -278,6 +279,7 @@ impl World {
         let listening = self.listening(kept, servers.keys()).await?;
         self.expire_archives(kept.repositories.keys(), started).await?;
         self.write_scoreboards(started).await?;
+        self.publish_monitoring(servers, Timestamp::now()).await?;
         self.keep_house(copies, trigger, started).await;
         let (servers, left_alone) = (server_outcomes, survey.left_alone);
         let signers = self.signers.troubles();
@@ -330,16 +332,27 @@ impl World {
     ///
     /// [`CycleError`]; a relay that does not take it is none.
     pub async fn publish(&self, report: &Report) -> Result<(), CycleError> {
-        let event = &self.keep(report).await?;
+        let event = self.keep(report).await?;
+        self.send_to_own_relays(&[event]).await;
+        Ok(())
+    }
+
+    /// Sends `events` of the bot's own to its relays; a relay that does not take one gets the rest another time.
+    async fn send_to_own_relays(&self, events: &[Event]) {
         stream::iter(&self.config.bot.relays)
             .for_each_concurrent(None, |relay| async move {
-                match self.relays.send(relay, event).await {
-                    Ok(answer) => tracing::debug!(%relay, ?answer, "report published"),
-                    Err(error) => tracing::warn!(%relay, %error, "the report was not published there"),
+                for event in events {
+                    let kind = event.kind.as_u16();
+                    match self.relays.send(relay, event).await {
+                        Ok(answer) => tracing::debug!(%relay, kind, ?answer, "published"),
+                        Err(error) => {
+                            tracing::warn!(%relay, kind, %error, "an event of the bot's was not published there");
+                            return;
+                        }
+                    }
                 }
             })
             .await;
-        Ok(())
     }
 
     /// Signs the report and keeps it here, for whoever asks.

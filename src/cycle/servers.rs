@@ -13,7 +13,7 @@ use super::{
     world::{AT_ONCE, World},
 };
 use crate::{
-    model::server::ServerUrl,
+    model::{advertised::Advertised, server::ServerUrl},
     plan::{
         placement::Grasp,
         retry::ServerTries,
@@ -39,6 +39,8 @@ pub struct Server {
     pub grasp: Grasp,
     /// Its program.
     pub software: Option<String>,
+    /// What it says it can do and demands; nothing while it is down.
+    pub(super) advertised: Advertised,
     /// Why it cannot be reached now; `None` when it answered.
     pub down: Option<String>,
     /// Whether it has been down for longer than a day.
@@ -53,7 +55,16 @@ pub struct Server {
 
 impl Server {
     pub(super) fn new(grasp: Grasp, software: Option<String>, down: Option<String>) -> Self {
-        Self { grasp, software, down, is_lost: false, retry_at: None, told_secs: None, left_alone: false }
+        Self {
+            grasp,
+            software,
+            advertised: Advertised::default(),
+            down,
+            is_lost: false,
+            retry_at: None,
+            told_secs: None,
+            left_alone: false,
+        }
     }
 
     /// Whether it can be worked with now.
@@ -277,7 +288,10 @@ impl World {
 /// nonsense is down, not something else: it keeps its mirrors.
 fn read_answer(before: Option<&Remembered>, answer: Result<nip11::Introduction, Nip11Error>) -> Server {
     let error = match answer {
-        Ok(introduction) => return Server::new(introduction.grasp, introduction.software, None),
+        Ok(introduction) => {
+            let advertised = introduction.advertised;
+            return Server { advertised, ..Server::new(introduction.grasp, introduction.software, None) };
+        }
         Err(error) => error,
     };
     match (before, &error) {

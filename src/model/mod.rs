@@ -1,6 +1,7 @@
 //! The words of the project as types. Pure: no clock, no files, no network.
 
 pub mod address;
+pub mod advertised;
 pub mod announcement;
 pub mod coordinate;
 pub mod draft;

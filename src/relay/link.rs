@@ -1,8 +1,11 @@
 //! The connection to one relay.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -15,7 +18,7 @@ use nostr_sdk::{
     relay::{Relay, RelayLimits, RelayOptions},
 };
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, watch},
     time::{Instant, sleep_until},
 };
 
@@ -53,6 +56,8 @@ pub(super) struct Link {
     /// How many events the relay takes in a minute, as far as is known.
     events_per_minute: AtomicU32,
     attempts: Arc<Mutex<Attempts>>,
+    /// How long it took to open the connection, the last time.
+    opened_in: watch::Sender<Option<Duration>>,
 }
 
 /// Connecting is tried by one task at a time, and the first failure is remembered for the others.
@@ -94,6 +99,7 @@ impl Link {
             ),
             writing: Mutex::new(pace),
             attempts: Arc::default(),
+            opened_in: watch::Sender::default(),
         }
     }
 
@@ -113,7 +119,7 @@ impl Link {
             return Ok(());
         }
         let (relay, url) = (self.relay.clone(), self.relay.url().to_string());
-        let patience = self.limits.connect_timeout;
+        let (patience, opened_in) = (self.limits.connect_timeout, self.opened_in.clone());
         // For as long as a program runs, connections come and go.
         let keeps_on = self.limits.rest.is_some();
         // In a task of its own: whoever waits for it may lose patience, and a connection that is given up half-way
@@ -123,7 +129,12 @@ impl Link {
                 Some("the connection was lost again and again".to_owned())
             } else {
                 attempts.connected += 1;
-                relay.try_connect().timeout(patience).await.err().map(|error| with_causes(&error))
+                let began_at = Instant::now();
+                let tried = relay.try_connect().timeout(patience).await;
+                if tried.is_ok() {
+                    opened_in.send_replace(Some(began_at.elapsed()));
+                }
+                tried.err().map(|error| with_causes(&error))
             };
             let failed =
                 failed.map(|reason| RelayError::Unreachable { relay: relay.url().to_string(), reason });
@@ -176,6 +187,11 @@ impl Link {
                 Err(_) => return answer,
             }
         }
+    }
+
+    /// How long it took to open the connection, the last time; `None` before.
+    pub(super) fn opened_in(&self) -> Option<Duration> {
+        *self.opened_in.borrow()
     }
 
     /// How many events the relay takes in a minute, as far as is known.

@@ -293,6 +293,12 @@ impl Relays {
         self.link(url).events_per_minute()
     }
 
+    /// How long it took to open the connection that is in use, or was last; `None` when there was none.
+    #[must_use]
+    pub fn opened_in(&self, url: &RelayUrl) -> Option<Duration> {
+        self.link(url).opened_in()
+    }
+
     /// Sends one event, no faster than the relay allows, and returns what it said.
     ///
     /// # Errors

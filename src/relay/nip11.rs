@@ -6,9 +6,13 @@ use grasp_mirror_commands::{clean, with_causes};
 use nostr::prelude::Timestamp;
 use reqwest::header;
 use serde::Deserialize;
+use serde_json::Value;
 use url::Url;
 
-use crate::plan::{placement::Grasp, retry};
+use crate::{
+    model::advertised::Advertised,
+    plan::{placement::Grasp, retry},
+};
 
 /// The longest document read, bytes.
 const MAX_BYTES: usize = 256 * 1024;
@@ -20,6 +24,8 @@ pub struct Introduction {
     pub grasp: Grasp,
     /// `<software> <version>`, as far as it said.
     pub software: Option<String>,
+    /// What it says it can do and demands.
+    pub advertised: Advertised,
 }
 
 #[derive(Deserialize)]
@@ -30,6 +36,26 @@ struct Document {
     software: Option<String>,
     #[serde(default)]
     version: Option<String>,
+    /// Nothing depends on these, so what is wrong in them makes the document no worse.
+    #[serde(default)]
+    supported_nips: Value,
+    #[serde(default)]
+    limitation: Value,
+}
+
+impl Document {
+    fn advertised(&self) -> Advertised {
+        let nips = self.supported_nips.as_array().into_iter().flatten().filter_map(Value::as_u64);
+        let says = |key: &str| self.limitation.get(key).and_then(Value::as_bool);
+        let difficulty = self.limitation.get("min_pow_difficulty").and_then(Value::as_u64);
+        Advertised {
+            nips: nips.filter_map(|nip| u16::try_from(nip).ok()).collect(),
+            auth: says("auth_required"),
+            payment: says("payment_required"),
+            writes: says("restricted_writes"),
+            pow: difficulty.map(|difficulty| difficulty > 0),
+        }
+    }
 }
 
 /// Why a server did not introduce itself.
@@ -122,7 +148,8 @@ fn read(body: &[u8]) -> Result<Introduction, Nip11Error> {
     };
     let words = [&document.software, &document.version];
     let software = words.into_iter().flatten().map(|word| short(word)).collect::<Vec<_>>().join(" ");
-    Ok(Introduction { grasp, software: (!software.is_empty()).then_some(software) })
+    let software = (!software.is_empty()).then_some(software);
+    Ok(Introduction { grasp, software, advertised: document.advertised() })
 }
 
 /// A program's name may come as the URL of its source: the last part is the name.
@@ -136,11 +163,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_it_says_of_abilities_and_demands_is_taken_as_far_as_it_makes_sense() {
+        let advertised = |rest: &str| {
+            let body = format!(r#"{{"supported_grasps":["GRASP-01"],{rest}}}"#);
+            read(body.as_bytes()).map(|introduction| introduction.advertised)
+        };
+        let said = advertised(
+            r#""supported_nips":[77,1,"7D",-1,70000,1],
+               "limitation":{"auth_required":true,"payment_required":false,"min_pow_difficulty":0,"restricted_writes":"x"}"#,
+        );
+        let expected = Advertised {
+            nips: [1, 77].into(),
+            auth: Some(true),
+            payment: Some(false),
+            writes: None,
+            pow: Some(false),
+        };
+        assert_eq!(said, Ok(expected));
+        for nonsense in
+            [r#""supported_nips":null,"limitation":[]"#, r#""supported_nips":{},"limitation":"no""#]
+        {
+            assert_eq!(advertised(nonsense), Ok(Advertised::default()), "{nonsense}");
+        }
+    }
+
+    #[test]
     fn only_a_server_that_says_grasp_is_one() {
         let full = br#"{"supported_grasps":["GRASP-01","GRASP-02"],"software":"https://x/ngit-grasp","version":"3.0.9"}"#;
         assert_eq!(
             read(full),
-            Ok(Introduction { grasp: Grasp::Full, software: Some("ngit-grasp 3.0.9".to_owned()) })
+            Ok(Introduction {
+                grasp: Grasp::Full,
+                software: Some("ngit-grasp 3.0.9".to_owned()),
+                advertised: Advertised::default()
+            })
         );
         let grasp = |body: &[u8]| read(body).map(|introduction| introduction.grasp);
         assert_eq!(grasp(br#"{"supported_grasps":["GRASP-05"]}"#), Ok(Grasp::ArchiveOnly));

@@ -8,6 +8,7 @@ pub mod health;
 pub mod history;
 pub mod line;
 pub mod metrics;
+pub mod monitoring;
 pub mod page;
 pub mod picture;
 pub mod scoreboard;

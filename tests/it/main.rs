@@ -50,6 +50,7 @@ mod lying_source;
 mod maintainer_chain;
 mod many_relays;
 mod memory;
+mod monitoring;
 mod no_secrets;
 mod nostr_tools;
 mod odd_identifier;

@@ -1,0 +1,59 @@
+//! Tells relays how the servers are, where the operator wants that (NIP-66).
+
+use std::collections::BTreeMap;
+
+use nostr::prelude::{Event, Filter, Kind, Timestamp};
+
+use super::{CycleError, noted, servers::Server, world::World};
+use crate::{
+    model::server::ServerUrl,
+    report::monitoring::{self, Probe},
+};
+
+impl World {
+    /// Signs and sends what is to be said anew of `servers` that answered.
+    pub(super) async fn publish_monitoring(
+        &self,
+        servers: &BTreeMap<ServerUrl, Server>,
+        now: Timestamp,
+    ) -> Result<(), CycleError> {
+        if !self.config.servers.publish_monitoring {
+            return Ok(());
+        }
+        let kinds = [Kind::RelayDiscovery, Kind::RelayMonitor];
+        let said = self.store.query(Filter::new().kinds(kinds).author(self.bot())).await?;
+        let before = |kind: Kind, name: Option<&str>| {
+            said.iter().find(|event| event.kind == kind && event.tags.identifier().as_deref() == name)
+        };
+        let up: Vec<_> = servers.iter().filter(|(_, server)| server.is_up()).collect();
+        let weeks = noted::scoreboards(&self.records, up.iter().map(|(url, _)| (*url).clone()).collect());
+        let weeks = weeks.await?;
+        let interval = self.config.bot.cycle_interval.as_secs();
+        let mut signed: Vec<Event> = Vec::new();
+        for (url, server) in up {
+            let week = weeks.get(url).map(|board| board.week(now.as_secs())).unwrap_or_default();
+            let opened_in = self.relays.opened_in(url.relay_url());
+            let probe = Probe { server: url, advertised: &server.advertised, opened_in, week };
+            let draft = monitoring::discovery(&probe, now);
+            let name = draft.tags.first().and_then(|tag| tag.as_slice().get(1)).map(String::as_str);
+            let before = before(draft.kind, name);
+            if let Some(draft) = monitoring::when_due(draft, before, interval) {
+                signed.push(draft.sign(&self.keys)?);
+            }
+        }
+        if signed.is_empty() {
+            return Ok(());
+        }
+        // Also when it says the same as ever: a relay may be new.
+        let announced = before(Kind::RelayMonitor, None);
+        match monitoring::announcement(now).unless_said(announced) {
+            Some(draft) => signed.push(draft.sign(&self.keys)?),
+            None => signed.extend(announced.cloned()),
+        }
+        for event in &signed {
+            self.store.save(event).await?;
+        }
+        self.send_to_own_relays(&signed).await;
+        Ok(())
+    }
+}

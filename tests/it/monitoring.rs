@@ -1,0 +1,54 @@
+//! How the servers are is published as NIP-66 has it, where the operator wants it: of those that answer, and not with
+//! each cycle.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use grasp_mirror_testkit::{Mirror, Scene};
+use nostr::{
+    event::{Event, Kind},
+    filter::Filter,
+};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+
+async fn said(scene: &Scene, mirror: &Mirror) -> Vec<Event> {
+    let kinds = [Kind::RelayDiscovery, Kind::RelayMonitor];
+    let mut events = scene.relay.served(Filter::new().author(mirror.bot_pubkey()).kinds(kinds)).await;
+    events.sort_by_key(|event| (event.kind, event.id));
+    events
+}
+
+fn names(event: &Event, tag: &str) -> Vec<String> {
+    let tags = event.tags.iter().map(|tag| tag.as_slice());
+    tags.filter(|parts| parts.first().is_some_and(|name| name == tag))
+        .map(|parts| parts[1..].join(" "))
+        .collect()
+}
+
+#[tokio::test]
+async fn servers_that_answer_are_announced_once_and_only_where_that_is_wanted() {
+    let mut scene = Scene::set().await;
+    let mirror = scene.mirror(BINARY).watches(&scene.owner);
+    mirror.once().await.expect_code(0);
+    assert_eq!(said(&scene, &mirror).await, [], "nobody asked for it");
+
+    let mirror = mirror.set("servers.publish_monitoring", true);
+    scene.b.stop().await;
+    mirror.once().await;
+    let first = said(&scene, &mirror).await;
+    let [monitor, a] = first.as_slice() else { panic!("{first:#?}") };
+    assert_eq!((monitor.kind, names(monitor, "frequency")), (Kind::RelayMonitor, vec!["86400".to_owned()]));
+    assert_eq!(names(monitor, "c"), ["open", "nip11"]);
+    assert_eq!(names(a, "d"), [format!("{}/", scene.a.url().trim_end_matches('/'))]);
+    assert!(names(a, "N").contains(&"34".to_owned()), "{a:#?}");
+    assert!(names(a, "rtt-open")[0].parse::<u64>().is_ok(), "{a:#?}");
+    assert!(names(a, "week")[0].starts_with("asked 2 answered 2 "), "{a:#?}");
+
+    scene.b.resume().await;
+    mirror.once().await.expect_code(0);
+    let second = said(&scene, &mirror).await;
+    assert_eq!(second.len(), 3, "{second:#?}");
+    assert!(first.iter().all(|event| second.contains(event)), "what was said stands: {second:#?}");
+    mirror.once().await.expect_code(0);
+    assert_eq!(said(&scene, &mirror).await, second);
+}
