@@ -8,7 +8,7 @@ use crate::{
 };
 
 pub(crate) const USAGE: Usage =
-    Usage { name: "list", args: "", about: "whom and what I watch, and what is denied" };
+    Usage { name: "list", args: "", about: "whom and what I watch, and what is left alone or denied" };
 
 /// A watched author.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,9 +37,15 @@ pub(crate) fn parse(words: &mut Words) -> Result<Command, ParseError> {
     Ok(Command::List)
 }
 
-/// Authors first, then single repositories, then the rules.
+/// Authors first, then single repositories, what of them is `left_alone` (with the reason that the report gives), then
+/// the rules.
 #[must_use]
-pub fn reply(authors: &[Author], repositories: &[Repository], ruled: &Ruled) -> String {
+pub fn reply(
+    authors: &[Author],
+    repositories: &[Repository],
+    left_alone: &[(Repository, String)],
+    ruled: &Ruled,
+) -> String {
     let mut parts = Vec::new();
     if authors.is_empty() && repositories.is_empty() {
         parts.push("I watch nobody yet. Send: watch <npub>".to_owned());
@@ -55,6 +61,10 @@ pub fn reply(authors: &[Author], repositories: &[Repository], ruled: &Ruled) -> 
     if !repositories.is_empty() {
         let each = repositories.iter().map(|repository| format!("• {repository}"));
         parts.push(format!("Single repositories ({}):\n{}", repositories.len(), lines(each, 30)));
+    }
+    if !left_alone.is_empty() {
+        let each = left_alone.iter().map(|(repo, reason)| format!("• {repo}: {}", clean(reason, 200)));
+        parts.push(format!("Left alone ({}):\n{}", left_alone.len(), lines(each, 30)));
     }
     for (heading, rules) in [
         ("Denied", &ruled.denied),

@@ -183,7 +183,7 @@ fn help_is_made_from_the_usages() {
     help [command]: what I understand
     watch <npub | nprofile | naddr | nostr: URI>: mirror every repository this author announces, or this one
     unwatch <npub | nprofile | naddr | nostr: URI>: stop mirroring them; what is on the servers stays
-    list: whom and what I watch, and what is denied
+    list: whom and what I watch, and what is left alone or denied
     status [repo]: how the mirrors are: all, or those of one repository
     resync [repo | npub]: read every server again and send what is missing
     servers: the servers I mirror to, and how they did for 7 days
@@ -323,20 +323,23 @@ fn list_shows_names_first() {
         list::Author { name: Some("Alice\u{202e} ".to_owned()), key: alice(), repos: 1 },
         list::Author { name: None, key: PublicKey::from_byte_array([1; 32]), repos: 12 },
     ];
-    insta::assert_snapshot!(list::reply(&authors, &[repo("hello")], &Ruled::default()), @"
+    let left_alone = [(repo("secret"), "its maintainer npub1\u{202e}… said: forget".to_owned())];
+    insta::assert_snapshot!(list::reply(&authors, &[repo("hello")], &left_alone, &Ruled::default()), @"
     Authors (2):
     • Alice, npub14f8us…9nsy: 1 repository
     • npub1qyqsz…9gdm: 12 repositories
     Single repositories (1):
     • hello by npub14f8us…9nsy
+    Left alone (1):
+    • secret by npub14f8us…9nsy: its maintainer npub1… said: forget
     ");
-    insta::assert_snapshot!(list::reply(&[], &[], &Ruled::default()), @"I watch nobody yet. Send: watch <npub>");
+    insta::assert_snapshot!(list::reply(&[], &[], &[], &Ruled::default()), @"I watch nobody yet. Send: watch <npub>");
     let ruled = Ruled {
         denied_by_config: vec!["wss://a.example".to_owned()],
         denied: vec![NPUB.to_owned(), "wss://b\u{202e}.example".to_owned()],
         allowed: vec!["hello by npub14f8us…9nsy".to_owned()],
     };
-    insta::assert_snapshot!(list::reply(&[], &[], &ruled), @"
+    insta::assert_snapshot!(list::reply(&[], &[], &[], &ruled), @"
     I watch nobody yet. Send: watch <npub>
     Denied (2):
     • npub14f8usejl26twx0dhuxjh9cas7keav9vr0v8nvtwtrjqx3vycc76qqh9nsy

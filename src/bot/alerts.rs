@@ -43,7 +43,7 @@ impl Alerts {
 
     /// Notes what has changed since the cycle before.
     pub(super) fn compare(&mut self, done: &CycleDone) {
-        let snapshot = Snapshot::of(&done.report, &done.outcomes);
+        let snapshot = Snapshot::of(&done.report, &done.outcomes, done.left_alone());
         let before = self.snapshot.replace(snapshot.clone()).unwrap_or_default();
         self.digest.add(alerts_between(&before, &snapshot));
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use grasp_mirror_commands::{
-    Command, Found, RepoName,
+    Command, Found, RepoName, Repository,
     forget::{self, Forgotten},
     parse,
 };
@@ -115,6 +115,12 @@ impl Bot {
             other => other,
         };
         Ok(forget::reply(&answers::named(&matter.coordinate), outcome))
+    }
+
+    /// What is watched and left alone, and why.
+    pub(super) async fn left_alone(&self) -> Result<Vec<(Repository, String)>, OrderError> {
+        let opted_out = self.say().await?.catalog.opted_out;
+        Ok(opted_out.iter().map(|(coordinate, one)| (answers::named(coordinate), one.reason())).collect())
     }
 
     /// What of `meant` is left alone although it is watched, one line each; empty when nothing is.

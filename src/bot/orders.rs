@@ -252,7 +252,8 @@ impl Bot {
             profile.display_name.filter(|name| !name.is_empty()).or(profile.name)
         };
         let (authors, repositories) = answers::list(&watched, &self.known().await?, name);
-        Ok(list::reply(&authors, &repositories, &answers::ruled(&self.policy())))
+        let left_alone = self.left_alone().await?;
+        Ok(list::reply(&authors, &repositories, &left_alone, &answers::ruled(&self.policy())))
     }
 
     /// The repository a person means, or what to say when it is not exactly one.

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     model::server::ServerUrl,
-    plan::{catalog, live::Concerns},
+    plan::{catalog, forget, live::Concerns},
     relay::RelayError,
     report::document::RepositoryOutcome,
 };
@@ -151,7 +151,10 @@ impl World {
             .map(|known| known.map(|known| known.thread.keys().copied().collect()).unwrap_or_default())
             .collect();
         let repositories = catalog.repositories.iter().zip(threads.iter().map(Vec::as_slice));
-        let concerns = Concerns::of(watched, repositories);
+        let muters = forget::muters(&events, &self.bot());
+        let alone = catalog.opted_out.values().flat_map(|one| one.maintainers.iter().copied());
+        let maintainers = catalog.repositories.iter().flat_map(forget::maintainers).chain(alone);
+        let concerns = Concerns::of(watched, repositories).minding_mute_lists(maintainers, &muters);
         let relays = self.config.bot.relays.iter().chain(&kept.usable).cloned().collect();
         kept.told = Some(told);
         Ok(Some(Listening { servers, relays, concerns }))

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use nostr::prelude::{Event, Filter, Keys, RelayUrl, Timestamp};
+use nostr::prelude::{Event, Filter, Keys, PublicKey, RelayUrl, Timestamp};
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
@@ -56,6 +56,8 @@ pub struct Listening {
 pub enum Noticed {
     /// Something was heard of repositories with these identifiers.
     Families(BTreeSet<String>),
+    /// A maintainer wants the bot to leave their repositories alone, or not to do so any more.
+    MuteList,
     /// A relay or server answers: everything it had was heard.
     CaughtUp(RelayUrl),
 }
@@ -66,6 +68,7 @@ pub struct Live {
     relays: Arc<Relays>,
     known: Arc<Known>,
     concerns: Concerns,
+    bot: PublicKey,
     touched: mpsc::Sender<Noticed>,
     listening: watch::Receiver<Listening>,
     ears: Ears,
@@ -110,6 +113,7 @@ impl Live {
             relays,
             known: Arc::clone(&known),
             concerns: Concerns::default(),
+            bot: keys.public_key(),
             touched,
             listening,
             ears: Ears { live, stored, known },
@@ -206,6 +210,10 @@ impl Live {
     }
 
     async fn take(&mut self, event: Event) {
+        if self.concerns.is_change_of_mind(&event, &self.bot) {
+            self.take_mute_list(event).await;
+            return;
+        }
         let families = self.concerns.touched_by(&event);
         // What concerns nobody now may do so when more is known.
         if families.is_empty() || !self.known.insert(&event.id) {
@@ -221,6 +229,22 @@ impl Live {
             // Known from a cycle, or older than what is known.
             Ok(false) => {}
             Err(error) => tracing::warn!(event = %event.id, %error, "cannot be kept"),
+        }
+    }
+}
+
+impl Live {
+    async fn take_mute_list(&mut self, list: Event) {
+        match self.store.save(&list).await {
+            Ok(true) => {
+                tracing::info!(maintainer = %list.pubkey, "a maintainer's mute list is about this bot");
+                self.concerns.note_mute_list(&list, &self.bot);
+                // Nobody wants to know when the program stops.
+                let _ = self.touched.send(Noticed::MuteList).await;
+            }
+            // There is a newer one.
+            Ok(false) => {}
+            Err(error) => tracing::warn!(event = %list.id, %error, "cannot be kept"),
         }
     }
 }

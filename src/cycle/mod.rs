@@ -137,6 +137,12 @@ pub struct CycleDone {
 }
 
 impl CycleDone {
+    /// What is left alone on purpose, also what the report has no room for.
+    #[must_use]
+    pub fn left_alone(&self) -> &LeftAlone {
+        &self.left_alone
+    }
+
     /// Takes in what was done since for some repositories.
     pub fn take_in(&mut self, followed: Vec<RepositoryOutcome>, authors: &BTreeSet<PublicKey>) {
         for outcome in followed {

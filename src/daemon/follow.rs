@@ -52,6 +52,8 @@ pub(super) enum Step {
     Report,
     /// Mirrors that failed are to be tried again, or a hold is over.
     Retry,
+    /// What is left alone may have changed.
+    MuteList,
     /// A relay or server is listened to (again).
     CaughtUp(RelayUrl),
 }
@@ -125,6 +127,7 @@ impl Follower {
                     self.due_at.get_or_insert_with(|| Instant::now() + COALESCE);
                     Step::Heard
                 }
+                Noticed::MuteList => Step::MuteList,
                 Noticed::CaughtUp(relay) => Step::CaughtUp(relay),
             },
             result = ended => Step::Ended(Box::new(result)),

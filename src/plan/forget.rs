@@ -81,8 +81,13 @@ pub fn muters(events: &[Event], bot: &PublicKey) -> BTreeSet<PublicKey> {
             *known = event;
         }
     }
-    let names_bot = |list: &&Event| list.tags.public_keys().any(|key| key == *bot);
-    newest.into_values().filter(names_bot).map(|list| list.pubkey).collect()
+    newest.into_values().filter(|list| names(list, bot)).map(|list| list.pubkey).collect()
+}
+
+/// Whether a mute list names `bot` in the open.
+#[must_use]
+pub fn names(list: &Event, bot: &PublicKey) -> bool {
+    list.tags.public_keys().any(|key| key == *bot)
 }
 
 /// Who maintains `repository`: its owner, and all whose state counts.

@@ -10,6 +10,7 @@ use nostr::prelude::{Event, EventId, Filter, Kind, PublicKey, SingleLetterTag, T
 use super::{
     catalog::{Repository, Watched},
     conversation::points_at,
+    forget::names,
 };
 use crate::model::coordinate::Coordinate;
 
@@ -45,6 +46,8 @@ pub struct Concerns {
     coordinates: HashMap<String, String>,
     /// The family of each event of a conversation.
     threads: HashMap<EventId, String>,
+    /// Whose mute lists count: who maintains something; and whether theirs names the bot.
+    mute_lists: HashMap<PublicKey, bool>,
 }
 
 impl Concerns {
@@ -72,6 +75,32 @@ impl Concerns {
             all.threads.extend(thread.iter().map(|id| (*id, family.clone())));
         }
         all
+    }
+
+    /// Minds also the mute lists of `maintainers`; those of `muters` name the bot.
+    #[must_use]
+    pub fn minding_mute_lists(
+        mut self,
+        maintainers: impl IntoIterator<Item = PublicKey>,
+        muters: &BTreeSet<PublicKey>,
+    ) -> Self {
+        self.mute_lists = maintainers.into_iter().map(|key| (key, muters.contains(&key))).collect();
+        self
+    }
+
+    /// Whether `event` is a mute list by which a maintainer wants the `bot` to leave their repositories alone, or not to
+    /// do so any more.
+    #[must_use]
+    pub fn is_change_of_mind(&self, event: &Event, bot: &PublicKey) -> bool {
+        let known = self.mute_lists.get(&event.pubkey).filter(|_| event.kind == Kind::MuteList);
+        known.is_some_and(|known| *known != names(event, bot))
+    }
+
+    /// Remembers what a mute list says.
+    pub fn note_mute_list(&mut self, event: &Event, bot: &PublicKey) {
+        if let Some(known) = self.mute_lists.get_mut(&event.pubkey) {
+            *known = names(event, bot);
+        }
     }
 
     /// Remembers that `event` belongs to the conversations of `families`, so that answers to it do, too.
@@ -129,7 +158,12 @@ impl Concerns {
             AT_REPOSITORY
                 .map(|tag| Filter::new().custom_tags(tag, some.iter().copied().cloned()).since(since))
         });
-        let filters: Vec<Filter> = governing.chain(pointing).collect();
+        let maintainers: BTreeSet<PublicKey> = self.mute_lists.keys().copied().collect();
+        let maintainers: Vec<PublicKey> = maintainers.into_iter().collect();
+        let mute_lists = maintainers
+            .chunks(AUTHORS_PER_FILTER)
+            .map(|some| Filter::new().kind(Kind::MuteList).authors(some.iter().copied()).since(since));
+        let filters: Vec<Filter> = governing.chain(mute_lists).chain(pointing).collect();
         filters.chunks(FILTERS_PER_SUBSCRIPTION).take(SUBSCRIPTIONS).map(<[Filter]>::to_vec).collect()
     }
 
@@ -138,5 +172,37 @@ impl Concerns {
     #[must_use]
     pub fn of_a_server(since: Timestamp) -> Vec<Vec<Filter>> {
         vec![vec![Filter::new().since(since)]]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use nostr::prelude::Keys;
+
+    use super::{super::testing::event, *};
+
+    #[test]
+    fn a_mute_list_counts_when_a_maintainer_changes_their_mind() {
+        let [bot, content, muter, stranger] = [(); 4].map(|()| Keys::generate());
+        let (hex, bot) = (bot.public_key().to_hex(), bot.public_key());
+        let maintainers = [content.public_key(), muter.public_key()];
+        let muters = BTreeSet::from([muter.public_key()]);
+        let mut concerns = Concerns::default().minding_mute_lists(maintainers, &muters);
+        let mutes = |by: &Keys| event(by, 10000, 5, &[&["p", &hex]]);
+        let mutes_others = |by: &Keys| event(by, 10000, 5, &[&["t", "spam"]]);
+        let is_news = |concerns: &Concerns, event: &Event| concerns.is_change_of_mind(event, &bot);
+        assert!(is_news(&concerns, &mutes(&content)) && !is_news(&concerns, &mutes_others(&content)));
+        assert!(!is_news(&concerns, &mutes(&muter)) && is_news(&concerns, &mutes_others(&muter)));
+        assert!(!is_news(&concerns, &mutes(&stranger)));
+        assert!(!is_news(&concerns, &event(&content, 3, 5, &[&["p", &hex]])), "no mute list");
+        concerns.note_mute_list(&mutes(&content), &bot);
+        concerns.note_mute_list(&mutes(&stranger), &bot);
+        assert!(!is_news(&concerns, &mutes(&content)) && is_news(&concerns, &mutes_others(&content)));
+        assert!(!is_news(&concerns, &mutes(&stranger)), "strangers are not remembered");
+        let asked: Vec<Filter> = concerns.subscriptions(Timestamp::from_secs(0)).concat();
+        let lists = asked.iter().find(|filter| filter.kinds.iter().flatten().eq([&Kind::MuteList])).unwrap();
+        assert_eq!(lists.authors.as_ref().unwrap(), &BTreeSet::from(maintainers));
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     answers::{brief, named},
-    document::{Report, RepositoryOutcome},
+    document::{LeftAlone, Report, RepositoryOutcome},
 };
 use crate::{
     model::{coordinate::Coordinate, server::ServerUrl, status::MirrorStatus},
@@ -42,6 +42,9 @@ pub struct Snapshot {
     repos: BTreeMap<Coordinate, Repo>,
     /// The servers in use; with why, where one did not answer.
     servers: BTreeMap<ServerUrl, Option<String>>,
+    /// What is left alone because somebody wants it so, and who; `None` before that was noted.
+    #[serde(default)]
+    left_alone: Option<BTreeMap<Coordinate, String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +106,18 @@ pub enum Alert {
         /// What is held, and until when.
         held: Held,
     },
+    /// Somebody who may say so wants it left alone.
+    OptedOut {
+        /// Which one.
+        repo: Coordinate,
+        /// Who, and how.
+        reason: String,
+    },
+    /// Nobody wants it left alone any more.
+    WantedAgain {
+        /// Which one.
+        repo: Coordinate,
+    },
     /// A command failed after it was answered.
     CommandFailed {
         /// The command, as it is shown.
@@ -123,9 +138,9 @@ pub enum Alert {
 }
 
 impl Snapshot {
-    /// How things stand after a cycle.
+    /// How things stand after a cycle. `left_alone` is said by itself, since the report may not have room for all of it.
     #[must_use]
-    pub fn of(report: &Report, outcomes: &[RepositoryOutcome]) -> Self {
+    pub fn of(report: &Report, outcomes: &[RepositoryOutcome], left_alone: &LeftAlone) -> Self {
         let repos = outcomes.iter().map(|outcome| {
             let repo = Repo {
                 // While a state is held, servers have what they had.
@@ -148,7 +163,7 @@ impl Snapshot {
         let used = report.servers.iter().filter(|server| server.unused.is_none());
         let servers =
             used.map(|server| (server.url.clone(), (!server.reachable).then(|| why(&server.url)))).collect();
-        Self { repos: repos.collect(), servers }
+        Self { repos: repos.collect(), servers, left_alone: Some(left_alone.forgotten.clone()) }
     }
 }
 
@@ -196,6 +211,14 @@ pub fn alerts_between(old: &Snapshot, new: &Snapshot) -> Vec<Alert> {
         if let Some(at) = now.rewritten_at.filter(|at| before.rewritten_at.is_none_or(|then| then < *at)) {
             alerts.push(Alert::Rewritten { repo, at });
         }
+    }
+    if let (Some(before), Some(now)) = (&old.left_alone, &new.left_alone) {
+        let opted_out = now.iter().filter(|(repo, _)| !before.contains_key(*repo));
+        alerts.extend(
+            opted_out.map(|(repo, reason)| Alert::OptedOut { repo: repo.clone(), reason: reason.clone() }),
+        );
+        let back = before.keys().filter(|repo| !now.contains_key(*repo) && new.repos.contains_key(*repo));
+        alerts.extend(back.map(|repo| Alert::WantedAgain { repo: repo.clone() }));
     }
     alerts
 }
@@ -256,11 +279,17 @@ impl Digest {
 impl Alert {
     /// Whether both say something of the same thing, so that one line is enough.
     fn is_about_what(&self, other: &Self) -> bool {
-        use Alert::{Held, MoreCopies, Rewritten, ServerBack, ServerLost, TooFewCopies};
+        use Alert::{
+            Held, MoreCopies, OptedOut, Rewritten, ServerBack, ServerLost, TooFewCopies, WantedAgain,
+        };
         match (self, other) {
             (
                 ServerLost { server: a, .. } | ServerBack { server: a },
                 ServerLost { server: b, .. } | ServerBack { server: b },
+            ) => a == b,
+            (
+                OptedOut { repo: a, .. } | WantedAgain { repo: a },
+                OptedOut { repo: b, .. } | WantedAgain { repo: b },
             ) => a == b,
             (TooFewCopies { repo: a, .. }, TooFewCopies { repo: b, .. } | MoreCopies { repo: b, .. })
             | (Rewritten { repo: a, .. }, Rewritten { repo: b, .. })
@@ -271,9 +300,12 @@ impl Alert {
 
     /// What is left to tell of this one after a `newer` one about the same thing; `None` when all is as before.
     fn joined_with(self, newer: Self) -> Option<Self> {
-        use Alert::{MoreCopies, ServerBack, ServerLost, TooFewCopies};
+        use Alert::{MoreCopies, OptedOut, ServerBack, ServerLost, TooFewCopies, WantedAgain};
         match (self, newer) {
-            (ServerLost { .. }, ServerBack { .. }) | (ServerBack { .. }, ServerLost { .. }) => None,
+            (ServerLost { .. }, ServerBack { .. })
+            | (ServerBack { .. }, ServerLost { .. })
+            | (OptedOut { .. }, WantedAgain { .. })
+            | (WantedAgain { .. }, OptedOut { .. }) => None,
             (TooFewCopies { before, .. }, MoreCopies { copies, wanted, .. })
                 if copies >= before.min(wanted) =>
             {
@@ -316,6 +348,10 @@ fn lines(alerts: &[Alert]) -> Vec<String> {
                     held.loss()
                 ));
             }
+            Alert::OptedOut { repo, reason } => {
+                others.push(format!("! {} is left alone from now on: {}", named(repo), clean(reason, 200)));
+            }
+            Alert::WantedAgain { repo } => others.push(format!("✓ {} is mirrored again", named(repo))),
             Alert::CommandFailed { command, reason } => {
                 others.push(format!("! {} failed later: {}", clean(command, 120), clean(reason, 200)));
             }

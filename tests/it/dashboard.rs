@@ -194,9 +194,16 @@ async fn problems_are_told(browser: &mut Browser, address: SocketAddr, picture: 
     browser.window(1280, 800, "dark").await;
     browser.visit(url, ".matrix").await;
     assert_eq!(browser.value(banner).await, "");
+    let alone = "document.querySelector('details.alone').innerText";
+    browser.click("details.alone summary").await;
+    let told = browser.value(alone).await;
+    let told = told.as_str().unwrap();
+    assert!(told.contains("1 because somebody wants it so, 1 private"), "{told}");
+    assert!(told.contains(HOSTILE) && told.contains("said: forget"), "{told}");
     picture.send_modify(|picture| picture.fail(HOSTILE, now()));
     browser.wait("document.querySelector('#banner').textContent.includes('alert(1)')").await;
     assert_eq!(browser.value("document.querySelector('#phase').dataset.state").await, "failing");
+    assert_eq!(browser.value("document.querySelector('details.alone').open").await, true);
     assert_eq!(browser.complaints().await, json!([]));
     browser.picture("failing-dark-1280").await;
     // A young good cycle still counts; an old one does not.
@@ -328,7 +335,11 @@ impl Gallery {
         let servers: Vec<_> = servers().iter().map(server).collect();
         let outcomes = outcomes(repositories, troubled, gallery.owner);
         let authors = BTreeSet::from([gallery.owner]);
-        let report = Report::of(cycle, &authors, &servers, &outcomes, LeftAlone::default());
+        let alone = Coordinate::new(gallery.owner, HOSTILE);
+        let reason = format!("its maintainer {} said: forget", npub(gallery.owner));
+        let forgotten: BTreeMap<_, _> = troubled.then_some((alone, reason)).into_iter().collect();
+        let left_alone = LeftAlone { forgotten, private: usize::from(troubled), ..LeftAlone::default() };
+        let report = Report::of(cycle, &authors, &servers, &outcomes, left_alone);
         gallery.picture.end(&report, &outcomes, 40_000, now() - 200);
         gallery.picture.settled = true;
         gallery

@@ -171,6 +171,41 @@ async fn a_mute_list_is_obeyed_as_long_as_it_stands() {
     assert_eq!(announced(&mirror, b).await, 4);
 }
 
+/// The next cycle is an hour away.
+#[tokio::test]
+async fn a_mute_list_is_heard_between_cycles_and_told_to_who_may_command() {
+    let scene = Scene::set().await;
+    let (b, owner) = (&scene.b, &scene.owner);
+    let (mirror, ada) = scene.mirror(BINARY).watches(owner).commanded_at(&scene.relay).await;
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done", SOON).await;
+    daemon.wait_idle().await;
+    assert_eq!(announced(&mirror, b).await, 2);
+
+    // Somebody else's list is nobody's business.
+    let bot = mirror.bot_pubkey();
+    let mutes = |keys: &Keys| EventBuilder::new(Kind::MuteList, "").tag(Tag::public_key(bot)).finalize(keys);
+    scene.relay.send(&mutes(&Keys::generate()).unwrap()).await.expect_accepted();
+    scene.relay.send(&owner.sign(10000, "", &[&["p", &bot.to_hex()]])).await.expect_accepted();
+    look::wait_until(SOON, "its announcement and state are gone", async || announced(&mirror, b).await == 0)
+        .await;
+    let told = async || {
+        let heard = ada.heard().await.into_iter();
+        heard.filter(|heard| heard.text.contains("is left alone from now on")).collect::<Vec<_>>()
+    };
+    look::wait_until(SOON, "who may command hears of it", async || !told().await.is_empty()).await;
+    let list = ada.answer_to(Protocol::Nip17, "list").await;
+    assert!(list.contains("Left alone (1):\n• hello by npub1"), "{list}");
+    assert!(list.contains("has this bot on the mute list"), "{list}");
+    ada.resync("resync").await;
+    assert_eq!(told().await.len(), 1, "once");
+
+    scene.relay.send(&owner.sign(10000, "", &[])).await.expect_accepted();
+    look::wait_until(SOON, "it is announced again", async || announced(&mirror, b).await == 2).await;
+    let log = daemon.stop().await;
+    assert_eq!(log.matches("mute list is about this bot").count(), 2, "{log}");
+}
+
 /// A server that was away when the maintainers spoke hears of it when it is back.
 #[tokio::test]
 async fn a_server_that_was_down_is_told_later() {

@@ -1,7 +1,7 @@
 //! How the servers are is published as NIP-66 has it, where the operator wants it: of those that answer, and not with
 //! each cycle.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use grasp_mirror_testkit::{Mirror, Scene};
 use nostr::{

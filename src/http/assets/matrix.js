@@ -63,7 +63,8 @@ export function matrix(state, tip) {
     h("label", {}, h("span", { class: "hidden" }, "Filter repositories"), search), summary, pager);
   const signs = key();
   const board = h("div", { class: "board" }, list, signs);
-  const element = h("div", {}, h("h1", { class: "hidden" }, "Repositories"), totals, tools, board);
+  const alone = h("div", {});
+  const element = h("div", {}, h("h1", { class: "hidden" }, "Repositories"), totals, tools, board, alone);
 
   function chosen() {
     const words = view.filter.toLowerCase().split(/\s+/).filter(Boolean);
@@ -102,6 +103,15 @@ export function matrix(state, tip) {
     else if (!rows.length) list.replaceChildren(h("p", { class: "empty" }, h("strong", {}, "Nothing fits"), "Another filter may."));
     else list.replaceChildren(table(shown));
     restoreFocus();
+  }
+
+  let told = "";
+  function renderAlone() {
+    // Only when it is something else: what a person opened stays open.
+    const news = JSON.stringify(state.header.left_alone);
+    if (news === told) return;
+    told = news;
+    alone.replaceChildren(...[leftAlone(state.header.left_alone)].filter(Boolean));
   }
 
   function renderPager(pages, total, from, shown) {
@@ -168,6 +178,7 @@ export function matrix(state, tip) {
     view.focus = list.contains(document.activeElement);
     renderTotals();
     renderList();
+    renderAlone();
     view.focus = false;
   }
   render();
@@ -272,6 +283,21 @@ function buckets(header, rows, changed) {
 function key() {
   return h("ul", { class: "keys", "aria-label": "Signs" },
     Object.entries(STATUSES).map(([letter, status]) => h("li", {}, sign(letter), status.word)));
+}
+
+// What is not mirrored on purpose, and who wants it so.
+function leftAlone({ wanted, by, deleted, private: hidden, over_limit: beyond }) {
+  const sums = [
+    wanted && `${wanted.toLocaleString("en")} because somebody wants it so`, deleted && `${deleted.toLocaleString("en")} deleted`,
+    hidden && `${hidden.toLocaleString("en")} private`, beyond && `${beyond.toLocaleString("en")} beyond max_repos_per_author`,
+  ].filter(Boolean);
+  if (!sums.length) return null;
+  const words = `Left alone: ${sums.join(", ")}`;
+  if (!by.length) return h("p", { class: "soft alone" }, words);
+  const lines = by.map((one) => h("li", {}, quoted(one.d), h("span", { class: "npub", title: one.npub }, shortNpub(one.npub)), one.reason));
+  const more = wanted - by.length;
+  return h("details", { class: "alone" }, h("summary", {}, words),
+    h("ul", { class: "log" }, lines), more > 0 && h("p", { class: "soft" }, `and ${more.toLocaleString("en")} more`));
 }
 
 function nothing(header) {

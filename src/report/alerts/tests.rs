@@ -55,7 +55,7 @@ fn snapshot(outcomes: &[RepositoryOutcome], down: &[&str], wanted: Option<u32>) 
         .iter()
         .map(|outcome| RepositoryOutcome { wanted: wanted(outcome), ..outcome.clone() })
         .collect();
-    Snapshot::of(&report, &outcomes)
+    Snapshot::of(&report, &outcomes, &report.left_alone)
 }
 
 use MirrorStatus::{InSync, Pending, Refused, Unreachable};
@@ -250,4 +250,24 @@ fn a_held_state_is_told_once_and_servers_keep_their_copies() {
     assert_eq!(alerts_between(&now, &now), []);
     let changes = alerts_between(&before, &now);
     assert!(!changes.iter().any(|alert| matches!(alert, Alert::TooFewCopies { .. })), "{changes:?}");
+}
+
+#[test]
+fn who_opts_out_is_told_once_and_not_when_they_changed_their_mind_before() {
+    let all = snapshot(&[good()], &[], None);
+    let reason = "its maintainer npub1\u{202e}… said: forget".to_owned();
+    let mut without = snapshot(&[], &[], None);
+    without.left_alone = Some([(repo("hello"), reason)].into());
+    insta::assert_snapshot!(told(alerts_between(&all, &without)), @"! hello by npub10xlxv…ge6d is left alone from now on: its maintainer npub1… said: forget");
+    assert_eq!(alerts_between(&without, &without), []);
+    insta::assert_snapshot!(told(alerts_between(&without, &all)), @"✓ hello by npub10xlxv…ge6d is mirrored again");
+    let mut digest = Digest::default();
+    digest.add(alerts_between(&all, &without));
+    digest.add(alerts_between(&without, &all));
+    assert_eq!(digest.due(NOW), None);
+    // An older version did not note it.
+    let older = Snapshot { left_alone: None, ..all.clone() };
+    assert_eq!(alerts_between(&older, &without), []);
+    // One that is not watched any more is not mirrored again.
+    assert_eq!(alerts_between(&without, &snapshot(&[], &[], None)), []);
 }

@@ -188,7 +188,7 @@ fn a_list_has_names_first_and_counts_what_was_found() {
     };
     let known = [hello(), Coordinate::new(owner(), "fine")];
     let (authors, repositories) = list(&watched, &known, |key| (*key == other()).then(|| "Zoë\n".to_owned()));
-    insta::assert_snapshot!(commands::list::reply(&authors, &repositories, &Default::default()), @"
+    insta::assert_snapshot!(commands::list::reply(&authors, &repositories, &[], &Default::default()), @"
     Authors (2):
     • Zoë, npub1ccz8l…mnyd: 0 repositories
     • npub10xlxv…ge6d: 2 repositories

@@ -2,16 +2,24 @@
 
 use std::collections::BTreeMap;
 
+use grasp_mirror_commands::clean;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{Failed, Picture, Row, Running};
 use crate::{
-    model::{coordinate::npub, server::ServerUrl, status::MirrorStatus},
+    model::{
+        coordinate::{Coordinate, npub},
+        server::ServerUrl,
+        status::MirrorStatus,
+    },
     report::{
         document::{CycleSummary, ReportedServer, Totals},
         health::{self, Health},
     },
 };
+
+/// Repositories that are left alone, as far as they are named: the header goes to the page with each change.
+const WISHES_MAX: usize = 50;
 
 impl Picture {
     /// All but the repositories, for the dashboard.
@@ -32,12 +40,25 @@ impl Picture {
             columns: self.columns(),
             servers: &self.report.servers,
             left_alone: Left {
+                wanted: self.report.left_alone.forgotten.len(),
+                by: self.wishes(),
                 deleted: self.report.left_alone.deleted.len(),
                 private: self.report.left_alone.private,
                 over_limit: self.report.left_alone.over_limit,
             },
             silent_inboxes: self.report.silent_inboxes.iter().map(ToString::to_string).collect(),
         }
+    }
+}
+
+impl Picture {
+    fn wishes(&self) -> Vec<Wish> {
+        let wish = |(name, reason): (&Coordinate, &String)| Wish {
+            npub: npub(&name.owner),
+            d: clean(&name.identifier, 200),
+            reason: clean(reason, 200),
+        };
+        self.report.left_alone.forgotten.iter().take(WISHES_MAX).map(wish).collect()
     }
 }
 
@@ -70,9 +91,21 @@ struct Shown<'a> {
 
 #[derive(Debug, Serialize)]
 struct Left {
+    /// How many repositories somebody wants to be left alone.
+    wanted: usize,
+    /// The first of them.
+    by: Vec<Wish>,
     deleted: usize,
     private: usize,
     over_limit: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Wish {
+    npub: String,
+    d: String,
+    /// Who wants it so.
+    reason: String,
 }
 
 /// A row as the dashboard reads it: one letter a column, and the reasons beside it. Some hundred bytes, since there may
