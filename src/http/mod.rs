@@ -32,14 +32,22 @@ use crate::{
     report::{page::Page, picture::Picture, scoreboard::Scoreboard},
 };
 
-/// Connections at a time. Further ones wait until one is closed.
-const CONNECTIONS: usize = 128;
+/// How much is borne with.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Connections at a time. Further ones wait until one is closed.
+    pub connections: usize,
+    /// How long a client may take for the head of a request, and between two requests.
+    pub head: Duration,
+    /// How long a client may read nothing of an answer.
+    pub reads: Duration,
+}
 
-/// How long a client may take for the head of a request, and between two requests.
-const HEAD: Duration = Duration::from_secs(5);
-
-/// How long a client may read nothing of an answer.
-const READS: Duration = Duration::from_secs(20);
+impl Default for Patience {
+    fn default() -> Self {
+        Self { connections: 128, head: Duration::from_secs(5), reads: Duration::from_secs(20) }
+    }
+}
 
 /// The longest head of a request, in bytes, and the most headers.
 const HEAD_MAX: usize = 16 * 1_024;
@@ -85,6 +93,7 @@ pub struct ListenError {
 pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
+    patience: Patience,
 }
 
 impl Bound {
@@ -97,7 +106,13 @@ impl Bound {
         let failed = |source| ListenError { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, patience: Patience::default() })
+    }
+
+    /// Bears with so much.
+    #[must_use]
+    pub fn with(self, patience: Patience) -> Self {
+        Self { patience, ..self }
     }
 
     /// Where it listens.
@@ -116,7 +131,7 @@ impl Bound {
         let live = live::Live::new(picture.borrow().clone());
         let loopback = self.address.ip().is_loopback();
         let router = routes::router(Arc::clone(&live), names, Arc::clone(&library), loopback);
-        let free = Arc::new(Semaphore::new(CONNECTIONS));
+        let free = Arc::new(Semaphore::new(self.patience.connections));
         let mut tasks = JoinSet::new();
         tasks.spawn(live.follow(picture, library));
         loop {
@@ -131,10 +146,11 @@ impl Bound {
                     continue;
                 }
             };
+            let patience = self.patience;
             let service = TowerToHyperService::new(router.clone());
             tasks.spawn(async move {
                 let _permit = permit;
-                if let Err(error) = connection(stream, service).await {
+                if let Err(error) = connection(stream, service, patience).await {
                     tracing::trace!(%error, "a connection broke");
                 }
             });
@@ -145,14 +161,15 @@ impl Bound {
 async fn connection(
     stream: TcpStream,
     service: TowerToHyperService<axum::Router>,
+    patience: Patience,
 ) -> Result<(), hyper::Error> {
     // Whoever listens to events sends nothing for hours, so only writing is timed here.
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(READS));
+    stream.set_write_timeout(Some(patience.reads));
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(patience.head)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_MAX);
     builder.serve_connection(TokioIo::new(Box::pin(stream)), service).await

@@ -14,7 +14,7 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use grasp_mirror::{
-    http::{Bound, Library, Names},
+    http::{Bound, Library, Names, Patience},
     model::{coordinate::Coordinate, placement::Placement, server::ServerUrl, status::MirrorStatus},
     plan::{
         progress::Progress,
@@ -304,7 +304,7 @@ fn outcomes(number: usize, troubled: bool, owner: PublicKey) -> Vec<RepositoryOu
 }
 
 /// A page without a daemon behind it.
-struct Gallery {
+pub(super) struct Gallery {
     picture: Picture,
     owner: PublicKey,
 }
@@ -317,7 +317,7 @@ impl Gallery {
         Self { picture: Picture::new(bot, 3_600, report, now()), owner }
     }
 
-    fn of(repositories: usize, troubled: bool) -> Self {
+    pub(super) fn of(repositories: usize, troubled: bool) -> Self {
         let mut gallery = Self::started();
         let cycle = CycleSummary {
             number: 12,
@@ -347,7 +347,11 @@ impl Gallery {
 
     /// Shows it until the test ends.
     async fn open(self) -> (SocketAddr, watch::Sender<Picture>) {
-        let bound = Bound::to("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        self.open_with(Patience::default()).await
+    }
+
+    pub(super) async fn open_with(self, patience: Patience) -> (SocketAddr, watch::Sender<Picture>) {
+        let bound = Bound::to("127.0.0.1:0".parse().unwrap()).await.unwrap().with(patience);
         let address = bound.address();
         let (sender, receiver) = watch::channel(self.picture);
         tokio::spawn(bound.serve(receiver, watch::channel(Names::default()).1, Arc::new(Shelf)));

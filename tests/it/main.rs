@@ -80,6 +80,7 @@ mod rules;
 mod same_identifier;
 mod service_manager;
 mod signed;
+mod slow_clients;
 mod slow_down;
 mod slow_pull_request;
 mod slow_server;
