@@ -1,11 +1,15 @@
 # grasp-mirror in a container: docker build -t grasp-mirror . (see "In a container" in README.md)
-FROM rust:1.95-slim-bookworm AS build
+FROM rust:1.95-slim-trixie AS build
 WORKDIR /src
 COPY . .
 RUN cargo build --release --locked --bin grasp-mirror
 
-FROM debian:bookworm-slim
-RUN useradd --uid 10001 --create-home --home-dir /data grasp-mirror
+FROM debian:trixie-slim
+# Servers and relays are met by TLS, and whom to believe there the system says.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 10001 --create-home --home-dir /data grasp-mirror
 COPY --from=build /src/target/release/grasp-mirror /usr/local/bin/grasp-mirror
 USER grasp-mirror
 WORKDIR /data

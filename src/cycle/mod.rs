@@ -47,6 +47,7 @@ use futures::{
     StreamExt,
     stream::{self, FuturesUnordered},
 };
+use grasp_mirror_commands::with_causes;
 use indicatif::ProgressBar;
 use nostr::prelude::{Event, Kind, PublicKey, Tag, Timestamp};
 use tokio::time::Instant;
@@ -164,7 +165,7 @@ pub enum CycleError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// No HTTP client.
-    #[error("no HTTP client can be made: {0}")]
+    #[error("no HTTP client can be made: {}; are the system's CA certificates installed (ca-certificates)?", with_causes(.0))]
     Client(#[from] reqwest::Error),
     /// An event could not be signed.
     #[error(transparent)]

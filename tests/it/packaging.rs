@@ -56,3 +56,20 @@ fn every_command_has_a_manual_page() {
         assert!(text.unwrap_or_else(|_| panic!("no page for {command}")).contains(".SH SYNOPSIS"));
     }
 }
+
+/// As in a container of Debian's without its certificates.
+#[test]
+fn without_certificates_it_says_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |command: &str| {
+        let mut run = Command::new(BINARY);
+        run.arg(command).current_dir(folder.path()).env_clear();
+        run.env("SSL_CERT_DIR", folder.path().join("none")).env("SSL_CERT_FILE", folder.path().join("none"));
+        run.output().unwrap()
+    };
+    assert!(run("init").status.success());
+    let output = run("mirror-once");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("No CA certificates were loaded") && said.contains("(ca-certificates)"), "{said}");
+}
