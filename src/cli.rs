@@ -236,8 +236,12 @@ async fn world(ready: &Ready) -> anyhow::Result<World> {
     Ok(world)
 }
 
+/// Threads for reading the store and local copies. Tokio's own 512 would all be used when thousands of repositories are
+/// walked at once, and each keeps its stack and its share of the heap.
+const BLOCKING_THREADS: usize = 16;
+
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()
 }
 
 /// A line that shows a person how far a cycle is.

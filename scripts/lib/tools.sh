@@ -17,20 +17,23 @@ use_cargo() {
     command -v git >/dev/null || fail "git is missing: install it (Debian: apt-get install git)"
 }
 
-# The tools are C at their core: a compiler, pkg-config and the OpenSSL headers.
+# The tools are C at their core: a compiler, make, pkg-config and the OpenSSL headers.
 need_c() {
     has_c && return
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        say "Installing a C compiler, pkg-config and the OpenSSL headers"
+        say "Installing a C compiler, make, pkg-config and the OpenSSL headers"
         apt-get update -q && apt-get install -qy build-essential pkg-config libssl-dev
     fi
-    has_c || fail "a C compiler, pkg-config or the OpenSSL headers are missing:
+    has_c || fail "a C compiler, make, pkg-config or the OpenSSL headers are missing:
   Debian, Ubuntu: sudo apt-get install build-essential pkg-config libssl-dev
-  Fedora:         sudo dnf install gcc pkgconf-pkg-config openssl-devel
+  Fedora:         sudo dnf install gcc make pkgconf-pkg-config openssl-devel
   Arch:           sudo pacman -S base-devel openssl
   macOS:          xcode-select --install && brew install pkgconf openssl"
 }
-has_c() { command -v cc >/dev/null && command -v pkg-config >/dev/null && pkg-config --exists openssl; }
+has_c() {
+    command -v cc >/dev/null && command -v make >/dev/null &&
+        command -v pkg-config >/dev/null && pkg-config --exists openssl
+}
 
 # install_tool CRATE VERSION PROGRAM: does nothing when PROGRAM already says VERSION.
 install_tool() {

@@ -1,6 +1,6 @@
 //! The address of a GRASP server: a git server and a relay behind one host, port and path.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use nostr::{
     key::PublicKey,
@@ -19,8 +19,14 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 ///
 /// Two addresses are equal when TLS, host (in any case), port (a default one may be left out) and
 /// path (trailing slashes do not count) are. Written as `wss://host[:port][/path]`.
+///
+/// As small as a pointer: it is the key of every map of mirrors, and a B-tree has room for eleven keys where there are
+/// three servers.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServerUrl {
+pub struct ServerUrl(Arc<Addresses>);
+
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Addresses {
     http: Url,
     relay: RelayUrl,
 }
@@ -43,21 +49,21 @@ impl ServerUrl {
     /// The relay: `wss://HOST[/PATH]`, without a trailing slash.
     #[must_use]
     pub fn relay_url(&self) -> &RelayUrl {
-        &self.relay
+        &self.0.relay
     }
 
     /// Where its pages and repositories begin: `https://HOST[/PATH]`.
     #[must_use]
     pub fn http_base(&self) -> &Url {
-        &self.http
+        &self.0.http
     }
 
     /// Where it serves the repository `identifier` of `author`.
     #[must_use]
     pub fn clone_url(&self, author: &PublicKey, identifier: &str) -> Url {
         let Ok(npub) = author.to_bech32();
-        let mut url = self.http.clone();
-        let base = self.http.path().trim_end_matches('/');
+        let mut url = self.0.http.clone();
+        let base = self.0.http.path().trim_end_matches('/');
         url.set_path(&format!("{base}/{npub}/{}.git", utf8_percent_encode(identifier, RESERVED)));
         url
     }
@@ -65,7 +71,7 @@ impl ServerUrl {
     /// Host, port and path, for people.
     #[must_use]
     pub fn host(&self) -> &str {
-        let url = self.relay.as_str_without_trailing_slash();
+        let url = self.0.relay.as_str_without_trailing_slash();
         url.split_once("://").map_or(url, |(_, host)| host)
     }
 
@@ -120,13 +126,13 @@ impl FromStr for ServerUrl {
         let address = http.as_str().strip_prefix("http").ok_or_else(malformed)?;
         let relay = format!("ws{}", address.trim_end_matches('/'));
         let relay = RelayUrl::parse(&relay).map_err(|_| malformed())?;
-        Ok(Self { http, relay })
+        Ok(Self(Arc::new(Addresses { http, relay })))
     }
 }
 
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.relay.as_str_without_trailing_slash())
+        f.write_str(self.0.relay.as_str_without_trailing_slash())
     }
 }
 
