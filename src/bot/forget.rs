@@ -6,7 +6,7 @@ use std::{
 };
 
 use grasp_mirror_commands::{
-    Command, Found, RepoName, Repository,
+    Command, Found, RepoName,
     forget::{self, Forgotten},
     parse,
 };
@@ -117,15 +117,9 @@ impl Bot {
         Ok(forget::reply(&answers::named(&matter.coordinate), outcome))
     }
 
-    /// What is watched and left alone, and why.
-    pub(super) async fn left_alone(&self) -> Result<Vec<(Repository, String)>, OrderError> {
-        let opted_out = self.say().await?.catalog.opted_out;
-        Ok(opted_out.iter().map(|(coordinate, one)| (answers::named(coordinate), one.reason())).collect())
-    }
-
     /// What of `meant` is left alone although it is watched, one line each; empty when nothing is.
     pub(super) async fn left_alone_of(&self, meant: &catalog::Watched) -> Result<String, OrderError> {
-        let opted_out = self.say().await?.catalog.opted_out;
+        let opted_out = self.catalog().await?.opted_out;
         let of_these = opted_out.iter().filter(|(coordinate, _)| meant.wants(coordinate));
         let lines = of_these.take(5).map(|(coordinate, opted_out)| {
             format!("\n{}", forget::left_alone(&answers::named(coordinate), &opted_out.reason()))
@@ -135,7 +129,7 @@ impl Bot {
 
     /// What to say of a repository that is not mirrored because its maintainers want it so.
     pub(super) async fn said_to_forget(&self, name: &RepoName) -> Result<Option<String>, OrderError> {
-        let opted_out = self.say().await?.catalog.opted_out;
+        let opted_out = self.catalog().await?.opted_out;
         let Found::One(repository) = answers::find_repo(name, opted_out.keys()) else { return Ok(None) };
         let reason = opted_out.get(&answers::coordinate(&repository)).map(|one| one.reason());
         Ok(reason.map(|reason| forget::left_alone(&repository, &reason)))

@@ -22,7 +22,10 @@ use crate::{
     cycle::{self, CycleError, PairError},
     git::GitError,
     model::{coordinate::Coordinate, policy::Rule},
-    plan::{catalog, settings::Settings},
+    plan::{
+        catalog::{self, Catalog},
+        settings::Settings,
+    },
     relay::{direct::Question, nip05},
     report::{Report, answers},
     store::StoreError,
@@ -234,11 +237,16 @@ impl Bot {
         })
     }
 
-    /// The repositories known so far of what is watched.
-    pub(super) async fn known(&self) -> Result<Vec<Coordinate>, OrderError> {
+    /// What is known so far of what is watched.
+    pub(super) async fn catalog(&self) -> Result<Catalog, OrderError> {
         let watched = self.settings().watched;
         let bot = self.own.keys.public_key();
-        let catalog = cycle::known(&self.own.config, &self.own.store, &bot, &watched).await?;
+        Ok(cycle::known(&self.own.config, &self.own.store, &bot, &watched).await?)
+    }
+
+    /// The repositories known so far of what is watched.
+    pub(super) async fn known(&self) -> Result<Vec<Coordinate>, OrderError> {
+        let catalog = self.catalog().await?;
         Ok(catalog.repositories.into_iter().map(|repository| repository.coordinate).collect())
     }
 
@@ -251,8 +259,11 @@ impl Bot {
             let profile: Metadata = serde_json::from_str(&profile.content).ok()?;
             profile.display_name.filter(|name| !name.is_empty()).or(profile.name)
         };
-        let (authors, repositories) = answers::list(&watched, &self.known().await?, name);
-        let left_alone = self.left_alone().await?;
+        let catalog = self.catalog().await?;
+        let known = catalog.repositories.iter().map(|repository| &repository.coordinate);
+        let (authors, repositories) = answers::list(&watched, known, name);
+        let left_alone = catalog.opted_out.iter().map(|(name, one)| (answers::named(name), one.reason()));
+        let left_alone: Vec<_> = left_alone.collect();
         Ok(list::reply(&authors, &repositories, &left_alone, &answers::ruled(&self.policy())))
     }
 

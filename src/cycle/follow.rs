@@ -151,10 +151,9 @@ impl World {
             .map(|known| known.map(|known| known.thread.keys().copied().collect()).unwrap_or_default())
             .collect();
         let repositories = catalog.repositories.iter().zip(threads.iter().map(Vec::as_slice));
-        let muters = forget::muters(&events, &self.bot());
         let alone = catalog.opted_out.values().flat_map(|one| one.maintainers.iter().copied());
         let maintainers = catalog.repositories.iter().flat_map(forget::maintainers).chain(alone);
-        let concerns = Concerns::of(watched, repositories).minding_mute_lists(maintainers, &muters);
+        let concerns = Concerns::of(watched, repositories).minding_mute_lists(maintainers, &catalog.muters);
         let relays = self.config.bot.relays.iter().chain(&kept.usable).cloned().collect();
         kept.told = Some(told);
         Ok(Some(Listening { servers, relays, concerns }))

@@ -196,7 +196,7 @@ impl Live {
             }
             Heard::CaughtUp(relay) => {
                 self.note_time(&relay);
-                let _ = self.touched.send(Noticed::CaughtUp(relay)).await;
+                self.tell(Noticed::CaughtUp(relay)).await;
             }
             Heard::Reading(_) | Heard::Failed(_) => {}
         }
@@ -219,33 +219,32 @@ impl Live {
         if families.is_empty() || !self.known.insert(&event.id) {
             return;
         }
-        match self.store.save(&event).await {
-            Ok(true) => {
-                tracing::debug!(event = %event.id, kind = event.kind.as_u16(), ?families, "heard");
-                self.concerns.note(&event, &families);
-                // Nobody wants to know when the program stops.
-                let _ = self.touched.send(Noticed::Families(families)).await;
-            }
-            // Known from a cycle, or older than what is known.
-            Ok(false) => {}
-            Err(error) => tracing::warn!(event = %event.id, %error, "cannot be kept"),
+        if self.is_news(&event).await {
+            tracing::debug!(event = %event.id, kind = event.kind.as_u16(), ?families, "heard");
+            self.concerns.note(&event, &families);
+            self.tell(Noticed::Families(families)).await;
         }
     }
-}
 
-impl Live {
     async fn take_mute_list(&mut self, list: Event) {
-        match self.store.save(&list).await {
-            Ok(true) => {
-                tracing::info!(maintainer = %list.pubkey, "a maintainer's mute list is about this bot");
-                self.concerns.note_mute_list(&list, &self.bot);
-                // Nobody wants to know when the program stops.
-                let _ = self.touched.send(Noticed::MuteList).await;
-            }
-            // There is a newer one.
-            Ok(false) => {}
-            Err(error) => tracing::warn!(event = %list.id, %error, "cannot be kept"),
+        if self.is_news(&list).await {
+            tracing::info!(maintainer = %list.pubkey, "a maintainer's mute list is about this bot");
+            self.concerns.note_mute_list(&list, &self.bot);
+            self.tell(Noticed::MuteList).await;
         }
+    }
+
+    /// Keeps `event`; `false` when it is known from a cycle, or older than what is known.
+    async fn is_news(&self, event: &Event) -> bool {
+        self.store.save(event).await.unwrap_or_else(|error| {
+            tracing::warn!(event = %event.id, %error, "cannot be kept");
+            false
+        })
+    }
+
+    async fn tell(&self, noticed: Noticed) {
+        // Nobody wants to know when the program stops.
+        let _ = self.touched.send(noticed).await;
     }
 }
 

@@ -22,9 +22,6 @@ impl World {
         }
         let kinds = [Kind::RelayDiscovery, Kind::RelayMonitor];
         let said = self.store.query(Filter::new().kinds(kinds).author(self.bot())).await?;
-        let before = |kind: Kind, name: Option<&str>| {
-            said.iter().find(|event| event.kind == kind && event.tags.identifier().as_deref() == name)
-        };
         let up: Vec<_> = servers.iter().filter(|(_, server)| server.is_up()).collect();
         let weeks = noted::scoreboards(&self.records, up.iter().map(|(url, _)| (*url).clone()).collect());
         let weeks = weeks.await?;
@@ -35,8 +32,10 @@ impl World {
             let opened_in = self.relays.opened_in(url.relay_url());
             let probe = Probe { server: url, advertised: &server.advertised, opened_in, week };
             let draft = monitoring::discovery(&probe, now);
-            let name = draft.tags.first().and_then(|tag| tag.as_slice().get(1)).map(String::as_str);
-            let before = before(draft.kind, name);
+            // Its name comes first in both.
+            let before = said
+                .iter()
+                .find(|event| event.kind == draft.kind && event.tags.first() == draft.tags.first());
             if let Some(draft) = monitoring::when_due(draft, before, interval) {
                 signed.push(draft.sign(&self.keys)?);
             }
@@ -45,7 +44,7 @@ impl World {
             return Ok(());
         }
         // Also when it says the same as ever: a relay may be new.
-        let announced = before(Kind::RelayMonitor, None);
+        let announced = said.iter().find(|event| event.kind == Kind::RelayMonitor);
         match monitoring::announcement(now).unless_said(announced) {
             Some(draft) => signed.push(draft.sign(&self.keys)?),
             None => signed.extend(announced.cloned()),

@@ -93,6 +93,8 @@ pub struct Catalog {
     pub deleted: BTreeSet<Coordinate>,
     /// Left alone because their maintainers, or who may command the bot, want it so.
     pub opted_out: BTreeMap<Coordinate, OptOut>,
+    /// Whose mute list names the bot.
+    pub muters: BTreeSet<PublicKey>,
     /// Private repositories: counted, never named.
     pub private: usize,
     /// Left out because their author announces more than the limit.
@@ -257,7 +259,8 @@ pub fn build(events: &[Event], watched: &Watched, bot: &PublicKey, limits: Limit
         let states = states.get(*identifier).unwrap_or(&no_states);
         gather_family(family, states, watched, limits, &mut catalog);
     }
-    catalog.leave_alone(&watched.forgotten, &forget::muters(events, bot));
+    catalog.muters = forget::muters(events, bot);
+    catalog.leave_alone(&watched.forgotten);
     catalog.keep_newest(limits.max_repos_per_author);
     catalog.repositories.sort_by(|a, b| a.coordinate.cmp(&b.coordinate));
     kinship::find(&mut catalog.repositories);
@@ -304,9 +307,9 @@ impl Watched {
 }
 
 impl Catalog {
-    fn leave_alone(&mut self, wishes: &Wishes, muters: &BTreeSet<PublicKey>) {
+    fn leave_alone(&mut self, wishes: &Wishes) {
         for repository in mem::take(&mut self.repositories) {
-            match forget::opt_out(&repository, wishes, muters) {
+            match forget::opt_out(&repository, wishes, &self.muters) {
                 Some(opt_out) => {
                     self.opted_out.insert(repository.coordinate, opt_out);
                 }

@@ -47,7 +47,7 @@ pub struct Concerns {
     /// The family of each event of a conversation.
     threads: HashMap<EventId, String>,
     /// Whose mute lists count: who maintains something; and whether theirs names the bot.
-    mute_lists: HashMap<PublicKey, bool>,
+    mute_lists: BTreeMap<PublicKey, bool>,
 }
 
 impl Concerns {
@@ -158,8 +158,7 @@ impl Concerns {
             AT_REPOSITORY
                 .map(|tag| Filter::new().custom_tags(tag, some.iter().copied().cloned()).since(since))
         });
-        let maintainers: BTreeSet<PublicKey> = self.mute_lists.keys().copied().collect();
-        let maintainers: Vec<PublicKey> = maintainers.into_iter().collect();
+        let maintainers: Vec<PublicKey> = self.mute_lists.keys().copied().collect();
         let mute_lists = maintainers
             .chunks(AUTHORS_PER_FILTER)
             .map(|some| Filter::new().kind(Kind::MuteList).authors(some.iter().copied()).since(since));

@@ -296,7 +296,7 @@ impl Relays {
     /// How long it took to open the connection that is in use, or was last; `None` when there was none.
     #[must_use]
     pub fn opened_in(&self, url: &RelayUrl) -> Option<Duration> {
-        self.link(url).opened_in()
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).get(url)?.opened_in()
     }
 
     /// Sends one event, no faster than the relay allows, and returns what it said.

@@ -49,9 +49,7 @@ impl Picture {
             silent_inboxes: self.report.silent_inboxes.iter().map(ToString::to_string).collect(),
         }
     }
-}
 
-impl Picture {
     fn wishes(&self) -> Vec<Wish> {
         let wish = |(name, reason): (&Coordinate, &String)| Wish {
             npub: npub(&name.owner),
