@@ -23,6 +23,13 @@ pub enum Mirror {
     },
     /// Not as wanted.
     Not(Problem),
+    /// There is none, and is not to be.
+    LeftOut {
+        /// Host, port and path.
+        server: String,
+        /// The rule.
+        rule: String,
+    },
 }
 
 pub(crate) fn parse(words: &mut Words) -> Result<Command, ParseError> {
@@ -58,6 +65,9 @@ pub fn reply(
             )
         }
         Mirror::Not(problem) => format!("! {}", brief(problem, now, REASON)),
+        Mirror::LeftOut { server, rule } => {
+            format!("- {}: no mirror: {}", clean(server, 60), clean(rule, REASON))
+        }
     });
     format!("{repo}\n{}{notes}", lines(each, 20))
 }

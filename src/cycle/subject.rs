@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use grasp_mirror_commands::clean;
 use nostr::prelude::{Event, EventId, Timestamp};
 
 use super::{CycleError, copy::OwnCopies, threads::relays_of, world::World};
@@ -18,7 +19,7 @@ use crate::{
         converge::{Seen, Wanted},
         conversation::{PullRequest, Threads},
         placement::Place,
-        record::{Ending, RepositoryRecord},
+        record::{Ending, REASON_MAX, RepositoryRecord},
         rest::{Known, Proofs},
         spread::{Candidate, LeftOut, Usual, spread},
         wanted::{fingerprint, wanted},
@@ -95,6 +96,9 @@ impl World {
         let spread = spread(&repository, ground.candidates, holds, &self.policy, usual, (&self.bot(), copy));
         let denied = self.policy.admits_all(&repository.coordinates());
         record.wanted = Some(if denied.is_ok() { spread.wanted } else { 0 });
+        let left_out = spread.left_out.iter();
+        record.left_out =
+            left_out.map(|(url, why)| (url.clone(), clean(&why.to_string(), REASON_MAX))).collect();
         let is_denied = denied.is_err();
         let obstacle = match denied {
             Err(rule) => Some(Obstacle::Limit(rule.to_string())),

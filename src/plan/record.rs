@@ -22,6 +22,9 @@ pub const REASON_MAX: usize = 500;
 pub struct RepositoryRecord {
     /// By server.
     pub mirrors: BTreeMap<ServerUrl, MirrorRecord>,
+    /// Where it has none, and the rule, for people.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<ServerUrl, String>,
     /// How many copies there should be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wanted: Option<usize>,

@@ -87,24 +87,27 @@ pub fn repository(report: &Report, coordinate: &Coordinate, record: &RepositoryR
     }
 }
 
-/// `why <repo> [server]`: each mirror of one repository, or those on the servers that `server` may mean.
+/// `why <repo> [server]`: each mirror of one repository, then the servers where it is not to have one; or those of them
+/// that `server` may mean.
 #[must_use]
 pub fn why(record: &RepositoryRecord, server: Option<&str>) -> Vec<Mirror> {
     let exactly = |url: &ServerUrl| server.is_none_or(|word| is_called(url, word));
     let perhaps = |url: &ServerUrl| server.is_none_or(|word| url.host().contains(&word.to_lowercase()));
-    let known = record.mirrors.keys().any(exactly);
+    let known = record.mirrors.keys().chain(record.left_out.keys()).any(exactly);
     let meant = |url: &ServerUrl| if known { exactly(url) } else { perhaps(url) };
-    let mirrors = record.mirrors.iter().filter(|(url, _)| meant(url));
-    mirrors
-        .map(|(url, mirror)| match mirror.status {
+    let mirrors =
+        record.mirrors.iter().filter(|(url, _)| meant(url)).map(|(url, mirror)| match mirror.status {
             MirrorStatus::InSync => Mirror::InSync {
                 server: url.host().to_owned(),
                 placement: mirror.placement.as_str().to_owned(),
                 read_at: mirror.read_back_at.unwrap_or(mirror.since),
             },
             _ => Mirror::Not(problem(url, mirror)),
-        })
-        .collect()
+        });
+    let left_out = record.left_out.iter().filter(|(url, _)| meant(url));
+    let left_out =
+        left_out.map(|(url, rule)| Mirror::LeftOut { server: url.host().to_owned(), rule: rule.clone() });
+    mirrors.chain(left_out).collect()
 }
 
 /// What else people should know of a repository; empty also when the report had no room for it.

@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use grasp_mirror::store::{Store, records::Records};
-use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look, noise_text};
+use grasp_mirror_testkit::{Mirror, Owner, Protocol, Server, TestRelay, look, noise_text};
 use nostr::{filter::Filter, types::Timestamp};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
@@ -127,6 +127,26 @@ async fn as_many_copies_as_are_wanted_and_another_one_when_a_server_is_lost_for_
 
     // All of them again: nothing is forgotten.
     mirror.set("mirror.copies_wanted", 3).once().await.expect_code(0);
+}
+
+#[tokio::test]
+async fn why_says_the_rule_of_a_server_that_was_not_chosen_as_plan_does() {
+    let start = Server::start;
+    let (a, b, relay) = tokio::join!(start(), start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    let (mirror, ada) = mirror.set("mirror.copies_wanted", 1).commanded_at(&relay).await;
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done", Duration::from_secs(60)).await;
+    let (is_there, rule) = rules(&mirror, "hello").await.remove(&b.url()).unwrap();
+    assert!(!is_there && rule.contains("copies_wanted = 1"), "{rule}");
+    let told = format!("- {}: no mirror: {rule}", b.authority());
+    let why = ada.answer_to(Protocol::Nip17, &format!("why hello {}", b.authority())).await;
+    assert!(why.ends_with(&told), "{why}");
+    let why = ada.answer_to(Protocol::Nip17, "why hello").await;
+    assert!(why.contains(&told) && why.contains(&format!("✓ {}", a.authority())), "{why}");
+    daemon.stop().await;
 }
 
 /// The same bot on an empty disk.

@@ -94,7 +94,9 @@ fn report() -> Report {
 
 fn record(d: &str) -> RepositoryRecord {
     let found = outcomes().into_iter().find(|outcome| outcome.coordinate.identifier == d).unwrap();
-    RepositoryRecord { mirrors: found.mirrors, ..RepositoryRecord::default() }
+    let others = "not chosen: [mirror] copies_wanted = 3, and other servers come first".to_owned();
+    let left_out = [(url("git.far.example"), others)].into();
+    RepositoryRecord { mirrors: found.mirrors, left_out, ..RepositoryRecord::default() }
 }
 
 fn hello() -> Coordinate {
@@ -141,6 +143,11 @@ fn why_finds_the_server_that_is_meant() {
     ! git.uid.ovh: unreachable for 2 h, connection refused
     ! gitnostr.com: failing for 2 h, timed out (next try in 5 min)
     ✓ relay.ngit.dev: in sync (listed), read back 2 min ago
+    - git.far.example: no mirror: not chosen: [mirror] copies_wanted = 3, and other servers come first
+    ");
+    insta::assert_snapshot!(told(Some("git.FAR.example")), @"
+    hello by npub10xlxv…ge6d
+    - git.far.example: no mirror: not chosen: [mirror] copies_wanted = 3, and other servers come first
     ");
     insta::assert_snapshot!(told(Some("GitNostr.com/")), @"
     hello by npub10xlxv…ge6d
@@ -149,7 +156,7 @@ fn why_finds_the_server_that_is_meant() {
     insta::assert_snapshot!(told(Some("elsewhere.example")), @"hello by npub10xlxv…ge6d has no mirror on elsewhere.example. Send: servers");
     let hosts = |word: &str| why(&record("hello"), Some(word)).len();
     for (word, found) in
-        [("wss://gitnostr.com", 1), ("https://GITNOSTR.com", 1), ("gitnostr", 1), ("git", 3), ("zzz", 0)]
+        [("wss://gitnostr.com", 1), ("https://GITNOSTR.com", 1), ("gitnostr", 1), ("git", 4), ("zzz", 0)]
     {
         assert_eq!(hosts(word), found, "{word}");
     }
