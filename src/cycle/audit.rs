@@ -23,6 +23,7 @@ use crate::{
     model::{
         announcement::Announcement,
         coordinate::{Coordinate, npub},
+        placement::Placement,
         policy::Reach,
         server::ServerUrl,
         state::State,
@@ -102,7 +103,7 @@ struct Signed {
     /// Where; `None` when the server is none that could have it.
     place: Option<Place>,
     state: State,
-    /// The states that say so: the maintainers', and the bot's own copy of it.
+    /// The states that say so: the maintainers', and where the bot's own governs the copy, that one.
     proofs: Vec<EventId>,
 }
 
@@ -151,7 +152,15 @@ impl World {
             let sight = self.sight(claim, &evidence.servers, &served).await;
             let (verdict, reason) = judge(sight, signed_since);
             let reason = reason.map(|reason| clean(&reason, REASON_MAX));
-            Checked { a: claim.repo.a.clone(), server: claim.server.clone(), verdict, reason, claimed_at }
+            let place = claim.signed.as_ref().ok().and_then(|signed| signed.place.as_ref());
+            Checked {
+                a: claim.repo.a.clone(),
+                server: claim.server.clone(),
+                placement: place.map(|place| place.placement),
+                verdict,
+                reason,
+                claimed_at,
+            }
         };
         let mut checked: BTreeMap<Coordinate, Vec<Checked>> = BTreeMap::new();
         let mut checks = stream::iter(&claims).map(check).buffer_unordered(AT_ONCE);
@@ -323,16 +332,19 @@ impl Evidence {
         let grasp = |url: &ServerUrl| Some((url.clone(), self.servers.get(url)?.grasp.clone()));
         let grasps: BTreeMap<ServerUrl, Grasp> = servers.iter().filter_map(grasp).collect();
         let known = found.as_ref().map(|(repository, state)| {
-            let places = placement::places(repository, &grasps, Reach::Everywhere, &self.bot, copy);
-            (*state, places, self.proofs(state, copy))
+            let mut repository = (*repository).clone();
+            if let Some(announced) = announced {
+                repository.heed_copy(announced);
+            }
+            (*state, placement::places(&repository, &grasps, Reach::Everywhere, &self.bot, copy))
         });
         let claim = |server: ServerUrl| {
             let signed = match &known {
-                Ok((state, places, proofs)) => Ok(Signed {
-                    place: places.get(&server).cloned(),
-                    state: (*state).clone(),
-                    proofs: proofs.clone(),
-                }),
+                Ok((state, places)) => {
+                    let place = places.get(&server).cloned();
+                    let proofs = self.proofs(state, copy, place.as_ref());
+                    Ok(Signed { place, state: (*state).clone(), proofs })
+                }
                 Err(reason) => Err((*reason).clone()),
             };
             Claim { repo, server, signed }
@@ -358,9 +370,11 @@ impl Evidence {
         Ok((repository, state))
     }
 
-    /// The states that say what `state` says: itself, and the bot's own of `copy` if it names the same refs.
-    fn proofs(&self, state: &State, copy: &str) -> Vec<EventId> {
-        let own = self.states.iter();
+    /// The states that say at `place` what `state` says: itself, and the bot's own of `copy` if it names the same refs
+    /// and no maintainer's governs there.
+    fn proofs(&self, state: &State, copy: &str, place: Option<&Place>) -> Vec<EventId> {
+        let governs = place.is_some_and(|place| place.placement == Placement::Namespace);
+        let own = self.states.iter().filter(|_| governs);
         let same = own.filter(|own| own.coordinate.identifier == copy && own.refs == state.refs);
         same.map(|own| own.event.id).chain([state.event.id]).collect()
     }

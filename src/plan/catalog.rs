@@ -153,6 +153,13 @@ impl Repository {
         self.lead_unwelcome = announced.map(Announcement::id).is_some_and(refuses);
     }
 
+    /// The same by the bot's own announcement of its `copy`: one that names no lead follows none.
+    pub fn heed_copy(&mut self, copy: &Announcement) {
+        self.lead_unwelcome = false;
+        let Some(lead) = self.lead() else { return };
+        self.lead_unwelcome = !copy.roles.leads.contains(&lead);
+    }
+
     /// Who leads it: the one whose own announcement names itself as the only active lead (`M`). A copy can follow a
     /// lead without a signature of the copier's.
     #[must_use]

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::document::{Report, ReportedRepository};
 use crate::model::{
     coordinate::Coordinate,
+    placement::Placement,
     refs::{ObjectId, Refs},
     server::ServerUrl,
 };
@@ -34,6 +35,9 @@ pub struct Checked {
     pub a: Coordinate,
     /// Where.
     pub server: ServerUrl,
+    /// How it is placed there, by what maintainers and bot have signed; absent where it has no place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
     /// Whether it is.
     pub verdict: Verdict,
     /// Why it is not, or why nobody can tell.
@@ -260,7 +264,7 @@ mod tests {
 
     fn checked(number: usize, verdict: Verdict) -> Checked {
         let a = Coordinate::new(Keys::generate().public_key(), "d");
-        Checked { a, server: url(number), verdict, reason: None, claimed_at: 0 }
+        Checked { a, server: url(number), placement: None, verdict, reason: None, claimed_at: 0 }
     }
 
     #[test]

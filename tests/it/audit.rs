@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-use std::process::Command;
+use std::{collections::BTreeSet, process::Command};
 
-use grasp_mirror_testkit::{Mirror, Person, Scene, Server, TestRelay, free_port};
+use grasp_mirror_testkit::{Mirror, Owner, Person, Scene, Server, TestRelay, free_port};
 use nostr::{
     event::{EventBuilder, FinalizeEvent, Kind, Tag},
     filter::Filter,
@@ -203,6 +203,38 @@ async fn it_knocks_nowhere_inside_and_needs_a_report() {
     {
         assert_eq!(audit(wrong).await.0, 1, "{wrong:?}");
     }
+}
+
+/// A server does not take the announcement that takes it off the list, so its lead cannot govern a copy there.
+#[tokio::test]
+async fn a_copy_is_taken_for_what_it_is() {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let [led, refused] = ["led", "refused"].map(|d| Owner::new(d).at_home_on(&relay));
+    led.publish(led.announcement().at(&a).lead(&led.public_key()), &a).await;
+    let leading = || refused.announcement().at(&a).lead(&refused.public_key());
+    refused.publish(leading().at(&b), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&led).watches(&refused);
+    mirror.once().await.expect_code(0);
+    let (_, answer) = refused.announce(leading(), &a).await;
+    answer.expect_accepted();
+    mirror.once().await;
+    mirror.once().await.expect_code(0);
+
+    let (code, audit) = checked(&mirror, &relay, &[]).await;
+    assert_eq!(code, 0, "{audit:#}");
+    let each = audit["claims"].as_array().unwrap().iter().map(|claim| {
+        let name = claim["a"].as_str().unwrap().rsplit(':').next().unwrap();
+        let server = if claim["server"] == a.url() { "a" } else { "b" };
+        format!("{name} {server} {} {}", claim["placement"], claim["verdict"])
+    });
+    let each: BTreeSet<String> = each.collect();
+    let expected = [
+        "led a \"listed\" \"holds\"",
+        "led b \"lead\" \"holds\"",
+        "refused a \"listed\" \"holds\"",
+        "refused b \"namespace\" \"holds\"",
+    ];
+    assert_eq!(each, expected.map(str::to_owned).into());
 }
 
 /// A name that says itself where the bot is found, or a relay list that does.

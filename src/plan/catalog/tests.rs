@@ -369,4 +369,11 @@ fn a_lead_whose_announcement_a_server_refuses_for_not_listing_it_is_not_followed
         let expected = if follows { Placement::Lead } else { Placement::Namespace };
         assert_eq!(all[&server("other")].placement, expected);
     }
+    // Whoever has no record sees by the bot's announcement which of them it is.
+    let key = owner.public_key().to_hex();
+    for (tag, follows) in [("M", true), ("maintainers", false)] {
+        let copy = Announcement::read(event(&bot, 30617, 1, &[&["d", "d"], &[tag, &key]])).unwrap();
+        repository.heed_copy(&copy);
+        assert_eq!(repository.lead(), lead.filter(|_| follows), "{tag}");
+    }
 }
