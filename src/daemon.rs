@@ -28,7 +28,7 @@ use self::{
 use crate::{
     bot::{Bot, Doors, Request, Tidings},
     config::{Config, ConfigError},
-    cycle::{CycleDone, CycleError, Signers, Trigger, World},
+    cycle::{CycleDone, CycleError, Shared, Signers, Trigger, World},
     http::ListenError,
     key,
     model::{
@@ -126,6 +126,8 @@ struct Daemon {
     shown: Shown,
     /// Whose signatures can be had.
     signers: Arc<Signers>,
+    /// What cycles and the jobs beside them share.
+    shared: Arc<Shared>,
     /// Connections and what was seen, between two cycles with the same configuration.
     world: Option<World>,
     /// A cycle is to begin as soon as none is running.
@@ -164,9 +166,11 @@ pub async fn run(
     };
     let mut bot = tokio::spawn(bot.run());
     let signers = Arc::new(Signers::new(&config, keys, &store));
+    let shared = Arc::default();
     let mut daemon = Daemon {
-        follower: Follower::new(&config, keys, &store, &signers),
+        follower: Follower::new(&config, keys, &store, &signers, &shared)?,
         signers,
+        shared,
         shown,
         config,
         keys: keys.clone(),
@@ -266,7 +270,7 @@ impl Daemon {
         if self.running.is_some() {
             return;
         }
-        let Some(settings) = self.doors.settings.borrow_and_update().clone() else { return };
+        let Some(settings) = self.doors.settings.borrow().clone() else { return };
         self.shown.settled(settings.paused);
         if settings.paused {
             self.due = None;
@@ -285,9 +289,12 @@ impl Daemon {
         let (mine, silent) = (settings.clone(), self.doors.silent.borrow().clone());
         let next_at = Timestamp::from_secs(Timestamp::now().as_secs() + config.bot.cycle_interval.as_secs());
         let (world, awake) = (self.world.take(), std::mem::take(&mut self.awake));
-        let signers = Arc::clone(&self.signers);
+        let (signers, shared) = (Arc::clone(&self.signers), Arc::clone(&self.shared));
         let task = tokio::spawn(async move {
-            let new = || World::new(&config, &keys, &store).map(|world| world.signing_with(&signers));
+            let new = || {
+                let world = World::new(&config, &keys, &store)?;
+                Ok::<_, CycleError>(world.signing_with(&signers).beside(&shared))
+            };
             let mut world = world.map_or_else(new, Ok)?;
             world.obey(mine);
             world.be_patient(awake);
@@ -320,6 +327,7 @@ impl Daemon {
                     elapsed_ms = running.since.elapsed().as_millis(),
                     "cycle done"
                 );
+                let done = self.follower.know(done, &running.settings.watched.authors);
                 self.shown.end(&done, running.since.elapsed());
                 if done.unfinished {
                     self.due.get_or_insert(Trigger::Timer);
@@ -332,7 +340,6 @@ impl Daemon {
                     self.tell(Tidings::Resynced { question: one.question, outcome }).await;
                 }
                 self.hurry_for_servers(&done);
-                self.follower.know(&done);
                 self.tell(Tidings::Cycle(Box::new(done))).await;
                 return;
             }
@@ -349,8 +356,9 @@ impl Daemon {
         match step {
             Step::Heard => {}
             Step::Due => self.follower.begin(&self.config, &self.keys, &self.store, &self.signers, settings),
-            Step::Ended(result) => {
-                if let Some(done) = self.follower.end(*result, settings.as_ref()) {
+            Step::Ended(result) => self.follower.end(*result),
+            Step::Walked(outcomes) => {
+                if let Some(done) = self.follower.take_in(outcomes, settings.as_ref()) {
                     self.shown.follow(&done);
                     self.hurry_for_servers(&done);
                     self.tell(Tidings::Followed(Box::new(done))).await;
@@ -457,11 +465,18 @@ impl Daemon {
         if config.bot.cycle_interval != self.config.bot.cycle_interval {
             self.next_at = self.next_at.min(Instant::now() + config.bot.cycle_interval);
         }
+        let signers = Arc::new(Signers::new(&config, &self.keys, &self.store));
+        match Follower::new(&config, &self.keys, &self.store, &signers, &self.shared) {
+            Ok(follower) => self.follower = follower,
+            Err(error) => {
+                tracing::error!(%error, "nobody can be listened to with the new configuration; the old one stays");
+                return;
+            }
+        }
+        self.signers = signers;
         self.config = config.clone();
         self.shown.reconfigure(&config);
         self.world = None;
-        self.signers = Arc::new(Signers::new(&config, &self.keys, &self.store));
-        self.follower = Follower::new(&config, &self.keys, &self.store, &self.signers);
         self.tell(Tidings::Config(Box::new(config))).await;
         self.begin_anew();
     }

@@ -12,7 +12,7 @@ use std::{
 
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use nostr::prelude::{EventId, Filter, RelayUrl, Timestamp};
-use tokio::time::timeout;
+use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     CycleError, Trigger,
@@ -20,13 +20,15 @@ use super::{
     lanes::Lanes,
     live::Listening,
     repository::Course,
+    shared::{Shared, Turns},
     sign::Places,
-    survey::{SOURCES, Survey},
+    subject::Subject,
+    survey::{Beside, SOURCES, Survey},
     world::{World, catalog_limits},
 };
 use crate::{
-    model::server::ServerUrl,
-    plan::{catalog, forget, live::Concerns},
+    model::{coordinate::Coordinate, server::ServerUrl},
+    plan::{catalog, forget, live::Concerns, rest::Known},
     relay::RelayError,
     report::document::RepositoryOutcome,
 };
@@ -34,18 +36,58 @@ use crate::{
 /// How long a server may take to say what it serves.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// What a walk of some families comes to.
+pub(super) struct Walked {
+    /// Of those that were not told already.
+    pub(super) outcomes: Vec<RepositoryOutcome>,
+    pub(super) known: Vec<(Coordinate, Known)>,
+    /// Where their mirrors belong.
+    pub(super) places: Places,
+}
+
+/// Tells what became of repositories, and lets others at a family when all of it is done.
+pub(super) struct Telling<'a> {
+    shared: &'a Shared,
+    turns: Turns,
+    /// Repositories of each family that are being walked still.
+    left: HashMap<String, usize>,
+    told: &'a mpsc::Sender<RepositoryOutcome>,
+}
+
+impl Telling<'_> {
+    fn expect(&mut self, subjects: &[Subject]) {
+        for subject in subjects {
+            *self.left.entry(subject.repository.coordinate.identifier.clone()).or_default() += 1;
+        }
+    }
+
+    async fn tell(&mut self, outcome: RepositoryOutcome) {
+        let family = outcome.coordinate.identifier.clone();
+        self.shared.note(outcome.clone());
+        // Nobody wants to know when the program stops.
+        let _ = self.told.send(outcome).await;
+        if let Some(left) = self.left.get_mut(&family) {
+            *left -= 1;
+            if *left == 0 {
+                self.turns.remove(&family);
+            }
+        }
+    }
+}
+
 impl World {
-    /// Walks the repositories whose identifier is one of `families`.
+    /// Walks the repositories of the families that `turns` are for, and tells `told` what became of each.
     ///
     /// # Errors
     ///
     /// [`CycleError`] when the store fails; everything else belongs to a mirror.
     pub async fn follow_up(
         &mut self,
-        families: &BTreeSet<String>,
-    ) -> Result<Vec<RepositoryOutcome>, CycleError> {
+        turns: Turns,
+        told: &mpsc::Sender<RepositoryOutcome>,
+    ) -> Result<(), CycleError> {
         let mut kept = mem::take(&mut self.kept);
-        let done = Box::pin(self.walk_and_sign(&mut kept, families)).await;
+        let done = Box::pin(self.walk_and_sign(&mut kept, turns, told)).await;
         self.kept = kept;
         done
     }
@@ -53,31 +95,44 @@ impl World {
     async fn walk_and_sign(
         &self,
         kept: &mut Kept,
-        families: &BTreeSet<String>,
-    ) -> Result<Vec<RepositoryOutcome>, CycleError> {
+        turns: Turns,
+        told: &mpsc::Sender<RepositoryOutcome>,
+    ) -> Result<(), CycleError> {
         let now = Timestamp::now();
-        let (mut outcomes, places) = Box::pin(self.walk_families(kept, families, now)).await?;
+        let families = turns.keys().cloned().collect();
+        let mut telling = Telling { shared: &self.shared, left: HashMap::new(), turns, told };
+        if self.signers.keys().is_empty() {
+            Box::pin(self.walk_families(kept, &families, now, Some(&mut telling))).await?;
+            return Ok(());
+        }
+        let Walked { mut outcomes, places, .. } =
+            Box::pin(self.walk_families(kept, &families, now, None)).await?;
         let servers = self.ask_servers(kept, now).await?;
-        self.sign_and_walk(kept, &servers, &places, &mut outcomes).await?;
-        Ok(outcomes)
+        self.sign_and_walk(kept, &servers, &places, &mut outcomes, Beside::Nobody).await?;
+        for outcome in outcomes {
+            telling.tell(outcome).await;
+        }
+        Ok(())
     }
 
-    /// Walks the families once, and says also where their mirrors belong.
+    /// Walks the families once, of which the caller has the turns.
     pub(super) async fn walk_families(
         &self,
         kept: &mut Kept,
         families: &BTreeSet<String>,
         now: Timestamp,
-    ) -> Result<(Vec<RepositoryOutcome>, Places), CycleError> {
+        mut telling: Option<&mut Telling<'_>>,
+    ) -> Result<Walked, CycleError> {
         self.relays.start_over().await;
-        // A cycle beside this one may have written the records.
+        // Others may have written the records.
         kept.repositories.clear();
+        let as_of = self.shared.word.as_of_now();
         let mut survey = Survey { servers: self.ask_servers(kept, now).await?, ..Survey::default() };
         self.note_down(&mut survey.servers, now).await?;
         let events = self.store.query(Filter::new().kinds(SOURCES)).await?;
         let mut worked = self.work_out(events, &mut survey.servers, kept, now).await?;
         worked.keep_only(families);
-        self.subjects(worked, &mut survey, kept, &BTreeSet::new(), now).await?;
+        self.subjects(worked, &mut survey, kept, (&BTreeSet::new(), Beside::Nobody), now).await?;
         for event in &survey.signed {
             self.store.save(event).await?;
         }
@@ -86,18 +141,34 @@ impl World {
         self.see_what_is_served(&mut survey, now).await;
         let lanes = Lanes::new(&survey, self.config.limits.transfers, None, Arc::clone(&self.relays));
         let subjects = mem::take(&mut survey.subjects);
+        if let Some(telling) = &mut telling {
+            telling.expect(&subjects);
+        }
         let places =
             subjects.iter().map(|subject| (subject.repository.coordinate.clone(), subject.places.clone()));
         let places = places.collect();
-        let course = Course { servers: &survey.servers, lanes: &lanes, trigger: Trigger::Live, now };
-        let mut walks: FuturesUnordered<_> =
-            subjects.into_iter().map(|subject| Box::pin(self.mirror_repository(subject, &course))).collect();
-        let mut outcomes = Vec::new();
+        let course =
+            Course { servers: &survey.servers, lanes: &lanes, trigger: Trigger::Live, now, as_of: &as_of };
+        let mut walks: FuturesUnordered<_> = subjects
+            .into_iter()
+            .map(|subject| {
+                let known = subject.known();
+                let walk = Box::pin(self.mirror_repository(subject, &course));
+                async move { Ok::<_, CycleError>((known, walk.await?)) }
+            })
+            .collect();
+        let mut walked = Walked { outcomes: Vec::new(), known: Vec::new(), places };
         while let Some(end) = walks.next().await {
-            outcomes.push(end?.0);
+            let (known, (outcome, record)) = end?;
+            let known = Known { record, notes: outcome.notes.clone(), ..known };
+            walked.known.push((outcome.coordinate.clone(), known));
+            match &mut telling {
+                Some(telling) => telling.tell(outcome).await,
+                None => walked.outcomes.push(outcome),
+            }
         }
         self.write_scoreboards(now).await?;
-        Ok((outcomes, places))
+        Ok(walked)
     }
 
     /// Asks each server which of the wanted announcements and states it serves. A mirror whose server does not answer

@@ -27,6 +27,7 @@ use crate::{
         record::Ending,
     },
     relay::Relays,
+    transfer::newer::{Newer, OVERTAKEN},
 };
 
 /// Mirrors of one server that are walked at the same time. Each needs a few round trips, so that many keep a distant
@@ -106,16 +107,21 @@ impl Lanes {
     }
 
     /// Does `work` in the lane of `server` when its turn has come; else how a mirror ends whose turn did not come in
-    /// this cycle.
+    /// this cycle, or is not needed any more.
     ///
     /// `work` is made only then, so that who waits holds nothing.
     pub(super) async fn take<T, W: Future<Output = T>>(
         &self,
         server: &ServerUrl,
+        newer: &Newer,
         work: impl FnOnce() -> W,
     ) -> Result<T, Ending> {
         let Some(lane) = self.lanes.get(server) else { return Ok(Box::pin(work()).await) };
-        match self.noted(turn(&lane.places, self.until).await) {
+        let place = tokio::select! {
+            place = turn(&lane.places, self.until) => place,
+            () = newer.comes() => return Err(Ending::Waiting(OVERTAKEN.to_owned())),
+        };
+        match self.noted(place) {
             Some(_place) => {
                 if let Some(ending) = lane.closed.get() {
                     return Err(ending.clone());
@@ -237,7 +243,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::{config::Config, cycle::guard, relay};
+    use crate::{config::Config, cycle::guard, relay, transfer::newer::Word};
 
     /// Lanes of `servers`, each with so many mirrors to walk.
     fn lanes(servers: &[&str], mirrors: usize, until: Option<Duration>) -> Lanes {
@@ -256,7 +262,7 @@ mod tests {
 
     /// Walks one mirror that needs four events, which takes `time` in all.
     async fn walk(lanes: &Lanes, server: &ServerUrl, time: Duration) -> Result<Instant, Ending> {
-        lanes.take(server, || sleep(time)).await?;
+        lanes.take(server, &Word::default().as_of_now().of(""), || sleep(time)).await?;
         lanes.done(server, 4);
         Ok(Instant::now())
     }

@@ -6,25 +6,32 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use nostr::prelude::{Event, Filter, Keys, PublicKey, RelayUrl, Timestamp};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{OnceCell, mpsc, watch},
     task::{AbortHandle, JoinSet},
 };
+use url::Url;
 
-use super::world::listening_limits;
+use super::{
+    CycleError,
+    shared::Shared,
+    world::{guard, listening_limits},
+};
 use crate::{
     config::Config,
-    plan::live::Concerns,
+    git::wire,
+    plan::live::{Concerns, Room},
     relay::{
         Relays,
         follow::{Ears, Heard, Interest},
         known::Known,
+        nip11,
     },
     store::Store,
-    transfer::guard::Guard,
 };
 
 /// How much older than the connection events may be dated, in seconds: by their authors' clocks, and when a server kept
@@ -69,6 +76,10 @@ pub struct Live {
     known: Arc<Known>,
     concerns: Concerns,
     bot: PublicKey,
+    shared: Arc<Shared>,
+    http: reqwest::Client,
+    /// How long a relay may take to say what it takes.
+    patience: Duration,
     touched: mpsc::Sender<Noticed>,
     listening: watch::Receiver<Listening>,
     ears: Ears,
@@ -82,6 +93,8 @@ struct Followed {
     /// What it is asked for, the time aside.
     asked: Asked,
     since: Arc<Mutex<Timestamp>>,
+    /// What it takes, once it has said so.
+    room: Arc<OnceCell<Room>>,
     task: AbortHandle,
 }
 
@@ -89,38 +102,46 @@ struct Followed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Asked {
     Everything,
-    Only(Vec<Vec<Filter>>),
+    Only(Vec<Filter>),
 }
 
 impl Live {
     /// Listens to what `listening` says last, and sends what is touched to `touched`.
-    #[must_use]
+    ///
+    /// # Errors
+    ///
+    /// [`CycleError::Client`] when no HTTP client can be made.
     pub fn new(
         config: &Config,
         keys: &Keys,
-        guard: &Guard,
         store: &Store,
+        shared: &Arc<Shared>,
         listening: watch::Receiver<Listening>,
         touched: mpsc::Sender<Noticed>,
-    ) -> Self {
+    ) -> Result<Self, CycleError> {
+        let guard = Arc::new(guard(config));
+        let http = wire::http_client(config.limits.connect_timeout, Some(guard.clone()))?;
         let limits = listening_limits(config);
-        let relays = Arc::new(Relays::that_keep_nothing(Arc::new(guard.clone()), keys.clone(), limits));
+        let relays = Arc::new(Relays::that_keep_nothing(guard, keys.clone(), limits));
         let known: Arc<Known> = Arc::default();
         let (live, hearing) = mpsc::channel(QUEUE);
         let (stored, reading) = mpsc::channel(QUEUE);
-        Self {
+        Ok(Self {
             store: store.clone(),
             relays,
             known: Arc::clone(&known),
             concerns: Concerns::default(),
             bot: keys.public_key(),
+            shared: Arc::clone(shared),
+            http,
+            patience: config.limits.connect_timeout,
             touched,
             listening,
             ears: Ears { live, stored, known },
             heard: (hearing, reading),
             followed: BTreeMap::new(),
             tasks: JoinSet::new(),
-        }
+        })
     }
 
     /// Works until nobody wants to know any more.
@@ -145,7 +166,7 @@ impl Live {
     /// Begins to listen where that is new or something else is to be asked for, and leaves the rest alone.
     fn listen_to(&mut self, listening: Listening) {
         self.concerns = listening.concerns;
-        let only = Asked::Only(self.concerns.subscriptions(Timestamp::from_secs(0)));
+        let only = Asked::Only(self.concerns.filters());
         let relays = listening.relays.difference(&listening.servers).map(|relay| (relay, only.clone()));
         let servers = listening.servers.iter().map(|server| (server, Asked::Everything));
         let wanted: BTreeMap<&RelayUrl, Asked> = servers.chain(relays).take(RELAYS_MAX).collect();
@@ -169,23 +190,32 @@ impl Live {
     }
 
     fn follow(&mut self, relay: &RelayUrl, asked: Asked, before: Option<Followed>) -> Followed {
-        let since = match before {
+        let (since, room) = match before {
             Some(before) => {
                 before.task.abort();
-                before.since
+                (before.since, before.room)
             }
-            None => Arc::new(Mutex::new(Timestamp::now())),
+            None => (Arc::new(Mutex::new(Timestamp::now())), Arc::default()),
         };
         let (relays, ears, url) = (Arc::clone(&self.relays), self.ears.clone(), relay.clone());
-        let (look_back, parts) = (Arc::clone(&since), asked.clone());
+        let (look_back, known, wanted) = (Arc::clone(&since), Arc::clone(&room), asked.clone());
+        let (http, patience) = (self.http.clone(), self.patience);
         let task = self.tasks.spawn(async move {
+            let parts = match wanted {
+                Asked::Everything => vec![vec![Concerns::of_a_server()]],
+                Asked::Only(filters) => {
+                    let ask = || room_of(&http, &url, patience);
+                    let room = known.get_or_try_init(ask).await.copied().unwrap_or_default();
+                    room.subscriptions(&filters)
+                }
+            };
             let interest = || {
                 let last = *look_back.lock().unwrap_or_else(PoisonError::into_inner);
-                Interest { parts: parts.since(looking_back(last, Timestamp::now())) }
+                Interest { parts: since_then(&parts, looking_back(last, Timestamp::now())) }
             };
             relays.follow(&url, interest, ears).await;
         });
-        Followed { asked, since, task }
+        Followed { asked, since, room, task }
     }
 
     async fn hear(&mut self, heard: Heard) {
@@ -222,6 +252,7 @@ impl Live {
         if self.is_news(&event).await {
             tracing::debug!(event = %event.id, kind = event.kind.as_u16(), ?families, "heard");
             self.concerns.note(&event, &families);
+            self.shared.word.spread(self.concerns.overtaken_by(&event).iter().map(String::as_str));
             self.tell(Noticed::Families(families)).await;
         }
     }
@@ -248,16 +279,20 @@ impl Live {
     }
 }
 
-impl Asked {
-    fn since(&self, since: Timestamp) -> Vec<Vec<Filter>> {
-        match self {
-            Self::Everything => Concerns::of_a_server(since),
-            Self::Only(parts) => parts
-                .iter()
-                .map(|filters| filters.iter().map(|filter| filter.clone().since(since)).collect())
-                .collect(),
-        }
-    }
+/// What a relay says that it takes (NIP-11).
+async fn room_of(http: &reqwest::Client, relay: &RelayUrl, patience: Duration) -> Result<Room, ()> {
+    let unknown = |reason: String| tracing::debug!(%relay, reason, "its limits are not known");
+    let mut base = Url::parse(relay.as_str()).map_err(|error| unknown(error.to_string()))?;
+    let scheme = if base.scheme() == "wss" { "https" } else { "http" };
+    base.set_scheme(scheme).map_err(|()| unknown("no such address".to_owned()))?;
+    let said = nip11::ask(http, &base, patience).await.map_err(|error| unknown(error.to_string()))?;
+    Ok(said.room)
+}
+
+fn since_then(parts: &[Vec<Filter>], since: Timestamp) -> Vec<Vec<Filter>> {
+    let all_since =
+        |filters: &Vec<Filter>| filters.iter().map(|filter| filter.clone().since(since)).collect();
+    parts.iter().map(all_since).collect()
 }
 
 /// From when on a relay is asked that was last listened to at `last`.

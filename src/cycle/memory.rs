@@ -15,7 +15,6 @@ use crate::{
     model::{announcement::Announcement, coordinate::Coordinate, server::ServerUrl},
     plan::{
         catalog::{self, Catalog, Repository, Watched},
-        hold::Held,
         record::RepositoryRecord,
         signing::Signing,
     },
@@ -110,16 +109,7 @@ pub async fn all_remembered(
         if let Some(signing) = records.read::<Signing>(&signing_name(&coordinate)) {
             signing.show(&mut record.mirrors);
         }
-        Some(RepositoryOutcome {
-            coordinate,
-            state: record.local,
-            wanted: record.wanted.unwrap_or(record.mirrors.len()),
-            mirrors: record.mirrors,
-            notes: Vec::new(),
-            rewritten_at: record.rewritten_at,
-            held: record.held.filter(Held::is_waiting),
-            repaired: 0,
-        })
+        Some(RepositoryOutcome::recorded(coordinate, record.local, &record))
     };
     let repositories = catalog.repositories.into_iter().map(|repository| repository.coordinate);
     let mut outcomes: Vec<_> = repositories.filter_map(outcome).collect();

@@ -28,6 +28,7 @@ mod read_back;
 mod repository;
 mod servers;
 mod settings;
+mod shared;
 mod sign;
 mod signers;
 mod subject;
@@ -66,6 +67,7 @@ pub use self::{
     progress::running,
     servers::Server,
     settings::{OwnWord, own_filters, own_word, read_into, warn_of_contradictions},
+    shared::{Shared, Turn, Turns},
     sign::requested,
     signers::Signers,
     subject::Subject,
@@ -74,7 +76,7 @@ pub use self::{
 };
 use self::{
     kept::Kept,
-    survey::{Endings, record_name},
+    survey::{Beside, Endings, record_name},
 };
 use crate::{
     model::{
@@ -83,7 +85,7 @@ use crate::{
         replace::dated_after,
         server::ServerUrl,
     },
-    plan::{hold::Held, rest::Known, signing::Stands},
+    plan::{rest::Known, signing::Stands},
     report::{
         Report,
         document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome, ServerOutcome},
@@ -146,16 +148,20 @@ impl CycleDone {
 
     /// Takes in what was done since for some repositories.
     pub fn take_in(&mut self, followed: Vec<RepositoryOutcome>, authors: &BTreeSet<PublicKey>) {
-        for outcome in followed {
-            self.outcomes.retain(|known| known.coordinate != outcome.coordinate);
-            self.outcomes.push(outcome);
-        }
+        replace(&mut self.outcomes, followed);
         self.outcomes.sort_by(|a, b| a.coordinate.cmp(&b.coordinate));
         let silent = mem::take(&mut self.report.silent_inboxes);
         let cycle = CycleSummary { trigger: Trigger::Live.as_str().to_owned(), ..self.report.cycle.clone() };
         self.report = Report::of(cycle, authors, &self.servers, &self.outcomes, self.left_alone.clone());
         self.report.silent_inboxes = silent;
     }
+}
+
+/// Puts `newer` outcomes in the place of those of the same repositories.
+fn replace(outcomes: &mut Vec<RepositoryOutcome>, newer: Vec<RepositoryOutcome>) {
+    let again: BTreeSet<&Coordinate> = newer.iter().map(|outcome| &outcome.coordinate).collect();
+    outcomes.retain(|known| !again.contains(&known.coordinate));
+    outcomes.extend(newer);
 }
 
 /// Why a cycle as a whole failed: the local machine is at fault, never one repository or server.
@@ -221,6 +227,14 @@ impl World {
         let started = Timestamp::now();
         board.say("looking at servers and relays");
         self.relays.start_over().await;
+        for walked in self.shared.begin() {
+            if let Some(known) = kept.repositories.get_mut(&walked)
+                && let Some(record) = self.records.read(&record_name(&walked)).await?
+            {
+                known.record = record;
+            }
+        }
+        let as_of = self.shared.word.as_of_now();
         let mut survey = Box::pin(self.survey(kept, Some(trigger), started)).await?;
         let before = self.store.news().sources;
         for event in &survey.signed {
@@ -240,7 +254,7 @@ impl World {
         let copies = subjects.iter().map(|subject| self.copy(&subject.repository)).collect();
         let lanes = board.begin(subjects.len(), lanes);
         let servers = &survey.servers;
-        let course = Course { servers, lanes, trigger, now: started };
+        let course = Course { servers, lanes, trigger, now: started, as_of: &as_of };
         // All at once: each waits for its turn by itself, and holds nothing meanwhile.
         let mut walks: FuturesUnordered<_> = subjects
             .into_iter()
@@ -259,9 +273,17 @@ impl World {
             board.one_more();
         }
         drop(walks);
+        replace(&mut outcomes, self.shared.followed());
+        if !survey.busy.is_empty() {
+            let _turns = self.shared.turns(&survey.busy).await;
+            let mut scratch = Kept { introduced: kept.introduced.clone(), ..Kept::default() };
+            let again = Box::pin(self.walk_families(&mut scratch, &survey.busy, started, None)).await?;
+            kept.repositories.extend(again.known);
+            replace(&mut outcomes, again.outcomes);
+        }
         let places =
             kept.repositories.iter().map(|(name, known)| (name.clone(), known.places.clone())).collect();
-        let more = self.sign_and_walk(kept, servers, &places, &mut outcomes).await?;
+        let more = self.sign_and_walk(kept, servers, &places, &mut outcomes, Beside::Jobs).await?;
         let unfinished = lanes.is_unfinished() || more;
         outcomes.sort_by(|a, b| a.coordinate.cmp(&b.coordinate));
 
@@ -305,25 +327,19 @@ impl World {
         let mut outcomes = Vec::new();
         for (coordinate, endings) in resting {
             let Some(known) = kept.repositories.get_mut(&coordinate) else { continue };
+            // A job's outcome, which may be newer, is its own to write.
+            let turn = self.shared.join_unless_followed(&coordinate);
             let (mut record, changed) = known.rested(&endings, now);
             for (server, mirror) in &mut record.mirrors {
                 mirror.wait_for_server(servers.get(server).and_then(|server| server.retry_at));
             }
-            if changed {
+            if changed && turn.is_some() {
                 self.records.write(&record_name(&coordinate), &record).await?;
                 self.note_changes(&coordinate, &known.record.mirrors, &record.mirrors, now).await?;
             }
             known.record = record;
-            outcomes.push(RepositoryOutcome {
-                coordinate,
-                state: known.state,
-                mirrors: known.record.mirrors.clone(),
-                notes: known.notes.clone(),
-                wanted: known.record.wanted.unwrap_or(known.record.mirrors.len()),
-                rewritten_at: known.record.rewritten_at,
-                held: known.record.held.clone().filter(Held::is_waiting),
-                repaired: 0,
-            });
+            let outcome = RepositoryOutcome::recorded(coordinate, known.state, &known.record);
+            outcomes.push(RepositoryOutcome { notes: known.notes.clone(), ..outcome });
         }
         if !outcomes.is_empty() {
             let up = servers.iter().filter(|(_, server)| server.is_up());
@@ -368,6 +384,7 @@ impl World {
     ///
     /// [`CycleError`].
     pub async fn keep(&self, report: &Report) -> Result<Event, CycleError> {
+        let _turn = self.shared.reporting.lock().await;
         let before = memory::latest_report_event(&self.store, &self.keys).await?;
         let draft = Draft {
             kind: Kind::ApplicationSpecificData,

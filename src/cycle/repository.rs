@@ -21,7 +21,6 @@ use crate::{
     model::{address::shown_text, server::ServerUrl, state::State, status::MirrorStatus},
     plan::{
         converge::{Outcome, Seen, Wanted},
-        hold::Held,
         record::{self, Ending, HeldConversation, MirrorRecord, REASON_MAX, RepositoryRecord, TooLarge},
         retry::{Failure, Tried},
         wanted::fingerprint,
@@ -31,6 +30,7 @@ use crate::{
         blocking,
         fetch::{FetchError, Tips},
         mirror::Job,
+        newer::{AsOf, Newer, OVERTAKEN},
         supply::{Supply, SupplyError},
     },
 };
@@ -38,12 +38,23 @@ use crate::{
 /// How one mirror's walk ended, what was seen, and the conversation the server holds.
 type MirrorEnd = (Ending, Seen, Option<HeldConversation>);
 
+/// What a repository's mirrors have in common while they are walked.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    git: &'a Result<Supply, Ending>,
+    newer: &'a Newer,
+    /// The conversation, once somebody needs it.
+    talk: &'a OnceCell<Option<Talk>>,
+}
+
 /// The cycle that a repository is walked in.
 pub(super) struct Course<'cycle> {
     pub(super) servers: &'cycle BTreeMap<ServerUrl, Server>,
     pub(super) lanes: &'cycle Lanes,
     pub(super) trigger: Trigger,
     pub(super) now: Timestamp,
+    /// What had been heard before anything was looked at.
+    pub(super) as_of: &'cycle AsOf,
 }
 
 impl World {
@@ -58,6 +69,7 @@ impl World {
         course: &Course<'_>,
     ) -> Result<(RepositoryOutcome, RepositoryRecord), CycleError> {
         let now = course.now;
+        let _turn = subject.turn.take();
         let is_there = subject.obstacle.is_some()
             || !subject.wanted.is_empty()
             || subject.places.is_empty() && subject.repository.state.is_some();
@@ -123,16 +135,10 @@ impl World {
             subject.record.deep_checked_at = Some(now.as_secs());
         }
         self.records.write(&record_name(&subject.repository.coordinate), &subject.record).await?;
-        let outcome = RepositoryOutcome {
-            coordinate: subject.repository.coordinate,
-            state: subject.repository.state.map(|state| state.event.id),
-            mirrors: subject.record.mirrors.clone(),
-            notes: subject.notes,
-            wanted: subject.record.wanted.unwrap_or(subject.record.mirrors.len()),
-            rewritten_at: subject.record.rewritten_at,
-            held: subject.record.held.clone().filter(Held::is_waiting),
-            repaired,
-        };
+        self.shared.forget(&subject.repository.coordinate);
+        let state = state_of(&subject);
+        let known = RepositoryOutcome::recorded(subject.repository.coordinate, state, &subject.record);
+        let outcome = RepositoryOutcome { notes: subject.notes, repaired, ..known };
         Ok((outcome, subject.record))
     }
 
@@ -144,9 +150,15 @@ impl World {
         course: &Course<'_>,
     ) -> Result<BTreeMap<ServerUrl, MirrorEnd>, CycleError> {
         let now = course.now;
-        let git = match course.lanes.copy_place().await {
-            Some(_place) => Box::pin(self.prepare(subject, now)).await?,
-            None => Err(Ending::Waiting("waits its turn: other repositories are fetched first".to_owned())),
+        let newer = course.as_of.of(&subject.repository.coordinate.identifier);
+        let place = tokio::select! {
+            place = course.lanes.copy_place() => place.ok_or("waits its turn: other repositories are fetched first"),
+            () = newer.comes() => Err(OVERTAKEN),
+        };
+        let git = match place {
+            // To its end, whatever comes: else a slow source would never be done.
+            Ok(_place) => Box::pin(self.prepare(subject, now)).await?,
+            Err(reason) => Err(Ending::Waiting(reason.to_owned())),
         };
         let is_afresh = self.is_afresh(&subject.repository.coordinate);
         let waits = |url: &ServerUrl| {
@@ -178,13 +190,13 @@ impl World {
                 endings.insert(url.clone(), (ending, Seen::default(), None));
             }
         }
-        endings.extend(self.walk_all(subject, turn, &git, course).await?);
+        endings.extend(self.walk_all(subject, turn, &git, &newer, course).await?);
         let settled = self.settle(subject, git, now).await;
         if settled.is_other_data {
             // What failed may have failed for what it was sent.
             let again = |(_, (ending, ..)): &(&ServerUrl, &MirrorEnd)| matches!(ending, Ending::Failed(_));
             let again = endings.iter().filter(again).map(|(url, _)| url.clone()).collect();
-            endings.extend(self.walk_all(subject, again, &settled.git, course).await?);
+            endings.extend(self.walk_all(subject, again, &settled.git, &newer, course).await?);
         }
         subject.notes.extend(subject.record.distrusted_now(now));
         if !subject.record.lost.is_empty() {
@@ -200,10 +212,12 @@ impl World {
         subject: &mut Subject,
         servers: Vec<ServerUrl>,
         git: &Result<Supply, Ending>,
+        newer: &Newer,
         course: &Course<'_>,
     ) -> Result<Vec<(ServerUrl, MirrorEnd)>, CycleError> {
         let talk = OnceCell::new();
-        let walks = servers.iter().map(|url| self.walk_mirror(subject, url, git, &talk, course));
+        let given = Given { git, newer, talk: &talk };
+        let walks = servers.iter().map(|url| self.walk_mirror(subject, url, given, course));
         let ends = join_all(walks).await.into_iter().collect::<Result<_, _>>()?;
         if let Some(talk) = talk.into_inner().flatten() {
             subject.record.lose(&talk.lost, course.now);
@@ -229,8 +243,7 @@ impl World {
         &self,
         subject: &Subject,
         url: &ServerUrl,
-        git: &Result<Supply, Ending>,
-        talk: &OnceCell<Option<Talk>>,
+        given: Given<'_>,
         course: &Course<'_>,
     ) -> Result<(ServerUrl, MirrorEnd), CycleError> {
         let (Some(wanted), Some(seen)) = (subject.wanted.get(url), subject.seen.get(url)) else {
@@ -240,13 +253,15 @@ impl World {
             ));
         };
         if !has_work(wanted, seen) {
-            let job = branches(subject, wanted, seen, git, course.lanes);
+            let job = branches(subject, wanted, seen, given, course.lanes);
             let done = Box::pin(self.transfer.converge(job)).await;
             course.lanes.dropped(url);
             return Ok((url.clone(), (done.ending, done.seen, held_before(subject, url))));
         }
-        let end = self.walk_parts(subject, (wanted, seen), git, talk, course).await?;
+        let end = self.walk_parts(subject, (wanted, seen), given, course).await?;
         match &end.0 {
+            // Whoever brought the news goes on.
+            Ending::Waiting(_) if given.newer.has_come() => course.lanes.dropped(url),
             Ending::Waiting(_) => course.lanes.cut_short(),
             Ending::RateLimited { told_secs: Some(_), .. } => course.lanes.close(url, &end.0),
             _ => course.lanes.done(url, end.1.answers.len()),
@@ -258,16 +273,15 @@ impl World {
         &self,
         subject: &Subject,
         (wanted, seen): (&Wanted, &Seen),
-        git: &Result<Supply, Ending>,
-        talk: &OnceCell<Option<Talk>>,
+        given: Given<'_>,
         course: &Course<'_>,
     ) -> Result<MirrorEnd, CycleError> {
-        let (server, lanes) = (&wanted.server, course.lanes);
+        let (server, lanes, Given { git, newer, talk }) = (&wanted.server, course.lanes, given);
         if let Err(ending @ Ending::Waiting(_)) = git {
             return Ok((ending.clone(), Seen::default(), None));
         }
-        let first = || self.transfer.converge(branches(subject, wanted, seen, git, lanes));
-        let done = match lanes.take(server, first).await {
+        let first = || self.transfer.converge(branches(subject, wanted, seen, given, lanes));
+        let done = match lanes.take(server, newer, first).await {
             Ok(done) => done,
             Err(ending) => return Ok((ending, Seen::default(), None)),
         };
@@ -279,7 +293,11 @@ impl World {
             return Ok((done.ending, done.seen, held_before(subject, server)));
         }
         let prepare = || Box::pin(self.prepare_conversation(subject, git.as_ref().ok(), course));
-        let Some(talk) = talk.get_or_try_init(prepare).await? else {
+        let talk = tokio::select! {
+            talk = talk.get_or_try_init(prepare) => talk?,
+            () = newer.comes() => return Ok((Ending::Waiting(OVERTAKEN.to_owned()), done.seen, None)),
+        };
+        let Some(talk) = talk else {
             let reason = "waits its turn: the pull requests of other repositories are fetched first";
             return Ok((Ending::Waiting(reason.to_owned()), done.seen, None));
         };
@@ -288,9 +306,10 @@ impl World {
             let conversation = talk.conversation.clone();
             let wanted = Wanted { conversation, pull_requests: talk.requests.clone(), ..again.wanted };
             let (events, git) = (Arc::clone(&talk.events), git.clone());
-            self.transfer.converge(Job { wanted, seen: again.seen, events, git, until: lanes.until() })
+            let (until, newer) = (lanes.until(), newer.clone());
+            self.transfer.converge(Job { wanted, seen: again.seen, events, git, until, newer })
         };
-        let done = match lanes.take(server, second).await {
+        let done = match lanes.take(server, newer, second).await {
             Ok(done) => done,
             Err(ending) => return Ok((ending, sent, None)),
         };
@@ -434,19 +453,14 @@ impl World {
 }
 
 /// The first part of a mirror's way, without the conversation.
-fn branches(
-    subject: &Subject,
-    wanted: &Wanted,
-    seen: &Seen,
-    git: &Result<Supply, Ending>,
-    lanes: &Lanes,
-) -> Job {
+fn branches(subject: &Subject, wanted: &Wanted, seen: &Seen, given: Given<'_>, lanes: &Lanes) -> Job {
     Job {
         wanted: Wanted { conversation: Vec::new(), ..wanted.clone() },
         seen: seen.clone(),
         events: Arc::clone(&subject.events),
-        git: git.clone(),
+        git: given.git.clone(),
         until: lanes.until(),
+        newer: given.newer.clone(),
     }
 }
 

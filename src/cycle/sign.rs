@@ -17,10 +17,12 @@ use tokio::time::timeout;
 use super::{
     CycleError,
     kept::Kept,
+    replace,
     servers::Server,
+    shared::Turns,
     signers::Signature,
     subject::Subject,
-    survey::SOURCES,
+    survey::{Beside, SOURCES},
     threads::relays_of,
     world::{AT_ONCE, World, catalog_limits},
 };
@@ -83,12 +85,15 @@ struct Change {
 impl World {
     /// Has servers listed that hold a copy, walks what changed by it again, and says of each mirror that waits for a
     /// signature that it does. Whether something is left to do for lack of time.
+    ///
+    /// `beside` says whether the caller has the turns of all families in `outcomes`.
     pub(super) async fn sign_and_walk(
         &self,
         kept: &Kept,
         servers: &BTreeMap<ServerUrl, Server>,
         places: &Places,
         outcomes: &mut Vec<RepositoryOutcome>,
+        beside: Beside,
     ) -> Result<bool, CycleError> {
         self.signers.begin().await?;
         if self.signers.keys().is_empty() {
@@ -99,11 +104,13 @@ impl World {
         drop(turn);
         if !changed.is_empty() {
             let mut scratch = Kept { introduced: kept.introduced.clone(), ..Kept::default() };
-            let (again, _) = Box::pin(self.walk_families(&mut scratch, &changed, Timestamp::now())).await?;
-            for outcome in again {
-                outcomes.retain(|known| known.coordinate != outcome.coordinate);
-                outcomes.push(outcome);
-            }
+            let _turns = match beside {
+                Beside::Nobody => Turns::new(),
+                Beside::Jobs => self.shared.turns(&changed).await,
+            };
+            let now = Timestamp::now();
+            let again = Box::pin(self.walk_families(&mut scratch, &changed, now, None)).await?;
+            replace(outcomes, again.outcomes);
         }
         for outcome in outcomes {
             if let Some(signing) = self.records.read::<Signing>(&signing_name(&outcome.coordinate)).await? {

@@ -8,7 +8,7 @@ use std::{
 use grasp_mirror_commands::clean;
 use nostr::prelude::{Event, EventId, Timestamp};
 
-use super::{CycleError, copy::OwnCopies, threads::relays_of, world::World};
+use super::{CycleError, copy::OwnCopies, shared::Joined, threads::relays_of, world::World};
 use crate::{
     model::{
         announcement::Announcement, coordinate::Coordinate, policy::Blocked, server::ServerUrl,
@@ -61,6 +61,8 @@ pub struct Subject {
     pub record: RepositoryRecord,
     /// What people should know.
     pub notes: Vec<String>,
+    /// Keeps jobs away from it; `None` where the caller does.
+    pub(super) turn: Option<Joined>,
 }
 
 /// What subjects are worked out from, beside the repository.
@@ -126,6 +128,7 @@ impl World {
             events: Arc::default(),
             record,
             notes: Vec::new(),
+            turn: None,
             repository,
         };
         let state = match (&subject.obstacle, &subject.repository.state) {

@@ -45,6 +45,17 @@ pub struct Survey {
     pub(super) resting: BTreeMap<Coordinate, Endings>,
     /// New events of the bot's own that the mirrors need, signed and not yet stored or sent.
     pub signed: Vec<Event>,
+    /// Families that a job is at, or was at while this was looked up.
+    pub(super) busy: BTreeSet<String>,
+}
+
+/// Who else may be at the repositories that are worked out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beside {
+    /// Nobody: the caller has the turns of the families.
+    Nobody,
+    /// Jobs, which are not to come in between.
+    Jobs,
 }
 
 /// How the mirrors of a repository that rests end.
@@ -123,7 +134,7 @@ impl World {
             survey.resting.retain(|coordinate, _| kept.repositories.contains_key(coordinate));
         }
         if let Some(catalog) = catalog {
-            self.subjects(catalog, &mut survey, kept, &in_depth, now).await?;
+            self.subjects(catalog, &mut survey, kept, (&in_depth, Beside::Jobs), now).await?;
             self.read_back(&mut survey, kept, now).await?;
         }
         for (url, _) in survey.servers.iter().filter(|(_, server)| server.down.is_some()) {
@@ -368,13 +379,13 @@ impl World {
             .collect()
     }
 
-    /// Works out every repository that does not rest.
+    /// Works out every repository that does not rest, and that no job is at.
     pub(super) async fn subjects(
         &self,
         catalog: Worked,
         survey: &mut Survey,
         kept: &Kept,
-        in_depth: &BTreeSet<Coordinate>,
+        (in_depth, beside): (&BTreeSet<Coordinate>, Beside),
         now: Timestamp,
     ) -> Result<(), CycleError> {
         let Worked { repositories, own, copies } = catalog;
@@ -400,6 +411,18 @@ impl World {
             let events = self.thread(&coordinates, most).await?;
             let threads = Threads::of(&events);
             for mut repository in some {
+                // From here on: the record that is read and the copies that are signed are to be the last ones.
+                let turn = match beside {
+                    Beside::Nobody => None,
+                    Beside::Jobs => {
+                        let turn = self.shared.join_unless_followed(&repository.coordinate);
+                        if turn.is_none() {
+                            survey.busy.insert(repository.coordinate.identifier.clone());
+                            continue;
+                        }
+                        turn
+                    }
+                };
                 let name = record_name(&repository.coordinate);
                 let record = match (kept.repositories.get(&repository.coordinate), &records) {
                     (Some(known), _) => Some(known.record.clone()),
@@ -423,6 +446,7 @@ impl World {
                         removed.join(", ")
                     ));
                 }
+                subject.turn = turn;
                 survey.subjects.push(subject);
                 survey.signed.extend(signed);
             }

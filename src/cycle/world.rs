@@ -12,7 +12,7 @@ use futures::{StreamExt, stream};
 use nostr::prelude::{Keys, PublicKey, RelayUrl};
 use url::Url;
 
-use super::{CycleError, kept::Kept, signers::Signers};
+use super::{CycleError, kept::Kept, shared::Shared, signers::Signers};
 use crate::{
     config::Config,
     git::wire::{self, GitHttp},
@@ -85,6 +85,8 @@ pub struct World {
     pub(super) git: GitHttp,
     /// Whose signatures can be had.
     pub(super) signers: Arc<Signers>,
+    /// What others know that are at work at the same time.
+    pub(super) shared: Arc<Shared>,
     /// What to mirror, and where to.
     pub(super) settings: Settings,
     /// What the operator allows and denies, by the configuration and by message.
@@ -148,6 +150,7 @@ impl World {
                 per_server: limits.per_server,
                 disk_floor_bytes: limits.disk_floor_bytes,
                 total_timeout: limits.total_timeout,
+                silence: limits.retry_first,
             },
         );
         Ok(Self {
@@ -161,6 +164,7 @@ impl World {
             transfer,
             git,
             signers: Arc::new(Signers::new(config, keys, store)),
+            shared: Arc::default(),
             settings: Settings::default(),
             policy: config.policy.clone(),
             readable: 0,
@@ -178,6 +182,13 @@ impl World {
     #[must_use]
     pub fn signing_with(self, signers: &Arc<Signers>) -> Self {
         Self { signers: Arc::clone(signers), ..self }
+    }
+
+    /// Works beside others that have the same `shared`.
+    #[must_use]
+    pub fn beside(self, shared: &Arc<Shared>) -> Self {
+        let transfer = self.transfer.beside(&shared.transfer);
+        Self { transfer, shared: Arc::clone(shared), ..self }
     }
 
     /// Looks at these repositories (`None`: at all) as if they had never been seen: refusals are forgotten, failed

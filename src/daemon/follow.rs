@@ -1,24 +1,30 @@
 //! The part of the loop that follows what is heard between cycles: a burst is one job, and what is heard meanwhile is
 //! the next one.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    mem,
+    sync::Arc,
+    time::Duration,
+};
 
-use nostr::prelude::{Keys, RelayUrl, Timestamp};
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use nostr::prelude::{Keys, PublicKey, RelayUrl, Timestamp};
 use tokio::{
     sync::{mpsc, watch},
-    task::{JoinError, JoinHandle},
+    task::{AbortHandle, Id, JoinError, JoinHandle, JoinSet},
     time::{Instant, sleep_until},
 };
 
 use crate::{
     config::Config,
     cycle::{
-        self, CycleDone, CycleError, Signers, World,
+        CycleDone, CycleError, Shared, Signers, Turn, Turns, World,
         live::{Listening, Live, Noticed},
     },
     model::status::MirrorStatus,
     plan::{record::MirrorRecord, retry, settings::Settings},
-    report::{Report, document::RepositoryOutcome},
+    report::document::RepositoryOutcome,
     store::Store,
 };
 
@@ -37,17 +43,25 @@ const RETRIES: usize = 50;
 /// Families on their way.
 const QUEUE: usize = 256;
 
-/// What a job hands back: what it worked with, and what became of the repositories.
-type Job = Result<(World, Vec<RepositoryOutcome>), CycleError>;
+/// Jobs at the same time: one may wait for a slow server, and the others are not to wait for it.
+const JOBS: usize = 4;
+
+/// Sets of connections kept for the next job.
+const IDLE: usize = 2;
+
+/// What a task hands back: what it worked with.
+type Ended = Result<(Id, Result<World, CycleError>), JoinError>;
 
 /// What the follower waits for.
 pub(super) enum Step {
-    /// Something was heard; nothing to do yet.
+    /// Something was heard, or nobody else is at a family any more; nothing to do yet.
     Heard,
     /// It is time to begin a job.
     Due,
-    /// A job came to its end.
-    Ended(Box<Result<Job, JoinError>>),
+    /// This became of repositories.
+    Walked(Vec<RepositoryOutcome>),
+    /// A job or the writing of a report came to its end.
+    Ended(Box<Ended>),
     /// The report is to go to the relays.
     Report,
     /// Mirrors that failed are to be tried again, or a hold is over.
@@ -58,19 +72,37 @@ pub(super) enum Step {
     CaughtUp(RelayUrl),
 }
 
+/// A job under way.
+struct Job {
+    families: BTreeSet<String>,
+    settings: Settings,
+    task: AbortHandle,
+}
+
 pub(super) struct Follower {
-    /// Its own connections: a cycle may be using the others.
-    world: Option<World>,
-    heard: BTreeSet<String>,
-    /// What the job under way was begun with.
-    begun: Option<(BTreeSet<String>, Settings)>,
+    shared: Arc<Shared>,
+    /// Connections of its own that nobody uses now.
+    idle: Vec<World>,
+    /// Families that wait until nobody else is at them.
+    waiting: FuturesUnordered<BoxFuture<'static, (String, Turn)>>,
+    waiting_for: BTreeSet<String>,
+    /// Families for the next job.
+    ready: Turns,
     due_at: Option<Instant>,
-    task: Option<JoinHandle<Job>>,
+    jobs: HashMap<Id, Job>,
+    /// What was last heeded.
+    heeded: Settings,
+    tasks: JoinSet<Result<World, CycleError>>,
+    /// The task that writes the report.
+    writing: Option<Id>,
+    told: (mpsc::Sender<RepositoryOutcome>, mpsc::Receiver<RepositoryOutcome>),
     touched: mpsc::Receiver<Noticed>,
     listening: watch::Sender<Listening>,
     ear: JoinHandle<()>,
     /// What is known of everything: the last cycle, and what was followed since.
     known: Option<CycleDone>,
+    /// Whether it is to be written down.
+    unwritten: bool,
     report_at: Option<Instant>,
     reported: Instant,
     /// When the next mirror that failed is tried again, or a hold is over.
@@ -80,60 +112,93 @@ pub(super) struct Follower {
 impl Drop for Follower {
     fn drop(&mut self) {
         self.ear.abort();
-        if let Some(task) = &self.task {
-            task.abort();
-        }
     }
 }
 
 impl Follower {
     /// Listens to nothing before the first cycle has ended.
-    pub(super) fn new(config: &Config, keys: &Keys, store: &Store, signers: &Signers) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`CycleError::Client`] when no HTTP client can be made.
+    pub(super) fn new(
+        config: &Config,
+        keys: &Keys,
+        store: &Store,
+        signers: &Signers,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, CycleError> {
         let (touching, touched) = mpsc::channel(QUEUE);
         signers.tell(touching.clone());
         let (listening, heard) = watch::channel(Listening::default());
-        let live = Live::new(config, keys, &cycle::guard(config), store, heard, touching);
-        Self {
-            world: None,
-            heard: BTreeSet::new(),
-            begun: None,
+        let live = Live::new(config, keys, store, shared, heard, touching)?;
+        Ok(Self {
+            shared: Arc::clone(shared),
+            idle: Vec::new(),
+            waiting: FuturesUnordered::new(),
+            waiting_for: BTreeSet::new(),
+            ready: Turns::new(),
             due_at: None,
-            task: None,
+            jobs: HashMap::new(),
+            heeded: Settings::default(),
+            tasks: JoinSet::new(),
+            writing: None,
+            told: mpsc::channel(QUEUE),
             touched,
             listening,
             ear: tokio::spawn(live.run()),
             known: None,
+            unwritten: false,
             report_at: None,
             reported: Instant::now(),
             retry_at: None,
-        }
+        })
     }
 
     /// Waits for the next thing to happen. Nothing is lost when it is dropped while it waits.
     pub(super) async fn next(&mut self) -> Step {
-        let idle = self.task.is_none();
-        let task = &mut self.task;
-        let ended = async {
-            match task {
-                Some(task) => task.await,
-                None => std::future::pending().await,
-            }
-        };
+        let has_room = self.jobs.len() < JOBS;
+        let is_written = self.writing.is_none();
         let at = |time: Option<Instant>| sleep_until(time.unwrap_or_else(Instant::now));
         tokio::select! {
             Some(noticed) = self.touched.recv() => match noticed {
                 Noticed::Families(families) => {
-                    self.heard.extend(families);
-                    self.due_at.get_or_insert_with(|| Instant::now() + COALESCE);
+                    self.hear(families);
                     Step::Heard
                 }
                 Noticed::MuteList => Step::MuteList,
                 Noticed::CaughtUp(relay) => Step::CaughtUp(relay),
             },
-            result = ended => Step::Ended(Box::new(result)),
-            () = at(self.due_at), if idle && self.due_at.is_some() => Step::Due,
-            () = at(self.report_at), if idle && self.report_at.is_some() => Step::Report,
-            () = at(self.retry_at), if idle && self.retry_at.is_some() => Step::Retry,
+            Some((family, turn)) = self.waiting.next() => {
+                self.waiting_for.remove(&family);
+                self.ready.insert(family, turn);
+                self.due_at.get_or_insert_with(|| Instant::now() + COALESCE);
+                Step::Heard
+            }
+            Some(outcome) = self.told.1.recv() => Step::Walked(self.all_told(outcome)),
+            Some(result) = self.tasks.join_next_with_id() => Step::Ended(Box::new(result)),
+            () = at(self.due_at), if has_room && self.due_at.is_some() => Step::Due,
+            () = at(self.report_at), if is_written && self.report_at.is_some() => Step::Report,
+            () = at(self.retry_at), if has_room && self.retry_at.is_some() => Step::Retry,
+        }
+    }
+
+    fn all_told(&mut self, first: RepositoryOutcome) -> Vec<RepositoryOutcome> {
+        let more = std::iter::from_fn(|| self.told.1.try_recv().ok()).take(QUEUE);
+        std::iter::once(first).chain(more).collect()
+    }
+
+    /// Has these families walked as soon as nobody else is at them.
+    fn hear(&mut self, families: impl IntoIterator<Item = String>) {
+        for family in families {
+            // Whoever begins with it reads what is stored by then.
+            if !self.ready.contains_key(&family) && self.waiting_for.insert(family.clone()) {
+                let shared = Arc::clone(&self.shared);
+                self.waiting.push(Box::pin(async move {
+                    let turn = shared.turn(&family).await;
+                    (family, turn)
+                }));
+            }
         }
     }
 
@@ -147,97 +212,128 @@ impl Follower {
         settings: Option<Settings>,
     ) {
         self.due_at = None;
-        let families = std::mem::take(&mut self.heard);
+        let turns = mem::take(&mut self.ready);
         let Some(settings) = settings.filter(|settings| !settings.paused) else { return };
+        let families: BTreeSet<String> = turns.keys().cloned().collect();
         let (config, keys, store) = (config.clone(), keys.clone(), store.clone());
-        let (world, signers) = (self.world.take(), Arc::clone(signers));
-        self.begun = Some((families.clone(), settings.clone()));
-        self.task = Some(tokio::spawn(async move {
-            let new = || World::new(&config, &keys, &store).map(|world| world.signing_with(&signers));
+        let (world, signers, shared) = (self.idle.pop(), Arc::clone(signers), Arc::clone(&self.shared));
+        let (names, mine, told) = (families.clone(), settings.clone(), self.told.0.clone());
+        let task = self.tasks.spawn(async move {
+            let new = || {
+                let world = World::new(&config, &keys, &store)?;
+                Ok::<_, CycleError>(world.signing_with(&signers).beside(&shared))
+            };
             let mut world = world.map_or_else(new, Ok)?;
-            world.obey(settings);
+            world.obey(mine);
             world.be_patient(BTreeSet::new());
-            let outcomes = Box::pin(world.follow_up(&families)).await?;
-            tracing::info!(?families, repositories = outcomes.len(), "followed");
-            Ok((world, outcomes))
-        }));
+            Box::pin(world.follow_up(turns, &told)).await?;
+            tracing::info!(families = ?names, "followed");
+            Ok(world)
+        });
+        self.jobs.insert(task.id(), Job { families, settings, task });
     }
 
-    /// Drops a job that may be about what `settings` forbid, and begins it anew: nothing of that is fetched or sent any
-    /// more.
+    /// Drops the jobs that may be about what `settings` forbid, and begins them anew: nothing of that is fetched or sent
+    /// any more.
     pub(super) fn heed(&mut self, settings: &Settings) {
-        let forbids = |(_, begun): &mut (_, Settings)| settings.paused || begun.loses_by(settings);
-        if let Some((families, _)) = self.begun.take_if(forbids) {
-            if let Some(task) = self.task.take() {
-                task.abort();
-            }
-            tracing::info!(?families, "what was being followed is begun anew");
-            self.heard.extend(families);
-            self.due_at.get_or_insert_with(Instant::now);
+        if settings.paused || self.heeded.loses_by(settings) {
+            self.shared.break_off();
+        }
+        self.heeded = settings.clone();
+        let forbids = |job: &Job| settings.paused || job.settings.loses_by(settings);
+        let dropped: Vec<Job> = self.jobs.extract_if(|_, job| forbids(job)).map(|(_, job)| job).collect();
+        for job in dropped {
+            job.task.abort();
+            tracing::info!(families = ?job.families, "what was being followed is begun anew");
+            self.hear(job.families);
         }
     }
 
-    /// Takes in what a job did; returns what is known of everything now, when that is something new.
-    pub(super) fn end(
+    /// A job or the writing of a report came to its end.
+    pub(super) fn end(&mut self, ended: Ended) {
+        let (id, problem) = match ended {
+            Ok((id, Ok(world))) => {
+                self.idle.push(world);
+                self.idle.truncate(IDLE);
+                (id, None)
+            }
+            Ok((id, Err(error))) => (id, Some(error.to_string())),
+            Err(error) if error.is_cancelled() => (error.id(), None),
+            Err(error) => (error.id(), Some(format!("it broke: {error}"))),
+        };
+        self.jobs.remove(&id);
+        self.writing.take_if(|writing| *writing == id);
+        if let Some(problem) = problem {
+            tracing::error!(problem, "what was heard could not be followed; the next cycle finds it");
+        }
+        self.write();
+    }
+
+    /// Takes in what became of repositories; returns what is known of everything now.
+    pub(super) fn take_in(
         &mut self,
-        result: Result<Job, JoinError>,
+        outcomes: Vec<RepositoryOutcome>,
         settings: Option<&Settings>,
     ) -> Option<CycleDone> {
-        self.task = None;
-        self.begun = None;
-        let problem = match result {
-            Ok(Ok((world, outcomes))) => {
-                self.world = Some(world);
-                let known = self.known.as_mut().filter(|_| !outcomes.is_empty())?;
-                known.take_in(outcomes, &settings?.watched.authors);
-                let known = known.clone();
-                self.retry_at = next_try(&known);
-                if Instant::now() >= self.reported + REPORT_EVERY {
-                    self.report();
-                } else {
-                    self.report_at.get_or_insert(self.reported + REPORT_EVERY);
-                    self.write(known.report.clone(), false);
-                }
-                return Some(known);
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => format!("it broke: {error}"),
-        };
-        tracing::error!(problem, "what was heard could not be followed; the next cycle finds it");
-        None
+        let known = self.known.as_mut()?;
+        known.take_in(outcomes, &settings?.watched.authors);
+        let known = known.clone();
+        self.retry_at = next_try(&known);
+        self.unwritten = true;
+        self.write();
+        Some(known)
     }
 
-    /// Publishes the report.
+    /// It is time to publish the report.
     pub(super) fn report(&mut self) {
         self.report_at = None;
-        self.reported = Instant::now();
-        if let Some(known) = &self.known {
-            self.write(known.report.clone(), true);
-        }
+        self.unwritten = true;
+        self.write();
     }
 
-    /// Signs the report and keeps it here, and sends it to the relays if `sending`.
-    fn write(&mut self, report: Report, sending: bool) {
-        let Some(world) = self.world.take() else { return };
-        self.task = Some(tokio::spawn(async move {
+    /// Signs the report and keeps it here, when there is something new in it; sends it to the relays now or later.
+    fn write(&mut self) {
+        if !self.unwritten || self.writing.is_some() {
+            return;
+        }
+        // Without a world it is written at the end of a job, which has one.
+        let (Some(known), Some(world)) = (&self.known, self.idle.pop()) else { return };
+        self.unwritten = false;
+        let report = known.report.clone();
+        let due_at = self.reported + REPORT_EVERY;
+        let sending = Instant::now() >= due_at;
+        if sending {
+            self.reported = Instant::now();
+        }
+        self.report_at = (!sending).then_some(due_at);
+        let task = self.tasks.spawn(async move {
             if sending {
                 world.publish(&report).await?;
             } else {
                 world.keep(&report).await?;
             }
-            Ok((world, Vec::new()))
-        }));
+            Ok(world)
+        });
+        self.writing = Some(task.id());
     }
 
-    /// A cycle came to its end.
-    pub(super) fn know(&mut self, done: &CycleDone) {
+    /// A cycle came to its end; returns what is known of everything now, with what was followed while it reported.
+    pub(super) fn know(&mut self, mut done: CycleDone, authors: &BTreeSet<PublicKey>) -> CycleDone {
         self.report_at = None;
         self.reported = Instant::now();
         if let Some(listening) = &done.listening {
             self.listening.send_replace(listening.clone());
         }
-        self.retry_at = next_try(done);
+        let mut newer = self.shared.followed();
+        newer.retain(|outcome| !done.outcomes.contains(outcome));
+        self.unwritten = !newer.is_empty();
+        if self.unwritten {
+            done.take_in(newer, authors);
+        }
+        self.retry_at = next_try(&done);
         self.known = Some(done.clone());
+        self.write();
+        done
     }
 
     /// Whether mirrors are not in sync since the server at `relay` could not be reached.
@@ -255,8 +351,8 @@ impl Follower {
         let is_due = |outcome: &&RepositoryOutcome| due(outcome).is_some_and(|due| due <= now);
         let known = self.known.iter().flat_map(|known| &known.outcomes);
         let due = known.filter(is_due).take(RETRIES).map(|outcome| outcome.coordinate.identifier.clone());
-        self.heard.extend(due);
-        self.due_at.get_or_insert_with(Instant::now);
+        let due: Vec<String> = due.collect();
+        self.hear(due);
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use nostr::prelude::{Event, EventId, Filter, Kind, PublicKey, SingleLetterTag, Timestamp};
+use nostr::prelude::{Event, EventId, Filter, Kind, PublicKey, SingleLetterTag};
 
 use super::{
     catalog::{Repository, Watched},
@@ -20,11 +20,58 @@ const AUTHORS_PER_FILTER: usize = 200;
 /// Coordinates in one filter (about 80 bytes each).
 const COORDINATES_PER_FILTER: usize = 100;
 
-/// Filters in one subscription: GRASP servers take 20, some relays 10.
-const FILTERS_PER_SUBSCRIPTION: usize = 10;
+/// Subscriptions on one connection that are left for reading.
+const FOR_READING: usize = 4;
 
-/// Subscriptions on one connection: relays allow some 20 at least, and reading needs some, too.
-const SUBSCRIPTIONS: usize = 10;
+/// How much of its capacity is used at a relay that says it has more than any repository needs.
+const SUBSCRIPTIONS_MAX: usize = 50;
+
+/// A relay's own limits (`limitation`, NIP-11), as far as listening has to respect them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// `max_subscriptions`, on one connection.
+    pub subscriptions: usize,
+    /// `max_filters`, in one subscription.
+    pub filters: usize,
+    /// `max_message_length`, in bytes.
+    pub message_bytes: usize,
+}
+
+/// What every relay takes that says nothing: GRASP servers take 20 filters, some relays 10.
+impl Default for Room {
+    fn default() -> Self {
+        Self { subscriptions: 14, filters: 10, message_bytes: 64 * 1024 }
+    }
+}
+
+impl Room {
+    /// `filters` as subscriptions. What does not fit is left out, from the end.
+    #[must_use]
+    pub fn subscriptions(&self, filters: &[Filter]) -> Vec<Vec<Filter>> {
+        let most = self.subscriptions.saturating_sub(FOR_READING).clamp(1, SUBSCRIPTIONS_MAX);
+        let mut parts: Vec<Vec<Filter>> = Vec::new();
+        let mut bytes = 0;
+        for filter in filters {
+            // With the comma, and the least that has to stand around the filters.
+            let length = filter.as_json().len() + 1;
+            let fits = bytes + length + ENVELOPE <= self.message_bytes;
+            let is_last_full = parts.last().is_none_or(|part| !fits || part.len() >= self.filters);
+            if is_last_full {
+                if parts.len() == most {
+                    break;
+                }
+                parts.push(Vec::new());
+                bytes = 0;
+            }
+            parts.last_mut().into_iter().for_each(|part| part.push(filter.clone()));
+            bytes += length;
+        }
+        parts
+    }
+}
+
+/// Bytes of a `REQ` around its filters.
+const ENVELOPE: usize = 80;
 
 /// What makes a repository, and takes it away again.
 const GOVERNING: [Kind; 3] = [Kind::GitRepoAnnouncement, Kind::RepoState, Kind::EventDeletion];
@@ -114,14 +161,23 @@ impl Concerns {
     #[must_use]
     pub fn touched_by(&self, event: &Event) -> BTreeSet<String> {
         match event.kind {
+            Kind::GitRepoAnnouncement | Kind::RepoState => self.overtaken_by(event),
+            _ => self.pointed_at(event).chain(self.overtaken_by(event)).collect(),
+        }
+    }
+
+    /// The families that `event` changes by a maintainer's word, so that work on what was signed before is in vain.
+    #[must_use]
+    pub fn overtaken_by(&self, event: &Event) -> BTreeSet<String> {
+        match event.kind {
             Kind::GitRepoAnnouncement | Kind::RepoState => {
                 let Some(family) = event.tags.identifier() else { return BTreeSet::new() };
                 let ours = self.watched.contains(&event.pubkey)
                     || self.families.contains(&*family) && self.authors.contains(&event.pubkey);
                 if ours { BTreeSet::from([family.to_string()]) } else { BTreeSet::new() }
             }
-            Kind::EventDeletion => self.pointed_at(event).chain(self.deleted(event)).collect(),
-            _ => self.pointed_at(event).collect(),
+            Kind::EventDeletion => self.deleted(event).collect(),
+            _ => BTreeSet::new(),
         }
     }
 
@@ -144,33 +200,30 @@ impl Concerns {
         own.map(|(_, family)| family.clone()).chain(named)
     }
 
-    /// What to ask an ordinary relay for, from `since` on: subscriptions with their filters. What does not fit into
-    /// the subscriptions that relays allow is left to the cycles.
+    /// What to ask an ordinary relay for, the most important first: of what finds no room there, cycles hear.
     #[must_use]
-    pub fn subscriptions(&self, since: Timestamp) -> Vec<Vec<Filter>> {
+    pub fn filters(&self) -> Vec<Filter> {
         let authors: Vec<PublicKey> = self.authors.iter().copied().collect();
         let governing = authors
             .chunks(AUTHORS_PER_FILTER)
-            .map(|some| Filter::new().kinds(GOVERNING).authors(some.iter().copied()).since(since));
+            .map(|some| Filter::new().kinds(GOVERNING).authors(some.iter().copied()));
         let sorted: BTreeMap<&String, &String> = self.coordinates.iter().collect();
         let coordinates: Vec<&String> = sorted.into_keys().collect();
         let pointing = coordinates.chunks(COORDINATES_PER_FILTER).flat_map(|some| {
-            AT_REPOSITORY
-                .map(|tag| Filter::new().custom_tags(tag, some.iter().copied().cloned()).since(since))
+            AT_REPOSITORY.map(|tag| Filter::new().custom_tags(tag, some.iter().copied().cloned()))
         });
         let maintainers: Vec<PublicKey> = self.mute_lists.keys().copied().collect();
         let mute_lists = maintainers
             .chunks(AUTHORS_PER_FILTER)
-            .map(|some| Filter::new().kind(Kind::MuteList).authors(some.iter().copied()).since(since));
-        let filters: Vec<Filter> = governing.chain(mute_lists).chain(pointing).collect();
-        filters.chunks(FILTERS_PER_SUBSCRIPTION).take(SUBSCRIPTIONS).map(<[Filter]>::to_vec).collect()
+            .map(|some| Filter::new().kind(Kind::MuteList).authors(some.iter().copied()));
+        governing.chain(mute_lists).chain(pointing).collect()
     }
 
     /// What to ask a GRASP server for: everything new. It holds nothing but repositories and what is said around them,
     /// and answers to answers can be told only by who knows the thread.
     #[must_use]
-    pub fn of_a_server(since: Timestamp) -> Vec<Vec<Filter>> {
-        vec![vec![Filter::new().since(since)]]
+    pub fn of_a_server() -> Filter {
+        Filter::new()
     }
 }
 
@@ -200,8 +253,36 @@ mod tests {
         concerns.note_mute_list(&mutes(&stranger), &bot);
         assert!(!is_news(&concerns, &mutes(&content)) && is_news(&concerns, &mutes_others(&content)));
         assert!(!is_news(&concerns, &mutes(&stranger)), "strangers are not remembered");
-        let asked: Vec<Filter> = concerns.subscriptions(Timestamp::from_secs(0)).concat();
+        let asked = concerns.filters();
         let lists = asked.iter().find(|filter| filter.kinds.iter().flatten().eq([&Kind::MuteList])).unwrap();
         assert_eq!(lists.authors.as_ref().unwrap(), &BTreeSet::from(maintainers));
+    }
+
+    #[test]
+    fn what_is_asked_for_fits_into_what_a_relay_takes() {
+        let keys = Keys::generate();
+        let filters: Vec<Filter> = (0..100)
+            .map(|number| Filter::new().author(keys.public_key()).identifier(format!("{number:03}")))
+            .collect();
+        let one = filters[0].as_json().len();
+        let shape = |room: Room| room.subscriptions(&filters).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(shape(Room::default()), [10; 10]);
+        assert_eq!(shape(Room { subscriptions: 7, ..Room::default() }), [10; 3], "some are left for reading");
+        assert_eq!(
+            shape(Room { subscriptions: 0, filters: 0, ..Room::default() }),
+            [1],
+            "one is always tried"
+        );
+        assert_eq!(
+            shape(Room { subscriptions: 1_000, filters: 1, ..Room::default() }),
+            [1; SUBSCRIPTIONS_MAX]
+        );
+        let narrow = Room { message_bytes: ENVELOPE + 3 * (one + 1), ..Room::default() };
+        assert_eq!(shape(narrow), [3; 10]);
+        assert_eq!(narrow.subscriptions(&filters).concat(), filters[..30], "the first ones, in order");
+        let part = narrow.subscriptions(&filters).swap_remove(0);
+        let request = nostr::prelude::ClientMessage::req(nostr::prelude::SubscriptionId::generate(), part);
+        assert!(request.as_json().len() <= narrow.message_bytes);
+        assert_eq!(Room::default().subscriptions(&[]), Vec::<Vec<Filter>>::new());
     }
 }

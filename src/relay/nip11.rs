@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::{
     model::advertised::Advertised,
-    plan::{placement::Grasp, retry},
+    plan::{live::Room, placement::Grasp, retry},
 };
 
 /// The longest document read, bytes.
@@ -26,6 +26,8 @@ pub struct Introduction {
     pub software: Option<String>,
     /// What it says it can do and demands.
     pub advertised: Advertised,
+    /// How much may be asked of it on one connection.
+    pub room: Room,
 }
 
 #[derive(Deserialize)]
@@ -44,6 +46,20 @@ struct Document {
 }
 
 impl Document {
+    fn room(&self) -> Room {
+        let says = |key: &str, default: usize| {
+            let said = self.limitation.get(key).and_then(Value::as_u64);
+            // Some say 0 for "no limit".
+            said.filter(|most| *most > 0).map_or(default, |most| usize::try_from(most).unwrap_or(usize::MAX))
+        };
+        let usual = Room::default();
+        Room {
+            subscriptions: says("max_subscriptions", usual.subscriptions),
+            filters: says("max_filters", usual.filters),
+            message_bytes: says("max_message_length", usual.message_bytes),
+        }
+    }
+
     fn advertised(&self) -> Advertised {
         let nips = self.supported_nips.as_array().into_iter().flatten().filter_map(Value::as_u64);
         let says = |key: &str| self.limitation.get(key).and_then(Value::as_bool);
@@ -149,7 +165,7 @@ fn read(body: &[u8]) -> Result<Introduction, Nip11Error> {
     let words = [&document.software, &document.version];
     let software = words.into_iter().flatten().map(|word| short(word)).collect::<Vec<_>>().join(" ");
     let software = (!software.is_empty()).then_some(software);
-    Ok(Introduction { grasp, software, advertised: document.advertised() })
+    Ok(Introduction { grasp, software, advertised: document.advertised(), room: document.room() })
 }
 
 /// A program's name may come as the URL of its source: the last part is the name.
@@ -188,6 +204,19 @@ mod tests {
     }
 
     #[test]
+    fn the_room_that_it_says_it_has_is_believed() {
+        let room = |limitation: &str| {
+            read(format!(r#"{{"limitation":{limitation}}}"#).as_bytes()).map(|introduction| introduction.room)
+        };
+        let said = r#"{"max_subscriptions":8,"max_filters":3,"max_message_length":20000}"#;
+        assert_eq!(room(said), Ok(Room { subscriptions: 8, filters: 3, message_bytes: 20_000 }));
+        for nonsense in [r#"{"max_subscriptions":0,"max_filters":-3,"max_message_length":"x"}"#, "[]", "null"]
+        {
+            assert_eq!(room(nonsense), Ok(Room::default()), "{nonsense}");
+        }
+    }
+
+    #[test]
     fn only_a_server_that_says_grasp_is_one() {
         let full = br#"{"supported_grasps":["GRASP-01","GRASP-02"],"software":"https://x/ngit-grasp","version":"3.0.9"}"#;
         assert_eq!(
@@ -195,7 +224,8 @@ mod tests {
             Ok(Introduction {
                 grasp: Grasp::Full,
                 software: Some("ngit-grasp 3.0.9".to_owned()),
-                advertised: Advertised::default()
+                advertised: Advertised::default(),
+                room: Room::default(),
             })
         );
         let grasp = |body: &[u8]| read(body).map(|introduction| introduction.grasp);

@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{coordinate::Coordinate, server::ServerUrl, status::MirrorStatus},
-    plan::{hold::Held, record::MirrorRecord},
+    plan::{
+        hold::Held,
+        record::{MirrorRecord, RepositoryRecord},
+    },
 };
 
 /// The report's `d` tag.
@@ -166,7 +169,7 @@ impl LeftAlone {
 }
 
 /// What a cycle knows of one repository at its end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepositoryOutcome {
     /// Its coordinate.
     pub coordinate: Coordinate,
@@ -184,6 +187,23 @@ pub struct RepositoryOutcome {
     pub held: Option<Held>,
     /// Mirrors that had to be sent something in this cycle, and are in sync now.
     pub repaired: usize,
+}
+
+impl RepositoryOutcome {
+    /// What `record` says of a repository with such a `state`, and nothing else.
+    #[must_use]
+    pub fn recorded(coordinate: Coordinate, state: Option<EventId>, record: &RepositoryRecord) -> Self {
+        Self {
+            coordinate,
+            state,
+            mirrors: record.mirrors.clone(),
+            notes: Vec::new(),
+            wanted: record.wanted.unwrap_or(record.mirrors.len()),
+            rewritten_at: record.rewritten_at,
+            held: record.held.clone().filter(Held::is_waiting),
+            repaired: 0,
+        }
+    }
 }
 
 /// What a cycle knows of one server.

@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     path::PathBuf,
-    sync::{Arc, PoisonError},
+    sync::Arc,
 };
 
 use tokio::time::{Instant, timeout};
@@ -232,7 +232,8 @@ impl Transfer {
             if wants.is_empty() {
                 continue;
             }
-            let pack = self.git.fetch_pack(&url, &wants, &haves, room, &repository.incoming_dir()).await?;
+            let pack = self.git.fetch_pack(&url, &wants, &haves, room, &repository.incoming_dir()).await;
+            let pack = pack.map_err(|error| self.noted(&url, error))?;
             tracing::info!(source, pack_bytes = pack.bytes, "fetched");
             let fetched = Fetched { pack, wants, source: source.clone() };
             if is_all {
@@ -244,19 +245,15 @@ impl Transfer {
         Ok(None)
     }
 
-    /// The refs at `url`. A host that does not answer costs its timeout once in a run, however many repositories
-    /// and pull requests name it.
-    async fn list_refs(&self, url: &Url) -> Result<RemoteRefs, String> {
-        let host = format!("{:?}:{:?}", url.host(), url.port_or_known_default());
-        let silent = || self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        if silent().contains(&host) {
-            return Err(format!("{} is not asked: its host did not answer before", shown(url)));
-        }
-        let listed = self.git.ls_refs(url).await;
-        if let Err(WireError::Unreachable { .. } | WireError::TimedOut { .. }) = &listed {
-            silent().insert(host);
-        }
-        listed.map_err(|error| error.to_string())
+    /// The refs at `url`, unless its host is left alone.
+    async fn list_refs(&self, url: &Url) -> Result<RemoteRefs, Unhelpful> {
+        self.common.hosts.wait(url)?;
+        self.git.ls_refs(url).await.map_err(|error| self.noted(url, error))
+    }
+
+    fn noted(&self, url: &Url, error: WireError) -> Unhelpful {
+        self.common.hosts.note(url, &error, self.limits.silence);
+        error.into()
     }
 
     /// Those of `wants` that an earlier request has not brought along, and what a source is told is here: the local
@@ -318,7 +315,8 @@ mod tests {
             http_client(second, None).unwrap(),
             wire::Limits { stall, ..wire::Limits::default() },
         );
-        let limits = transfer::Limits { per_server: 1, disk_floor_bytes: 0, total_timeout: second };
+        let limits =
+            transfer::Limits { per_server: 1, disk_floor_bytes: 0, total_timeout: second, silence: second };
         let transfer = Transfer::new(Arc::new(relays), git, guard, limits);
 
         // Takes connections and says nothing.

@@ -9,13 +9,12 @@ use url::Url;
 
 use super::{
     Transfer,
+    newer::{Newer, OVERTAKEN},
+    pushes::{Parcel, Target},
     supply::{Supply, SupplyError},
 };
 use crate::{
-    git::{
-        Pack,
-        wire::{Advertisement, Pushed, RefUpdate, WireError, commands_to},
-    },
+    git::wire::{Advertisement, Pushed, RefUpdate, WireError, commands_to},
     model::refs::ObjectId,
     plan::{
         converge::{Answer, LOOKS, Outcome, Seen, Step, Wanted, next_step},
@@ -56,6 +55,8 @@ pub struct Job {
     pub git: Result<Supply, Ending>,
     /// When the rest of its events is left to the next run.
     pub until: Option<Instant>,
+    /// Something newer than all this, which ends the run early.
+    pub newer: Newer,
 }
 
 /// How a mirror's run ended, and what was seen on the way.
@@ -85,6 +86,8 @@ enum Stopped {
     NoData(Ending),
     /// So many events are left to the next run.
     TimeIsUp(usize),
+    /// Something newer came.
+    Overtaken,
 }
 
 impl From<WireError> for Stopped {
@@ -143,6 +146,7 @@ impl Run<'_> {
     async fn walk(&mut self) -> Ending {
         let limit = self.transfer.limits.total_timeout;
         let mut left = limit;
+        let newer = self.job.newer.clone();
         for _ in 0..MAX_STEPS {
             let step = next_step(&self.job.wanted, &self.job.seen);
             tracing::debug!(
@@ -156,8 +160,12 @@ impl Run<'_> {
                         (outcome, _) => Ending::Settled(outcome),
                     };
                 }
+                _ if newer.has_come() => Err(Stopped::Overtaken),
                 // Takes as long as the server's rate makes it; each event has its own limits.
-                Step::Send(ids) => self.send(&ids).await,
+                Step::Send(ids) => tokio::select! {
+                    sent = self.send(&ids) => sent,
+                    () = newer.comes() => Err(Stopped::Overtaken),
+                },
                 step => {
                     let Ok(result) = timeout(left, self.carry_out(step)).await else {
                         return Ending::Failed(format!("not done within {} s", limit.as_secs()));
@@ -176,6 +184,7 @@ impl Run<'_> {
                     return Ending::Failed(reason);
                 }
                 Err(Stopped::NoData(ending)) => return ending,
+                Err(Stopped::Overtaken) => return Ending::Waiting(OVERTAKEN.to_owned()),
                 Err(Stopped::TimeIsUp(events)) => {
                     let events = count(events, "event is", "events are");
                     return Ending::Waiting(format!("{events} left to the next run"));
@@ -259,6 +268,7 @@ impl Run<'_> {
     /// Makes the server's heads and tags exactly the state's.
     async fn push(&mut self) -> Result<(), Stopped> {
         let url = self.url();
+        self.wait_for_earlier().await?;
         for again in [true, false] {
             let advertised = self.transfer.git.receive_pack_refs(&url).await?;
             let commands = commands_to(&advertised.refs, &self.job.wanted.refs);
@@ -347,7 +357,7 @@ impl Run<'_> {
         let wants: Vec<ObjectId> =
             commands.iter().map(|command| command.new).filter(|id| !id.is_null()).collect();
         let pack = supply.pack_for(&wants, &haves).await?;
-        let mut pushed = self.push_in_turn(server, commands, &pack).await;
+        let mut pushed = self.push_in_turn(Parcel { server, commands, pack: &pack }).await?;
         if let Err(WireError::Refused { reason, .. }) = &pushed
             && reason.contains("unpack")
         {
@@ -356,7 +366,7 @@ impl Run<'_> {
             let whole = supply.pack_for(&wants, &[]).await?;
             if whole.path() != pack.path() {
                 tracing::info!(%url, reason, "the server lacks more than its refs tell; sending everything");
-                pushed = self.push_in_turn(server, commands, &whole).await;
+                pushed = self.push_in_turn(Parcel { server, commands, pack: &whole }).await?;
             }
         }
         let pushed = pushed?;
@@ -364,21 +374,29 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Pushes when there is a place for it at the server.
-    async fn push_in_turn(
-        &self,
-        server: &Advertisement,
-        commands: &[RefUpdate],
-        pack: &Pack,
-    ) -> Result<Pushed, WireError> {
-        let _place = self.transfer.push_place(&self.job.wanted.server, pack.len()).await;
-        self.transfer.git.push(server, commands, pack).await
+    /// Pushes when there is a place for it at the server, unless something newer comes.
+    async fn push_in_turn(&self, parcel: Parcel<'_>) -> Result<Result<Pushed, WireError>, Stopped> {
+        let Transfer { common, git, limits, .. } = self.transfer;
+        let pushed = common.pushes.push(git, &self.target(), parcel, *limits, &self.job.newer).await;
+        pushed.ok_or(Stopped::Overtaken)
+    }
+
+    /// Waits until nothing is on its way here that an earlier walk pushed.
+    async fn wait_for_earlier(&self) -> Result<(), Stopped> {
+        let newer = &self.job.newer;
+        self.transfer.common.pushes.end_of_earlier(&self.target(), newer).await;
+        if newer.has_come() { Err(Stopped::Overtaken) } else { Ok(()) }
+    }
+
+    fn target(&self) -> Target {
+        (self.job.wanted.server.clone(), self.job.wanted.place.path.clone())
     }
 
     /// Pushes each pull request's commit on its own: one that is refused must not keep the others away.
     async fn push_requests(&mut self, requests: &[PullRequest]) -> Result<(), Stopped> {
         let supply = self.supply()?;
         let url = self.url();
+        self.wait_for_earlier().await?;
         let mut advertised = self.transfer.git.receive_pack_refs(&url).await?;
         for request in requests {
             self.job.seen.pushed_requests.insert(request.id);

@@ -6,26 +6,22 @@
 
 pub mod fetch;
 pub mod guard;
+mod hosts;
 pub mod mirror;
+pub mod newer;
+mod pushes;
 pub mod supply;
 
 use std::{
-    collections::{HashMap, HashSet},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 
-use self::guard::Guard;
-use crate::{git::wire::GitHttp, model::server::ServerUrl, relay::Relays};
-
-/// A push of so many bytes is a large one.
-const LARGE: u64 = 8 << 20;
-
-/// Small pushes to one server at a time.
-const SMALL_AT_ONCE: usize = 8;
+use self::{guard::Guard, hosts::Hosts, pushes::Pushes};
+use crate::{git::wire::GitHttp, relay::Relays};
 
 /// What bounds the work in all.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +32,8 @@ pub struct Limits {
     pub disk_floor_bytes: u64,
     /// How long one mirror, or all sources of one repository together, may take in one run.
     pub total_timeout: Duration,
+    /// For how long a host is not asked for git data after it did not answer.
+    pub silence: Duration,
 }
 
 /// The hands of a run.
@@ -45,41 +43,34 @@ pub struct Transfer {
     git: GitHttp,
     guard: Guard,
     limits: Limits,
-    pushes: Mutex<HashMap<ServerUrl, PushPlaces>>,
-    /// Hosts that did not answer a fetch in this run, with their ports.
-    silent: Mutex<HashSet<String>>,
+    common: Arc<Common>,
+}
+
+/// What all [`Transfer`]s of a program have in common.
+#[derive(Debug, Default)]
+pub struct Common {
+    pushes: Pushes,
+    hosts: Hosts,
+}
+
+impl Common {
+    /// Breaks off the pushes that go on without their walks.
+    pub fn break_off(&self) {
+        self.pushes.break_off();
+    }
 }
 
 impl Transfer {
     /// Works over `relays` and `git` within `limits`.
     #[must_use]
     pub fn new(relays: Arc<Relays>, git: GitHttp, guard: Guard, limits: Limits) -> Self {
-        Self { relays, git, guard, limits, pushes: Mutex::default(), silent: Mutex::default() }
+        Self { relays, git, guard, limits, common: Arc::default() }
     }
 
-    /// A place for a push of so many bytes to `server`. A server holds what it is sent in memory, so large ones wait
-    /// for each other; small ones go beside them.
-    async fn push_place(&self, server: &ServerUrl, pack_bytes: u64) -> Option<OwnedSemaphorePermit> {
-        let places = {
-            let mut all = self.pushes.lock().unwrap_or_else(PoisonError::into_inner);
-            let places = all.entry(server.clone()).or_insert_with(|| PushPlaces::new(self.limits.per_server));
-            Arc::clone(if pack_bytes < LARGE { &places.small } else { &places.large })
-        };
-        // Nobody closes them, so there is always one.
-        places.acquire_owned().await.ok()
-    }
-}
-
-/// The places for pushes at one server.
-#[derive(Debug)]
-struct PushPlaces {
-    large: Arc<Semaphore>,
-    small: Arc<Semaphore>,
-}
-
-impl PushPlaces {
-    fn new(large: usize) -> Self {
-        Self { large: Arc::new(Semaphore::new(large)), small: Arc::new(Semaphore::new(SMALL_AT_ONCE)) }
+    /// Works beside others that have the same `common`.
+    #[must_use]
+    pub fn beside(self, common: &Arc<Common>) -> Self {
+        Self { common: Arc::clone(common), ..self }
     }
 }
 

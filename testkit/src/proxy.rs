@@ -27,6 +27,8 @@ pub enum Fault {
     Refuse,
     /// Takes everything, answers nothing.
     Hang,
+    /// Passes nothing on until all is well again, and then goes on as if nothing had been.
+    Hold,
     /// Answers with bytes that mean nothing.
     Garbage,
     /// Answers with this HTTP status and nothing else.
@@ -82,6 +84,10 @@ struct Shared {
     below: String,
     /// Each with the part of a path it is meant for; the last match counts.
     faults: Mutex<Vec<(String, Fault)>>,
+    /// What it says of itself (NIP-11) in the place of what is behind it.
+    introduction: Mutex<Option<String>>,
+    /// Counts up when all is well again.
+    heals: watch::Sender<u64>,
     /// Counts up when live connections are to be dropped.
     drops: watch::Sender<u64>,
     /// Whether answers are held back.
@@ -125,6 +131,8 @@ impl Proxy {
             seen: Mutex::default(),
             below: path.to_owned(),
             faults: Mutex::default(),
+            introduction: Mutex::default(),
+            heals: watch::Sender::new(0),
             drops: watch::Sender::new(0),
             silent: watch::Sender::new(false),
         });
@@ -159,9 +167,15 @@ impl Proxy {
         lock(&self.shared.faults).push((part.to_owned(), fault));
     }
 
-    /// All is well again for new connections.
+    /// Answers for a relay that has no relay information document (NIP-11).
+    pub fn introduce(&self, document: &str) {
+        *lock(&self.shared.introduction) = Some(document.to_owned());
+    }
+
+    /// All is well again for new connections, and for what was held.
     pub fn heal(&self) {
         lock(&self.shared.faults).clear();
+        self.shared.heals.send_modify(|generation| *generation += 1);
     }
 
     /// Holds back all answers, also on live connections, or lets them through again.
@@ -192,6 +206,11 @@ impl Shared {
             }
             _ => head,
         }
+    }
+
+    async fn hold(&self, path: &str) {
+        let mut heals = self.heals.subscribe();
+        while self.fault_for(Some(path)) == Some(Fault::Hold) && heals.changed().await.is_ok() {}
     }
 
     fn fault_for(&self, path: Option<&str>) -> Option<Fault> {
@@ -286,9 +305,16 @@ async fn up(
                 Some(Found::Message(text)) => lock(&shared.seen).messages.push(text),
                 Some(Found::Request { method, path }) => {
                     piece = shared.take_path_off(piece);
+                    let asks = String::from_utf8_lossy(&piece).contains("application/nostr+json");
+                    let introduction = lock(&shared.introduction).clone().filter(|_| asks);
+                    if let Some(document) = introduction {
+                        introduce(&mut *to_client.lock().await, &document).await?;
+                        return Ok(End::Broken);
+                    }
                     let fault = shared.fault_for(Some(&path));
-                    *lock(&shared.seen).requests.entry((method, path)).or_default() += 1;
+                    *lock(&shared.seen).requests.entry((method, path.clone())).or_default() += 1;
                     match fault {
+                        Some(Fault::Hold) => shared.hold(&path).await,
                         Some(Fault::Refuse) => return Ok(End::Broken),
                         Some(Fault::Hang) => {
                             swallow(client).await?;
@@ -388,6 +414,16 @@ async fn swallow(from: &mut (impl AsyncRead + Unpin)) -> std::io::Result<()> {
 async fn garbage(to: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
     to.write_all(&[0x00, 0xff, 0x13, 0x37, b'\r', b'\n', 0xfe, 0x80].repeat(32)).await?;
     to.shutdown().await
+}
+
+async fn introduce(client: &mut (impl AsyncWrite + Unpin), document: &str) -> std::io::Result<()> {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/nostr+json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        document.len()
+    );
+    client.write_all(head.as_bytes()).await?;
+    client.write_all(document.as_bytes()).await?;
+    client.flush().await
 }
 
 async fn refuse(to: &mut (impl AsyncWrite + Unpin), fault: Option<Fault>) -> std::io::Result<()> {

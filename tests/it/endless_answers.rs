@@ -185,7 +185,7 @@ async fn relays() -> (Relays, Store, TempDir) {
     let store = Store::open(dir.path()).await.unwrap();
     let limits = relay::Limits {
         connect_timeout: Duration::from_secs(1),
-        stall_timeout: Duration::from_millis(300),
+        stall_timeout: Duration::from_millis(800),
         events_per_minute: NonZeroU32::MIN,
         max_events: 100_000,
         rest: None,
@@ -272,7 +272,7 @@ async fn a_relay_that_is_never_silent_and_never_done() {
     let started = Instant::now();
     let read = relays.read(&url, vec![Filter::new().author(author.public_key())]).await;
     let told = read.unwrap_err().to_string();
-    assert!(told.contains("not done after 3 s"), "{told}");
+    assert!(told.contains("not done after 8 s"), "{told}");
     assert!(started.elapsed() < PATIENCE);
 }
 
