@@ -61,6 +61,8 @@ pub(super) struct WorkedOut {
     pub(super) grasps: BTreeMap<ServerUrl, (Grasp, bool)>,
     /// Servers that announcements list and the configuration does not know.
     pub(super) discovered: BTreeSet<ServerUrl>,
+    /// Servers that would be among them but for a rule; they are not asked who they are.
+    pub(super) denied: BTreeSet<ServerUrl>,
     /// For the report.
     pub(super) left_alone: LeftAlone,
     /// What the bot announces of repositories that are left alone.

@@ -300,7 +300,7 @@ impl World {
         };
         let authors = &self.settings.watched.authors;
         let mut server_outcomes: Vec<_> = servers.iter().map(|(url, server)| server.outcome(url)).collect();
-        server_outcomes.extend(self.denied_servers());
+        server_outcomes.append(&mut survey.denied);
         let mut report = Report::of(cycle, authors, &server_outcomes, &outcomes, survey.left_alone.clone());
         report.silent_inboxes = self.silent.iter().cloned().collect();
         board.say("publishing the report");

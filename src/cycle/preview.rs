@@ -53,8 +53,9 @@ impl World {
                 preview.notes.push(format!("{}: {reason}", url.host()));
             }
         }
-        for server in self.denied_servers() {
-            preview.notes.push(format!("{}: {}", server.url.host(), server.unused.unwrap_or_default()));
+        for server in &survey.denied {
+            let rule = server.unused.as_deref().unwrap_or_default();
+            preview.notes.push(format!("{}: {rule}", server.url.host()));
         }
         for subject in &survey.subjects {
             let coordinate = &subject.repository.coordinate;

@@ -126,7 +126,11 @@ impl World {
     }
 
     /// The servers among which a repository's are chosen, those included that rules keep away.
-    pub(super) fn candidates(&self, servers: &BTreeMap<ServerUrl, Server>) -> BTreeMap<ServerUrl, Candidate> {
+    pub(super) fn candidates(
+        &self,
+        servers: &BTreeMap<ServerUrl, Server>,
+        kept: &Kept,
+    ) -> BTreeMap<ServerUrl, Candidate> {
         let excepted: BTreeSet<&ServerUrl> = self.policy.excepted_servers().collect();
         let is_general = |url: &ServerUrl| self.settings.servers.contains(url) || !excepted.contains(url);
         let known = servers.iter().map(|(url, server)| {
@@ -138,7 +142,7 @@ impl World {
             };
             (url.clone(), candidate)
         });
-        let denied = self.denied().map(|url| {
+        let denied = self.denied(kept).map(|url| {
             let candidate = Candidate {
                 grasp: Grasp::Unknown,
                 is_general: is_general(url),
@@ -151,9 +155,10 @@ impl World {
     }
 
     /// The servers that would be used but for a rule.
-    fn denied(&self) -> impl Iterator<Item = &ServerUrl> {
+    fn denied<'a>(&'a self, kept: &'a Kept) -> impl Iterator<Item = &'a ServerUrl> {
+        let found = kept.worked_out.iter().flat_map(|known| &known.denied);
         let all: BTreeSet<&ServerUrl> =
-            self.settings.servers.iter().chain(self.policy.excepted_servers()).collect();
+            self.settings.servers.iter().chain(self.policy.excepted_servers()).chain(found).collect();
         all.into_iter().filter(|url| self.policy.admits_server(url).is_err())
     }
 
@@ -238,8 +243,8 @@ impl World {
     }
 
     /// The servers that the operator's own rules keep away; they are not even asked who they are.
-    pub(super) fn denied_servers(&self) -> Vec<ServerOutcome> {
-        let denied = self.denied().filter_map(|url| {
+    pub(super) fn denied_servers(&self, kept: &Kept) -> Vec<ServerOutcome> {
+        let denied = self.denied(kept).filter_map(|url| {
             let rule = self.policy.admits_server(url).err()?;
             let unused = Some(format!("blocked: {rule}"));
             Some(ServerOutcome { url: url.clone(), reachable: false, software: None, unused })

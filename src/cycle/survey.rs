@@ -37,6 +37,8 @@ use crate::{
 pub struct Survey {
     /// The servers and how they are.
     pub servers: BTreeMap<ServerUrl, Server>,
+    /// Servers that the operator's rules keep away.
+    pub(super) denied: Vec<ServerOutcome>,
     /// What is left alone.
     pub left_alone: LeftAlone,
     /// One subject a repository.
@@ -137,6 +139,7 @@ impl World {
             self.subjects(catalog, &mut survey, kept, (&in_depth, Beside::Jobs), now).await?;
             self.read_back(&mut survey, kept, now).await?;
         }
+        survey.denied = self.denied_servers(kept);
         for (url, _) in survey.servers.iter().filter(|(_, server)| server.down.is_some()) {
             kept.introduced.remove(url);
         }
@@ -184,9 +187,9 @@ impl World {
         let sources = self.store.news().sources;
         let bot = self.bot();
         let catalog = catalog::build(&events, &self.settings.watched, &bot, catalog_limits(&self.config));
-        let mut discovered = BTreeSet::new();
+        let (mut discovered, mut denied) = (BTreeSet::new(), BTreeSet::new());
         if self.config.servers.discover {
-            discovered = self.discover_servers(&catalog, servers).await?;
+            (discovered, denied) = self.discover_servers(&catalog, servers).await?;
             servers.extend(self.introduced(discovered.clone(), kept, now).await?);
             discovered.extend(kept.worked_out.iter().flat_map(|known| known.discovered.clone()));
         }
@@ -216,17 +219,17 @@ impl World {
             private: catalog.private,
             over_limit: catalog.over_limit,
         };
-        kept.worked_out = Some(WorkedOut { sources, grasps, discovered, left_alone, obsolete });
+        kept.worked_out = Some(WorkedOut { sources, grasps, discovered, denied, left_alone, obsolete });
         Ok(Worked { repositories: catalog.repositories, own, copies })
     }
 
     /// Servers that the announcements list, or watched authors for all they have (kind 10317), and the configuration
-    /// does not know.
+    /// does not know; and those of them that a rule keeps away.
     async fn discover_servers(
         &self,
         catalog: &Catalog,
         known: &BTreeMap<ServerUrl, Server>,
-    ) -> Result<BTreeSet<ServerUrl>, CycleError> {
+    ) -> Result<(BTreeSet<ServerUrl>, BTreeSet<ServerUrl>), CycleError> {
         const MAX_DISCOVERED: usize = 64;
         let mut named: Vec<ServerUrl> = Vec::new();
         for announcement in catalog.repositories.iter().flat_map(|repository| &repository.announcements) {
@@ -240,19 +243,21 @@ impl World {
                 named.extend(listed_servers(&list).into_iter().take(SERVERS_PER_LIST));
             }
         }
-        let mut found = BTreeSet::new();
+        let (mut found, mut denied) = (BTreeSet::new(), BTreeSet::new());
         for server in named {
-            let fresh = !known.contains_key(&server) && !found.contains(&server);
-            if fresh
-                && found.len() < MAX_DISCOVERED
-                && self.policy.admits_server(&server).is_ok()
-                && self.guard.check(server.http_base()).await.is_ok()
-            {
+            if known.contains_key(&server) || found.contains(&server) {
+                continue;
+            }
+            if self.policy.admits_server(&server).is_err() {
+                if denied.len() < MAX_DISCOVERED {
+                    denied.insert(server);
+                }
+            } else if found.len() < MAX_DISCOVERED && self.guard.check(server.http_base()).await.is_ok() {
                 tracing::info!(%server, "found a server");
                 found.insert(server);
             }
         }
-        Ok(found)
+        Ok((found, denied))
     }
 
     async fn due_in_depth(
@@ -397,7 +402,7 @@ impl World {
             ..=RECORDS_ONE_BY_ONE => None,
             _ => Some(self.records.snapshot().await?),
         };
-        let candidates = self.candidates(&survey.servers);
+        let candidates = self.candidates(&survey.servers, kept);
         let ground = Ground { candidates: &candidates, own: &own, copies: &copies, in_depth, now };
         let mut todo = todo.into_iter();
         loop {

@@ -47,3 +47,43 @@ async fn so_is_one_that_a_watched_author_lists_for_all_repositories() {
     let copies = b.served(nostr::filter::Filter::new().kind(30617.into())).await;
     assert_eq!(copies.len(), 2, "the owner's announcement and the bot's");
 }
+
+#[tokio::test]
+async fn one_that_is_denied_stays_in_the_report_with_the_rule() {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let [listed, other] = ["listed", "other"].map(|d| Owner::new(d).at_home_on(&relay));
+    listed.publish(listed.announcement().at(&a).at(&b), &a).await;
+    other.publish(other.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).uses(&relay).watches(&listed).watches(&other);
+    let mirror = mirror.set("servers.discover", true);
+    mirror.once().await.expect_code(0);
+    assert_eq!(look::refs(&mirror.url_at(&b, "other")).await, other.work.refs());
+
+    mirror.run(&["deny", &b.url()]).await.expect_code(0);
+    listed.work.commit("later.txt", "more");
+    let state = listed.update(&a).await;
+    mirror.once().await.expect_code(0);
+    assert!(!look::serves(&b, &state).await);
+    let rule = format!("denied by message: {0} (to take it back, send: allow {0})", b.url());
+    for owner in [&listed, &other] {
+        let repo = mirror.status_of(&owner.coordinate()).await;
+        let problem = &repo["problems"][0];
+        assert_eq!(
+            (&problem["server"], &problem["status"]),
+            (&b.url().into(), &"blocked".into()),
+            "{repo:#}"
+        );
+        assert_eq!(problem["reason"], rule, "{repo:#}");
+    }
+    let status = mirror.status_json().await;
+    let servers = status["servers"].as_array().into_iter().flatten();
+    let unused: Vec<_> = servers.filter(|server| server["unused"] == format!("blocked: {rule}")).collect();
+    assert_eq!(unused.len(), 1, "{status:#}");
+    let plan = mirror.run(&["plan", "listed"]).await.expect_code(0).stdout;
+    assert!(plan.contains("denied by message"), "{plan}");
+
+    mirror.run(&["allow", &b.url()]).await.expect_code(0);
+    mirror.once().await.expect_code(0);
+    assert_eq!(mirror.status_of(&listed.coordinate()).await["problems"], serde_json::json!([]));
+    assert!(look::serves(&b, &state).await);
+}
