@@ -157,21 +157,24 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// `verify`: are the servers GRASP servers, and do they list exactly the signed refs?
+/// `verify`: are the servers GRASP servers, and do they list exactly the signed refs? Can the signers be asked, and do the
+/// rules fit together?
 pub(crate) fn verify(context: &Context) -> anyhow::Result<Outcome> {
     let ready = ready_to_work(context)?;
-    let (servers, findings) = runtime()?.block_on(async {
+    let found = runtime()?.block_on(async {
         let world = world(&ready).await?;
-        let (survey, findings) = Box::pin(world.verify()).await?;
-        anyhow::Ok((survey.server_outcomes(), findings))
+        anyhow::Ok(Box::pin(world.verify()).await?)
     })?;
-    let good = findings.iter().all(|finding| finding.ok) && servers.iter().all(|server| server.reachable);
+    let good = found.is_good();
     let mut out = io::stdout().lock();
     if context.json {
-        let document = serde_json::json!({ "ok": good, "servers": servers, "mirrors": findings });
+        let tables::Verified { servers, mirrors, signers, contradictions } = &found;
+        let document = serde_json::json!({
+            "ok": good, "servers": servers, "mirrors": mirrors, "signers": signers, "contradictions": contradictions,
+        });
         writeln!(out, "{document}")?;
     } else {
-        writeln!(out, "{}", tables::verify(&servers, &findings))?;
+        writeln!(out, "{}", tables::verify(&found))?;
     }
     Ok(if good { Outcome::Good } else { Outcome::NotInSync })
 }

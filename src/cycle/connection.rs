@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
     task::AbortHandle,
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use crate::{
@@ -30,6 +30,9 @@ pub(super) const PERMISSIONS: &str = "sign_event:30617,sign_event:30618";
 
 /// How long a signer may take to show that it is there.
 const PRESENCE: Duration = Duration::from_secs(5);
+
+/// How long it may take to be told whom a signer signs for: its relays, then two answers.
+const INTRODUCTION: Duration = Duration::from_secs(20);
 
 /// How long one that is there may take to answer by itself, before a person counts as being asked.
 const BY_ITSELF: Duration = Duration::from_secs(2);
@@ -159,6 +162,25 @@ impl Connection {
         match *self.state.borrow() {
             Connected::For(user) => Some(user),
             _ => None,
+        }
+    }
+
+    /// Whom it signs for, once it has shown that it is there; or what is in the way.
+    pub(super) async fn examine(&self) -> Result<PublicKey, Stands> {
+        let mut state = self.state.clone();
+        let known = state.wait_for(|state| !matches!(state, Connected::Connecting));
+        let user = match timeout(INTRODUCTION, known).await {
+            Ok(Ok(state)) => match &*state {
+                Connected::For(user) => *user,
+                Connected::Not(stands) => return Err(stands.clone()),
+                Connected::Connecting => return Err(silent()),
+            },
+            _ => return Err(silent()),
+        };
+        match answer(&self.remote, NostrConnectMethod::Ping, Vec::new(), &|_| {}).await {
+            // Whatever it says, it is there.
+            Ok(_) | Err(Stands::Refused(..)) => Ok(user),
+            Err(stands) => Err(stands),
         }
     }
 

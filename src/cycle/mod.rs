@@ -235,7 +235,12 @@ impl World {
             }
         }
         let as_of = self.shared.word.as_of_now();
+        // Who refuses is heard of meanwhile.
+        self.signers.connect().await?;
         let mut survey = Box::pin(self.survey(kept, Some(trigger), started)).await?;
+        if matches!(trigger, Trigger::Start | Trigger::Once) && !self.signers.keys().is_empty() {
+            self.signers.tell_idle(&self.catalogued().await?);
+        }
         let before = self.store.news().sources;
         for event in &survey.signed {
             self.store.save(event).await?;

@@ -263,13 +263,23 @@ impl World {
     pub fn warn_of_contradictions(&self) {
         warn_of_contradictions(&self.config, &self.settings);
     }
+
+    /// Which rules contradict each other, for people.
+    #[must_use]
+    pub fn contradictions(&self) -> Vec<String> {
+        contradictions(&self.config, &self.settings)
+    }
 }
 
 /// Says in the log which of the operator's rules contradict each other, or can never hold.
 pub fn warn_of_contradictions(config: &Config, settings: &Settings) {
-    let policy = config.policy.obeying(&settings.said);
-    let (copies_wanted, discover) = (config.mirror.copies_wanted, config.servers.discover);
-    for contradiction in plan::policy::contradictions(&policy, &settings.servers, copies_wanted, discover) {
+    for contradiction in contradictions(config, settings) {
         tracing::warn!("{contradiction}");
     }
+}
+
+fn contradictions(config: &Config, settings: &Settings) -> Vec<String> {
+    let policy = config.policy.obeying(&settings.said);
+    let (copies_wanted, discover) = (config.mirror.copies_wanted, config.servers.discover);
+    plan::policy::contradictions(&policy, &settings.servers, copies_wanted, discover)
 }

@@ -196,7 +196,7 @@ impl World {
     }
 
     /// Every repository that is to be mirrored, from everything stored.
-    async fn catalogued(&self) -> Result<Vec<Repository>, CycleError> {
+    pub(super) async fn catalogued(&self) -> Result<Vec<Repository>, CycleError> {
         let events = self.store.query(Filter::new().kinds(SOURCES)).await?;
         let watched = &self.settings.watched;
         Ok(catalog::build(&events, watched, &self.bot(), catalog_limits(&self.config)).repositories)

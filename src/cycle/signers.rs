@@ -31,8 +31,13 @@ use super::{
 use crate::{
     config::Config,
     model::coordinate::{Coordinate, npub},
-    plan::{catalog::Repository, permit::Permitted, signing::Stands},
+    plan::{
+        catalog::Repository,
+        permit::Permitted,
+        signing::{IDLE, Stands, maintains_any},
+    },
     relay::{self, Relays},
+    report::tables::SignerFinding,
     store::{Store, StoreError, records::Records},
     transfer::guard::Guard,
 };
@@ -130,12 +135,12 @@ impl Signers {
         *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = Some(touched);
     }
 
-    /// Connects to the remote signers that are not connected to, and waits a moment for them to say who they are.
+    /// Begins to connect to the remote signers that are not connected to. Returns all of them.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
-    pub(super) async fn begin(&self) -> Result<(), StoreError> {
+    pub(super) async fn connect(&self) -> Result<Vec<Arc<Connection>>, StoreError> {
         let paired: Vec<Met> = self.records.read(PAIRED).await?.unwrap_or_default();
         let paired = paired.into_iter().map(|met| {
             self.guard.trust(met.paired_at.iter().filter_map(|relay| Url::parse(relay.as_str()).ok()));
@@ -143,19 +148,26 @@ impl Signers {
         });
         let addresses: Vec<Address> = self.addresses.iter().cloned().chain(paired).collect();
         if addresses.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let client = self.client().await?;
-        let connections: Vec<Arc<Connection>> = {
-            let mut remote = self.remote.lock().unwrap_or_else(PoisonError::into_inner);
-            for address in addresses {
-                remote.entry(address.signer).or_insert_with(|| {
-                    let relays = self.relays(&client);
-                    Arc::new(Connection::open(relays, address, client.clone(), self.records.clone()))
-                });
-            }
-            remote.values().cloned().collect()
-        };
+        let mut remote = self.remote.lock().unwrap_or_else(PoisonError::into_inner);
+        for address in addresses {
+            remote.entry(address.signer).or_insert_with(|| {
+                let relays = self.relays(&client);
+                Arc::new(Connection::open(relays, address, client.clone(), self.records.clone()))
+            });
+        }
+        Ok(remote.values().cloned().collect())
+    }
+
+    /// Connects to the remote signers that are not connected to, and waits a moment for them to say who they are.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub(super) async fn begin(&self) -> Result<(), StoreError> {
+        let connections = self.connect().await?;
         let known = connections.iter().map(|connection| async {
             let mut state = connection.state.clone();
             let _ = state.wait_for(|state| !matches!(state, Connected::Connecting)).await;
@@ -280,18 +292,32 @@ impl Signers {
     pub(super) fn tell_idle(&self, repositories: &[Repository]) {
         let mut told = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         for key in self.keys() {
-            let maintains = |repository: &Repository| {
-                repository.authority.as_ref().is_some_and(|authority| authority.confirmed.contains(&key))
-            };
-            if repositories.iter().any(maintains) {
+            if maintains_any(&key, repositories) {
                 told.remove(&key);
             } else if told.insert(key) {
-                tracing::error!(
-                    signer = npub(&key),
-                    "MIRROR_SIGNER names somebody who maintains none of the watched repositories: watch them, or have \
-                     the signer's announcement and the owner's list each other as maintainers"
-                );
+                tracing::error!(signer = npub(&key), "a key of MIRROR_SIGNER is of no use: {IDLE}");
             }
         }
+    }
+
+    /// Each signer, whether it is there, and whether its key is of any use.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub(super) async fn examine(
+        &self,
+        repositories: &[Repository],
+    ) -> Result<Vec<SignerFinding>, StoreError> {
+        let use_of = |key: &PublicKey| (!maintains_any(key, repositories)).then(|| IDLE.to_owned());
+        let local = self.local.keys().map(|key| SignerFinding::of(key, Some(key), use_of(key)));
+        let remote = self.connect().await?;
+        let remote = join_all(remote.iter().map(|connection| async {
+            match connection.examine().await {
+                Ok(user) => SignerFinding::of(connection.signer(), Some(&user), use_of(&user)),
+                Err(stands) => SignerFinding::of(connection.signer(), None, Some(stands.why_not_connected())),
+            }
+        }));
+        Ok(local.chain(remote.await).collect())
     }
 }

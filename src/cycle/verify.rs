@@ -6,24 +6,27 @@ use futures::{StreamExt, future::join_all, stream};
 use grasp_mirror_commands::clean;
 use nostr::prelude::Timestamp;
 
-use super::{CycleError, kept::Kept, subject::Subject, survey::Survey, world::World};
+use super::{CycleError, kept::Kept, subject::Subject, world::World};
 use crate::{
     git::wire::WireError,
     model::{refs::ObjectId, server::ServerUrl},
     plan::{converge::Wanted, placement::Place},
-    report::{audit::difference, tables::Finding},
+    report::{
+        audit::difference,
+        tables::{Finding, Verified},
+    },
 };
 
 /// Mirrors compared at the same time.
 const AT_ONCE: usize = 8;
 
 impl World {
-    /// Asks every server who it is, and every mirror for its refs.
+    /// Asks every server and every signer who it is, and every mirror for its refs; looks at the operator's rules.
     ///
     /// # Errors
     ///
     /// [`CycleError`] when the store fails.
-    pub async fn verify(&self) -> Result<(Survey, Vec<Finding>), CycleError> {
+    pub async fn verify(&self) -> Result<Verified, CycleError> {
         let survey = self.survey(&mut Kept::default(), None, Timestamp::now()).await?;
         let mut checks: Vec<(&Wanted, Option<String>)> = Vec::new();
         for wanted in survey.subjects.iter().flat_map(|subject| subject.wanted.values()) {
@@ -56,7 +59,13 @@ impl World {
             }));
         }
         findings.sort_by(|a, b| (&a.repo, &a.server).cmp(&(&b.repo, &b.server)));
-        Ok((survey, findings))
+        let signers = self.signers.examine(&self.catalogued().await?).await?;
+        Ok(Verified {
+            servers: survey.server_outcomes(),
+            mirrors: findings,
+            signers,
+            contradictions: self.contradictions(),
+        })
     }
 
     async fn compare(&self, wanted: &Wanted) -> Result<(), String> {

@@ -20,6 +20,17 @@ use crate::model::{announcement::Announcement, server::ServerUrl, status::Mirror
 /// After how many seconds a signer that said no is asked again.
 const ASKED_AGAIN_SECS: u64 = 24 * 3_600;
 
+/// Why a signer's key is of no use, for people.
+pub const IDLE: &str = "it maintains none of the watched repositories: watch them, or have the signer's announcement and \
+                        the owner's list each other as maintainers";
+
+/// Whether `key` is a confirmed maintainer's of one of `repositories`.
+#[must_use]
+pub fn maintains_any(key: &PublicKey, repositories: &[Repository]) -> bool {
+    let authorities = repositories.iter().filter_map(|repository| repository.authority.as_ref());
+    authorities.into_iter().any(|authority| authority.confirmed.contains(key))
+}
+
 /// What is remembered of one repository's signed listings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signing {
@@ -74,6 +85,26 @@ pub enum Stands {
     Unreachable(String),
     /// The signer said no, in its words, and when, Unix seconds.
     Refused(String, u64),
+}
+
+impl Stands {
+    /// Why a signer is not connected to, for people; without what may be secret in an address.
+    #[must_use]
+    pub fn why_not_connected(&self) -> String {
+        clean(
+            &match self {
+                Self::Asked | Self::WaitingForYou => "it waits for you to approve the connection".to_owned(),
+                Self::WaitingForYouAt(url) => {
+                    format!("it wants you to open a page at {}", crate::model::address::shown_text(url))
+                }
+                Self::Unreachable(reason) => format!("it is unreachable: {reason}"),
+                Self::Refused(words, _) => format!(
+                    "it refuses to connect: {words}; make a new bunker:// address for MIRROR_SIGNER, or pair again"
+                ),
+            },
+            REASON_MAX,
+        )
+    }
 }
 
 impl Request {

@@ -5,6 +5,8 @@ use grasp_mirror_commands::{
     ago, count, short,
     status::{brief, headline},
 };
+use nostr::prelude::PublicKey;
+use serde::Serialize;
 
 use super::{
     answers,
@@ -12,7 +14,11 @@ use super::{
     document::{Report, ServerOutcome},
     scoreboard::{Slot, Weeks},
 };
-use crate::model::{coordinate::Coordinate, placement::Placement, server::ServerUrl};
+use crate::model::{
+    coordinate::{Coordinate, npub},
+    placement::Placement,
+    server::ServerUrl,
+};
 
 /// As much text from outside as goes into a cell, in characters.
 const LONGEST: usize = 300;
@@ -172,9 +178,57 @@ pub struct Finding {
     pub reason: Option<String>,
 }
 
+/// A signer, as `verify` found it.
+#[derive(Clone, Debug, Serialize)]
+pub struct SignerFinding {
+    /// Its key, as npub.
+    pub signer: String,
+    /// The key it signs with, as npub, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signs_for: Option<String>,
+    /// Whether it can be asked, and its key is of use.
+    pub ok: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl SignerFinding {
+    /// One without a `reason` is fine.
+    #[must_use]
+    pub fn of(signer: &PublicKey, signs_for: Option<&PublicKey>, reason: Option<String>) -> Self {
+        Self { signer: npub(signer), signs_for: signs_for.map(npub), ok: reason.is_none(), reason }
+    }
+}
+
+/// Everything that `verify` found.
+#[derive(Clone, Debug, Default)]
+pub struct Verified {
+    /// The servers.
+    pub servers: Vec<ServerOutcome>,
+    /// Each mirror.
+    pub mirrors: Vec<Finding>,
+    /// Who signs for maintainers.
+    pub signers: Vec<SignerFinding>,
+    /// Rules that contradict each other.
+    pub contradictions: Vec<String>,
+}
+
+impl Verified {
+    /// Whether nothing was found amiss.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.mirrors.iter().all(|finding| finding.ok)
+            && self.servers.iter().all(|server| server.reachable)
+            && self.signers.iter().all(|signer| signer.ok)
+            && self.contradictions.is_empty()
+    }
+}
+
 /// The tables of `verify`.
 #[must_use]
-pub fn verify(servers: &[ServerOutcome], findings: &[Finding]) -> String {
+pub fn verify(found: &Verified) -> String {
+    let Verified { servers, mirrors, signers, contradictions } = found;
     let mut first = table(&["server", "", "software"]);
     for server in servers {
         let mark = match (&server.unused, server.reachable) {
@@ -186,11 +240,23 @@ pub fn verify(servers: &[ServerOutcome], findings: &[Finding]) -> String {
         first.add_row([server.url.host().to_owned(), mark, software]);
     }
     let mut second = table(&["repository", "server", "refs"]);
-    for finding in findings {
+    for finding in mirrors {
         let found = finding.reason.as_deref().map_or_else(|| "exactly as signed".to_owned(), clean);
         second.add_row([repository(&finding.repo), finding.server.host().to_owned(), found]);
     }
-    format!("{first}\n\n{second}")
+    let mut text = format!("{first}\n\n{second}");
+    if !signers.is_empty() {
+        let mut third = table(&["signer", "signs for", ""]);
+        for signer in signers {
+            let found = signer.reason.as_deref().map_or_else(|| "fine".to_owned(), clean);
+            third.add_row([&signer.signer, signer.signs_for.as_deref().unwrap_or("-"), &found]);
+        }
+        text = format!("{text}\n\n{third}");
+    }
+    for contradiction in contradictions {
+        text = format!("{text}\n\n✗ {}", clean(contradiction));
+    }
+    text
 }
 
 /// The table of `audit`.

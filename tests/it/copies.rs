@@ -69,6 +69,8 @@ async fn exceptions_say_where_one_author_or_repository_goes() {
     for said in [table.as_str(), "[mirror] copies_wanted = 7, but there may be copies on 2 servers only"] {
         assert!(run.stderr.contains(said), "{said}\n{}", run.stderr);
     }
+    let found = mirror.run(&["verify", "--json"]).await.expect_code(2).json();
+    assert!(found["contradictions"].as_array().unwrap().contains(&table.into()), "{found:#}");
     let odds = rules(&mirror, "odd").await;
     assert_eq!(odds[&c.url()], (false, format!("blocked: [policy] deny names {}", c.url())));
 }

@@ -251,6 +251,44 @@ async fn a_bunker_that_refuses_is_told_by_name() {
     assert!(run.stderr.contains("refuses") && !run.stderr.contains(SECRET), "{}", run.stderr);
 }
 
+/// What `verify` says of the only signer.
+async fn verified(mirror: &Mirror, code: i32) -> String {
+    let run = mirror.run(&["verify", "--json"]).await.expect_code(code);
+    assert!(!run.stderr.contains(SECRET) && !run.stdout.contains(SECRET), "{}\n{}", run.stdout, run.stderr);
+    let found = run.json();
+    assert_eq!(
+        (&found["signers"][0]["ok"], &found["ok"]),
+        (&(code == 0).into(), &(code == 0).into()),
+        "{found:#}"
+    );
+    found["signers"][0].to_string()
+}
+
+#[tokio::test]
+async fn verify_tries_the_signers() {
+    let scene = Scene::set().await;
+    let mirror = scene.mirror();
+    mirror.once().await.expect_code(0);
+    let keys = Keys::generate();
+    let (asked, signer) = willing(&scene, keys.clone());
+    let mirror = mirror.env("MIRROR_SIGNER", &scene.bunker(&keys.public_key(), SECRET));
+    let found = verified(&mirror, 0).await;
+    assert!(found.contains(&scene.owner.npub()), "{found}");
+    let asked = asked.0.lock().unwrap().clone();
+    assert!(asked.iter().all(|asked| !asked.starts_with("sign")), "{asked:?}");
+    drop(signer);
+    // It is known from before whom it signs for, and yet it is gone.
+    let found = verified(&mirror, 2).await;
+    assert!(found.contains("unreachable") && !found.contains("signs_for"), "{found}");
+
+    let refusing = Careful::of(&scene, None, Some("unknown secret")).await;
+    let mirror = mirror.env("MIRROR_SIGNER", &scene.bunker(&refusing.keys.public_key(), SECRET));
+    let found = verified(&mirror, 2).await;
+    assert!(found.contains("refuses to connect: unknown secret") && found.contains("bunker://"), "{found}");
+    let table = mirror.run(&["verify"]).await.expect_code(2).stdout;
+    assert!(table.contains("signs for") && table.contains("refuses to connect"), "{table}");
+}
+
 #[tokio::test]
 async fn a_signer_is_paired_from_the_command_line() {
     let scene = Scene::set().await;

@@ -114,13 +114,21 @@ async fn a_new_repository_is_listed_in_the_first_cycle_by_a_co_maintainers_key()
 
 #[tokio::test]
 async fn a_key_that_maintains_nothing_is_told_by_name_and_signs_nothing() {
-    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let (a, relay) = tokio::join!(Server::start(), TestRelay::start());
     let (owner, stranger) = (Owner::new("hello").at_home_on(&relay), Person::new());
+    let b = Server::builder().env("NGIT_REPOSITORY_WHITELIST", &stranger.npub()).start().await;
     let published = owner.publish(owner.announcement().at(&a).maintainer(&stranger.public_key()), &a).await;
     let mirror = signing(Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner), &stranger);
-    let run = mirror.once().await.expect_code(0);
-    assert!(run.stderr.contains(&stranger.npub()) && run.stderr.contains("maintains none"), "{}", run.stderr);
+    let run = mirror.once().await.expect_code(2);
+    assert!(run.stderr.contains(&stranger.npub()), "{}", run.stderr);
+    let told = run.stderr.find("maintains none").unwrap_or_else(|| panic!("{}", run.stderr));
+    let tried = run.stderr.find("not in sync").unwrap_or_else(|| panic!("{}", run.stderr));
+    assert!(told < tried, "it is said before anything is done: {}", run.stderr);
     assert!(!run.stderr.contains(&stranger.nsec()), "{}", run.stderr);
+    let found = mirror.run(&["verify", "--json"]).await.expect_code(2).json();
+    let [signer] = &found["signers"].as_array().unwrap()[..] else { panic!("{found:#}") };
+    assert_eq!((&signer["signer"], &signer["ok"]), (&stranger.npub().into(), &false.into()), "{found:#}");
+    assert!(signer["reason"].as_str().unwrap().contains("maintains none"), "{found:#}");
     assert_eq!(announced(&a, &owner).await.id, published.announcement.id);
     assert!(placements(&mirror).await.contains("\"namespace\""));
 }
