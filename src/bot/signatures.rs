@@ -63,5 +63,6 @@ fn told(who: &str, stands: &Stands) -> String {
         Stands::WaitingForYouAt(url) => format!("! The {who} wants you to open {url}"),
         Stands::Unreachable(reason) => format!("! The {who} is unreachable: {reason}"),
         Stands::Refused(words, _) => format!("! The {who} said no: {words}"),
+        Stands::TooLarge(words, _) => format!("! The {who} cannot be asked, it is too large: {words}"),
     }
 }

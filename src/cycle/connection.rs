@@ -20,7 +20,7 @@ use crate::{
     plan::{permit::Permitted, signing::Stands},
     relay::{
         Relays,
-        remote::{Asked, Remote, Reply},
+        remote::{Asked, Remote, RemoteError, Reply},
     },
     store::{StoreError, records::Records},
 };
@@ -218,7 +218,7 @@ fn tell(signer: &PublicKey, problem: &Stands) {
         Stands::Unreachable(reason) => {
             tracing::warn!(signer, reason, "a remote signer is unreachable; I keep trying")
         }
-        Stands::Asked | Stands::WaitingForYou | Stands::WaitingForYouAt(_) => {
+        Stands::Asked | Stands::WaitingForYou | Stands::WaitingForYouAt(_) | Stands::TooLarge(..) => {
             tracing::warn!(signer, "a remote signer waits for a person to approve the connection");
         }
     }
@@ -293,6 +293,9 @@ async fn signature(
     loop {
         let params = vec![event.event().as_json()];
         match remote.ask(&id, NostrConnectMethod::SignEvent, params).await {
+            Err(RemoteError::TooLarge(words)) => {
+                return Err(Stands::TooLarge(format!("its relay says: {words}"), Timestamp::now().as_secs()));
+            }
             Err(error) => stands(unreachable(error)),
             Ok(asked) => {
                 let until = Instant::now() + wait;

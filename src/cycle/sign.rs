@@ -33,7 +33,7 @@ use crate::{
         permit::{Permitted, Purpose, permit},
         placement::Place,
         record::MirrorRecord,
-        signing::{Request, Signing, amended, is_demanded, said_again, signable},
+        signing::{Request, Signing, Stands, amended, is_demanded, said_again, signable},
     },
     report::document::RepositoryOutcome,
     store::{StoreError, records::Records},
@@ -293,7 +293,10 @@ impl World {
             let signing: Signing = self.records.read(&name).await?.unwrap_or_default();
             let ids: BTreeSet<EventId> = change.events.iter().map(Permitted::id).collect();
             let refused = signing.request.as_ref().filter(|request| {
-                request.events == ids && !request.is_due(now) && !self.is_afresh(&change.coordinate)
+                request.events == ids
+                    && !request.is_due(now)
+                    && !self.is_afresh(&change.coordinate)
+                    && !self.signers.has_key_of(&change.by)
             });
             let signature = match refused {
                 Some(request) => Signature::Waits(request.stands.clone()),
@@ -310,6 +313,12 @@ impl World {
                     made.push((change, events));
                 }
                 Signature::Waits(stands) => {
+                    let before = signing.request.as_ref().map(|request| &request.stands);
+                    if let Stands::TooLarge(words, _) = &stands
+                        && before != Some(&stands)
+                    {
+                        tracing::error!(repository = %change.coordinate, words, "too large for a remote signer");
+                    }
                     let since = signing.request.as_ref().map_or(now.as_secs(), |request| request.since);
                     let events = change.events.iter().map(Permitted::id).collect();
                     let (by, servers) = (change.by, change.servers.clone());

@@ -14,7 +14,7 @@ use std::{
 use futures::future::join_all;
 use nostr::{
     nips::nip46::NostrConnectUri,
-    prelude::{Event, FinalizeEvent, Keys, Nip44, PublicKey, SecretKey},
+    prelude::{Event, FinalizeEvent, Keys, Nip44, PublicKey, SecretKey, Timestamp},
 };
 use secrecy::ExposeSecret;
 use tokio::{
@@ -34,7 +34,7 @@ use crate::{
     plan::{
         catalog::Repository,
         permit::Permitted,
-        signing::{IDLE, Stands, maintains_any},
+        signing::{IDLE, MESSAGE_MAX, Stands, maintains_any, too_large},
     },
     relay::{self, Relays},
     report::tables::SignerFinding,
@@ -209,6 +209,11 @@ impl Signers {
         self.local.keys().copied().chain(users).collect()
     }
 
+    /// Whether the key is here, so that nobody has to be asked.
+    pub(super) fn has_key_of(&self, user: &PublicKey) -> bool {
+        self.local.contains_key(user)
+    }
+
     /// Remote signers that cannot be asked, and why.
     #[must_use]
     pub fn troubles(&self) -> BTreeMap<PublicKey, Stands> {
@@ -235,6 +240,12 @@ impl Signers {
                 Err(error) => Signature::Waits(Stands::Unreachable(error.to_string())),
             };
         }
+        // All or none: nobody is asked for one of them when the other cannot be signed.
+        if let Some(bytes) = events.iter().find_map(|event| too_large(event.event())) {
+            self.forget(of);
+            let words = format!("{bytes} bytes, and a message holds {MESSAGE_MAX} (NIP-44)");
+            return Signature::Waits(Stands::TooLarge(words, Timestamp::now().as_secs()));
+        }
         let Some(mut progress) = self.job(by, of, events) else {
             return Signature::Waits(Stands::Unreachable("other requests are before it".to_owned()));
         };
@@ -258,7 +269,10 @@ impl Signers {
         if let Some(job) = jobs.get(of)
             && job.events == events
         {
-            let is_over = matches!(&*job.progress.borrow(), Progress::Stands(Stands::Refused(..)));
+            let is_over = matches!(
+                &*job.progress.borrow(),
+                Progress::Stands(Stands::Refused(..) | Stands::TooLarge(..))
+            );
             if !is_over {
                 return Some(job.progress.clone());
             }

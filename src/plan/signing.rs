@@ -17,7 +17,7 @@ use super::{
 };
 use crate::model::{announcement::Announcement, server::ServerUrl, status::MirrorStatus};
 
-/// After how many seconds a signer that said no is asked again.
+/// After how many seconds a signer that said no is asked again, or what was too large is tried again.
 const ASKED_AGAIN_SECS: u64 = 24 * 3_600;
 
 /// Why a signer's key is of no use, for people.
@@ -85,6 +85,23 @@ pub enum Stands {
     Unreachable(String),
     /// The signer said no, in its words, and when, Unix seconds.
     Refused(String, u64),
+    /// It is too large for a remote signer, or for the way there, in words; and since when that is known, Unix seconds.
+    TooLarge(String, u64),
+}
+
+/// The longest message that every remote signer understands, in bytes: as much as NIP-44 encrypts without its extension
+/// for long ones, which few know.
+pub const MESSAGE_MAX: usize = 65_535;
+
+/// What a message has around an event, in bytes: ids, method, and in an answer the signature.
+const AROUND: usize = 300;
+
+/// How many bytes the longer message has in which a remote signer is asked for a signature, or gives it, when that is more
+/// than [`MESSAGE_MAX`]. The event stands in it as JSON in JSON.
+#[must_use]
+pub fn too_large(event: &UnsignedEvent) -> Option<usize> {
+    let text = serde_json::to_string(&event.as_json()).map_or(usize::MAX, |text| text.len());
+    Some(text.saturating_add(AROUND)).filter(|bytes| *bytes > MESSAGE_MAX)
 }
 
 impl Stands {
@@ -101,6 +118,7 @@ impl Stands {
                 Self::Refused(words, _) => format!(
                     "it refuses to connect: {words}; make a new bunker:// address for MIRROR_SIGNER, or pair again"
                 ),
+                Self::TooLarge(words, _) => format!("what it is asked is too large: {words}"),
             },
             REASON_MAX,
         )
@@ -127,6 +145,10 @@ impl Request {
                         "the signer of {who} said no: {words}; it is asked again after a day, or after a resync"
                     )
                 }
+                Stands::TooLarge(words, _) => format!(
+                    "too large for the remote signer of {who}: {words}; put the key itself into MIRROR_SIGNER, or list the \
+                     server by hand"
+                ),
             },
             REASON_MAX,
         )
@@ -136,7 +158,9 @@ impl Request {
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
         match self.stands {
-            Stands::Refused(_, at) => at.saturating_add(ASKED_AGAIN_SECS) <= now.as_secs(),
+            Stands::Refused(_, at) | Stands::TooLarge(_, at) => {
+                at.saturating_add(ASKED_AGAIN_SECS) <= now.as_secs()
+            }
             _ => true,
         }
     }

@@ -53,6 +53,9 @@ pub enum RemoteError {
     /// None of them took the request.
     #[error("{0}")]
     NotSent(String),
+    /// None of them took it, and one says that it is too large.
+    #[error("it is too large for its relays: {0}")]
+    TooLarge(String),
     /// It is longer than NIP-44 can encrypt, perhaps.
     #[error("the request cannot be encrypted: {0}")]
     Encrypt(String),
@@ -212,11 +215,22 @@ impl Remote {
         };
         let reasons: Vec<String> = sent.iter().filter_map(refused).collect();
         if reasons.len() == sent.len() {
+            if let Some(reason) = reasons.iter().find(|reason| speaks_of_size(reason)) {
+                return Err(RemoteError::TooLarge(clean(reason, WORDS_MAX)));
+            }
             let reason = reasons.first().map_or("it names no relay", String::as_str);
             return Err(RemoteError::NotSent(clean(reason, WORDS_MAX)));
         }
         Ok(asked)
     }
+}
+
+/// Whether a relay refuses an event for its size. No prefix of NIP-01 says so, so words are all there is.
+fn speaks_of_size(reason: &str) -> bool {
+    let reason = reason.to_lowercase();
+    ["too large", "too big", "too long", "event size", "message size", "exceeds", "maximum size"]
+        .iter()
+        .any(|words| reason.contains(words))
 }
 
 fn reply(result: Option<String>, error: Option<String>) -> Reply {

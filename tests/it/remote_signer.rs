@@ -264,6 +264,39 @@ async fn verified(mirror: &Mirror, code: i32) -> String {
     found["signers"][0].to_string()
 }
 
+/// NIP-44 encrypts 65,535 bytes, and the event stands in the message as JSON in JSON; encrypted it is a third longer, and
+/// many relays take no event of more than 64 KiB.
+#[tokio::test]
+async fn what_is_too_large_for_a_remote_signer_or_its_relays_is_told_and_not_asked_for_again() {
+    for (quotes, says) in [(20_000, "65535 (NIP-44)"), (13_000, "exceeds maximum allowed size (65536 bytes)")]
+    {
+        let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+        let owner = Owner::new("hello").at_home_on(&relay);
+        let odd = "\"".repeat(quotes);
+        owner.publish(owner.announcement().at(&a).tag(&["x-long", &odd]), &a).await;
+        let scene = Scene { a, b, relay, owner };
+        let keys = Keys::generate();
+        let (asked, _signer) = willing(&scene, keys.clone());
+        let mirror = scene.mirror().env("MIRROR_SIGNER", &scene.bunker(&keys.public_key(), SECRET));
+        let mut since = None;
+        for _ in 0..2 {
+            let run = mirror.once().await.expect_code(2);
+            let told = run.stderr.contains("too large for a remote signer");
+            assert_eq!(told, since.is_none(), "it is tried once: {}", run.stderr);
+            let reason = scene.waits(&mirror).await;
+            assert!(reason.starts_with("too large for the remote signer of"), "{reason}");
+            assert!(reason.contains(says) && reason.contains("MIRROR_SIGNER"), "{reason}");
+            let problem = mirror.status_of(&scene.owner.coordinate()).await["problems"][0].clone();
+            assert_eq!(*since.get_or_insert(problem["since"].clone()), problem["since"]);
+        }
+        let asked = asked.0.lock().unwrap().clone();
+        assert!(!asked.iter().any(|asked| asked.starts_with("sign")), "{asked:?}");
+        // The key itself signs it.
+        mirror.env("MIRROR_SIGNER", &scene.owner.nsec()).once().await.expect_code(0);
+        assert!(scene.is_listed().await);
+    }
+}
+
 #[tokio::test]
 async fn verify_tries_the_signers() {
     let scene = Scene::set().await;

@@ -1,6 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use nostr::prelude::{Event, Keys};
+use nostr::{
+    nips::nip46::{NostrConnectMessage, NostrConnectMethod},
+    prelude::{Event, FinalizeEvent, Keys, Kind},
+};
 
 use super::super::{
     catalog::{Limits, Watched, build},
@@ -130,6 +133,7 @@ fn who_waits_for_a_person_is_told_apart_from_who_waits_for_the_signer() {
         (Stands::WaitingForYouAt("https://h.example/x?token=s3cr3t".to_owned()), "https://h.example/x"),
         (Stands::Unreachable("silent for 10 s".to_owned()), "unreachable: silent for 10 s"),
         (Stands::Refused("no\u{7}".to_owned(), 5), "said no: no"),
+        (Stands::TooLarge("70000 bytes".to_owned(), 5), "too large for the remote signer of"),
     ] {
         signing.request = Some(request(stands));
         mirrors.clone_from(&before);
@@ -143,4 +147,36 @@ fn who_waits_for_a_person_is_told_apart_from_who_waits_for_the_signer() {
     }
     let no = request(Stands::Refused(String::new(), 100));
     assert!(!no.is_due(secs(101)) && no.is_due(secs(100 + 24 * 3_600)));
+    let large = request(Stands::TooLarge(String::new(), 100));
+    assert!(!large.is_due(secs(101)) && large.is_due(secs(100 + 24 * 3_600)));
+}
+
+/// Both messages, as they are encrypted: what is let through fits in, and what is not would not by much.
+#[test]
+fn what_a_remote_signer_cannot_be_asked_is_known_before() {
+    let owner = Keys::generate();
+    for (odd, most) in [("x", 64_000), ("\"", 16_000), ("ü", 32_000), ("\u{1}", 9_000)] {
+        let of = |count: usize| {
+            let content = odd.repeat(count);
+            let mut event = UnsignedEvent::new(owner.public_key(), secs(1), Kind::RepoState, [], content);
+            event.ensure_id();
+            event
+        };
+        let messages = |event: UnsignedEvent| {
+            let id = "0".repeat(32);
+            let request = NostrConnectMessage::Request {
+                id: id.clone(),
+                method: NostrConnectMethod::SignEvent,
+                params: vec![event.as_json()],
+            };
+            let signed = event.finalize(&owner).unwrap().as_json();
+            let answer =
+                NostrConnectMessage::Response { id, result: Some(signed), error: Some(String::new()) };
+            request.as_json().len().max(answer.as_json().len())
+        };
+        let first = (1..).step_by(100).find(|count| too_large(&of(*count)).is_some()).unwrap();
+        assert!(messages(of(first - 100)) <= MESSAGE_MAX, "{odd:?} {first}");
+        assert!(messages(of(first)) > MESSAGE_MAX - 1_000, "{odd:?} {first}");
+        assert!(first > most, "{odd:?} {first}");
+    }
 }
