@@ -33,6 +33,7 @@ mod sign;
 mod signers;
 mod subject;
 mod survey;
+mod taken_out;
 mod talk;
 mod threads;
 mod verify;

@@ -21,6 +21,7 @@ use crate::{
         self,
         converge::Answer,
         settings::{LISTS, Lists, POLICY_IDENTIFIER, Seeds, Settings, Settled, TOLD_IDENTIFIER, Told},
+        taken_out::TAKEN_OUT_IDENTIFIER,
     },
     relay::{RelayError, Relays},
     store::{Store, StoreError},
@@ -43,13 +44,14 @@ pub struct OwnWord {
     pub settled: Settled,
 }
 
-/// The events that are settings.
+/// The events that are settings, and what else the bot remembers by events of its own.
 #[must_use]
 pub fn own_filters(bot: PublicKey) -> Vec<Filter> {
     // One filter an identifier: of several in one, some relays (nostr-memory 0.45) take only the first.
     let called =
         |identifier| Filter::new().kind(Kind::ApplicationSpecificData).author(bot).identifier(identifier);
-    vec![Filter::new().kinds(LISTS).author(bot), called(TOLD_IDENTIFIER), called(POLICY_IDENTIFIER)]
+    let lists = Filter::new().kinds(LISTS).author(bot);
+    vec![lists, called(TOLD_IDENTIFIER), called(POLICY_IDENTIFIER), called(TAKEN_OUT_IDENTIFIER)]
 }
 
 /// What the stored events and the configuration say.
@@ -137,7 +139,7 @@ impl OwnWord {
 }
 
 /// An event that nobody but the bot can read.
-fn for_itself(
+pub(super) fn for_itself(
     identifier: &str,
     what: &str,
     value: &impl Serialize,
@@ -153,7 +155,7 @@ fn for_itself(
     Ok(Draft { kind: Kind::ApplicationSpecificData, tags, content, created_at: now })
 }
 
-fn read_own<T: DeserializeOwned>(event: &Event, keys: &Keys) -> Option<T> {
+pub(super) fn read_own<T: DeserializeOwned>(event: &Event, keys: &Keys) -> Option<T> {
     let unreadable = |error: String| {
         tracing::error!(event = %event.id, error, "what the bot was told cannot be read, and does not count");
     };
@@ -206,12 +208,12 @@ impl World {
     }
 
     /// How many of the bot's relays showed what they have of its settings.
-    async fn read_own_word(&self) -> usize {
+    pub(super) async fn read_own_word(&self) -> usize {
         let filters = own_filters(self.bot());
-        let reads = stream::iter(&self.config.bot.relays).map(|relay| {
+        let reads = stream::iter(self.config.bot.relays.clone()).map(|relay| {
             let filters = filters.clone();
             async move {
-                let read = read_into(&self.store, &self.relays, relay, filters).await;
+                let read = read_into(&self.store, &self.relays, &relay, filters).await;
                 read.inspect_err(|error| {
                     tracing::warn!(%relay, %error, "the bot's own lists were not read there");
                 })

@@ -144,6 +144,12 @@ impl World {
     ) -> Result<(BTreeSet<String>, bool), CycleError> {
         let mut signed: BTreeSet<EventId> = BTreeSet::new();
         let mut changed = BTreeSet::new();
+        if !self.knows_what_was_taken_out().await? {
+            tracing::warn!(
+                "none of the bot's relays can be read, and what people took out by hand is not known; nothing is signed"
+            );
+            return Ok((changed, false));
+        }
         let mut seen: Option<BTreeSet<RelayUrl>> = None;
         let mut more = false;
         for _ in 0..ROUNDS {
@@ -211,6 +217,8 @@ impl World {
     ) -> Result<Vec<Change>, CycleError> {
         let keys = self.signers.keys();
         let mut changes = Vec::new();
+        let known_out = self.taken_out().await?;
+        let mut out = known_out.clone();
         for repository in repositories {
             let coordinate = &repository.coordinate;
             let (Some(places), Some(outcome)) =
@@ -221,13 +229,17 @@ impl World {
             let name = signing_name(coordinate);
             let known: Signing = self.records.read(&name).await?.unwrap_or_default();
             let mut signing = known.clone();
+            signing.take_out(known_out.of(coordinate));
             signing.look_at(repository);
+            if !out.remember(coordinate, signing.removed()) {
+                tracing::warn!(repository = %coordinate, "what was taken out by hand is remembered on this machine only: too much for one event");
+            }
             let servers = signing.to_be_listed(places, &outcome.mirrors);
             let said = signable(repository, &keys).filter(|_| repository.obstacle.is_none());
             let events = said.map(|said| events(repository, said, &servers, places, &outcome.mirrors));
             let events = events.unwrap_or_default();
             if let Some(said) = said.filter(|_| !events.is_empty()) {
-                let listed = servers.iter().cloned().chain(servers_of(said));
+                let listed = servers.iter().cloned().chain(said.servers());
                 changes.push(Change {
                     coordinate: coordinate.clone(),
                     by: said.author(),
@@ -244,6 +256,9 @@ impl World {
             if signing != known {
                 self.records.write(&name, &signing).await?;
             }
+        }
+        if out != known_out {
+            self.remember_taken_out(&out).await?;
         }
         Ok(changes)
     }
@@ -365,10 +380,4 @@ fn events(
         tracing::error!(repository = %repository.coordinate, %error, "it is not signed");
         Vec::new()
     })
-}
-
-/// The servers that `said` lists.
-fn servers_of(said: &Announcement) -> Vec<ServerUrl> {
-    let servers = said.clone_urls.iter().filter_map(|url| ServerUrl::parse_clone_url(url));
-    servers.map(|(server, ..)| server).filter(|server| said.lists(server)).collect()
 }

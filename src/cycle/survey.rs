@@ -402,6 +402,7 @@ impl World {
             ..=RECORDS_ONE_BY_ONE => None,
             _ => Some(self.records.snapshot().await?),
         };
+        let out = self.taken_out().await?;
         let candidates = self.candidates(&survey.servers, kept);
         let ground = Ground { candidates: &candidates, own: &own, copies: &copies, in_depth, now };
         let mut todo = todo.into_iter();
@@ -441,6 +442,7 @@ impl World {
                     None => self.records.read(&signing_name(&repository.coordinate)).await?,
                 };
                 let mut signing: Signing = signing.unwrap_or_default();
+                signing.take_out(out.of(&repository.coordinate));
                 signing.look_at(&repository);
                 repository.signed_on = signing.signed_on().cloned().collect();
                 let removed: Vec<&str> = signing.removed().iter().map(ServerUrl::host).collect();

@@ -1,5 +1,7 @@
 //! The repository announcement (NIP-34, kind 30617).
 
+use std::collections::BTreeSet;
+
 use nostr::prelude::{Event, EventId, Kind, PublicKey, Timestamp};
 
 use super::{coordinate::Coordinate, refs::ObjectId, roles::Roles, server::ServerUrl};
@@ -67,6 +69,13 @@ impl Announcement {
     #[must_use]
     pub fn lists(&self, server: &ServerUrl) -> bool {
         self.has_clone_at(server) && self.has_relay(server)
+    }
+
+    /// The servers that it lists.
+    #[must_use]
+    pub fn servers(&self) -> BTreeSet<ServerUrl> {
+        let servers = self.clone_urls.iter().filter_map(|url| ServerUrl::parse_clone_url(url));
+        servers.map(|(server, ..)| server).filter(|server| self.lists(server)).collect()
     }
 
     /// Whether one of its clone URLs is the author's own path on `server`.

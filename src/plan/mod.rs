@@ -32,6 +32,7 @@ pub mod signing;
 #[cfg(test)]
 mod simulated;
 pub mod spread;
+pub mod taken_out;
 #[cfg(test)]
 mod testing;
 pub mod wanted;

@@ -40,9 +40,12 @@ pub struct Signing {
     /// Servers that an announcement lists because of the bot.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     listed: BTreeMap<ServerUrl, Listing>,
-    /// Servers that the bot had listed and somebody took out again.
+    /// Servers that somebody took out of an announcement, whoever had listed them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     removed: BTreeSet<ServerUrl>,
+    /// What each maintainer's announcement was last seen to list.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    said: BTreeMap<PublicKey, Listed>,
     /// What a remote signer is to sign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Request>,
@@ -54,6 +57,14 @@ struct Listing {
     by: PublicKey,
     /// When it was signed by this machine's clock, Unix seconds. The event itself is dated earlier.
     at: u64,
+}
+
+/// What an announcement lists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Listed {
+    /// When it was signed.
+    at: Timestamp,
+    servers: BTreeSet<ServerUrl>,
 }
 
 /// A signature that a remote signer (NIP-46) is asked for.
@@ -170,6 +181,8 @@ impl Signing {
     /// Compares what is remembered with what the maintainers say now.
     pub fn look_at(&mut self, repository: &Repository) {
         let said = |by: &PublicKey| repository.announcements.iter().find(|said| said.author() == *by);
+        // Of these it is known when they were signed by this machine's clock.
+        let ours: BTreeSet<ServerUrl> = self.asked.keys().chain(self.listed.keys()).cloned().collect();
         let lists = |listing: &Listing, server| said(&listing.by).is_some_and(|said| said.lists(server));
         let come: Vec<_> = self
             .asked
@@ -190,7 +203,20 @@ impl Signing {
             }
             said.lists(server)
         });
+        for said in &repository.announcements {
+            let (at, servers) = (said.created_at(), said.servers());
+            if let Some(before) = self.said.get(&said.author()).filter(|before| before.at < at) {
+                let gone = before.servers.difference(&servers);
+                self.removed.extend(gone.filter(|server| !ours.contains(*server)).cloned());
+            }
+            self.said.insert(said.author(), Listed { at, servers });
+        }
         self.removed.retain(|server| repository.listed_by(server).is_none());
+    }
+
+    /// Learns what somebody took out by hand, as it was remembered elsewhere. To be looked at after it.
+    pub fn take_out<'a>(&mut self, servers: impl Iterator<Item = &'a ServerUrl>) {
+        self.removed.extend(servers.cloned());
     }
 
     /// The servers that are listed because of the bot.

@@ -84,6 +84,18 @@ async fn a_copy_moves_to_the_owners_path_and_back_when_it_is_taken_out() {
         assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
     }
     assert!(placements(&mirror).await.contains("\"namespace\""));
+    // Nor on a new machine; nobody else can read what was taken out.
+    let told =
+        relay.served(Filter::new().author(mirror.bot_pubkey()).identifier("grasp-mirror/taken-out")).await;
+    let [told] = &told[..] else { panic!("{told:?}") };
+    assert!(told.kind.as_u16() == 30078 && !told.content.contains(&b.url()), "{told:?}");
+    let mirror = mirror.on_a_new_machine();
+    for _ in 0..2 {
+        mirror.once().await.expect_code(0);
+        assert_eq!(announced(&a, &owner).await.id, taken_out.id);
+    }
+    let notes = mirror.status_of(&owner.coordinate()).await["notes"].to_string();
+    assert!(notes.contains("taken out of its announcement by hand"), "{notes}");
     // And puts it back.
     let (_, answer) = owner.announce(owner.announcement().at(&a).at(&b), &a).await;
     answer.expect_accepted();
@@ -91,6 +103,23 @@ async fn a_copy_moves_to_the_owners_path_and_back_when_it_is_taken_out() {
     assert_eq!(look::refs(&owner.url_at(&b)).await, owner.work.refs());
     let plan = placements(&mirror).await;
     assert!(!plan.contains("\"namespace\"") && !plan.contains("\"signed\""), "{plan}");
+}
+
+#[tokio::test]
+async fn what_its_owner_listed_and_takes_out_is_not_added_either() {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.publish(owner.announcement().at(&a).at(&b), &a).await;
+    let mirror = signing(Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner), &owner);
+    mirror.once().await.expect_code(0);
+    assert_eq!(look::refs(&owner.url_at(&b)).await, owner.work.refs());
+    let (taken_out, answer) = owner.announce(owner.announcement().at(&a), &a).await;
+    answer.expect_accepted();
+    for _ in 0..2 {
+        mirror.once().await.expect_code(0);
+        assert_eq!(announced(&a, &owner).await.id, taken_out.id);
+    }
+    assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
 }
 
 #[tokio::test]

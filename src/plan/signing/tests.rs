@@ -76,6 +76,27 @@ fn what_a_person_takes_out_is_not_added_again() {
 }
 
 #[test]
+fn what_its_owner_listed_and_takes_out_is_not_added_either() {
+    let owner = Keys::generate();
+    let mut signing = Signing::default();
+    signing.look_at(&announcing(&owner, 10, &["a", "b"]));
+    assert_eq!(signing.removed(), &on(&[]));
+    signing.look_at(&announcing(&owner, 20, &["a"]));
+    assert_eq!(signing.removed(), &on(&["b"]));
+    // An older version that turns up says nothing.
+    signing.look_at(&announcing(&owner, 15, &["b"]));
+    signing.look_at(&announcing(&owner, 20, &["a"]));
+    assert_eq!(signing.removed(), &on(&["b"]));
+    // On another machine it is known from elsewhere, until it is listed again.
+    let mut elsewhere = Signing::default();
+    elsewhere.take_out(on(&["b"]).iter());
+    elsewhere.look_at(&announcing(&owner, 20, &["a"]));
+    assert_eq!(elsewhere.removed(), &on(&["b"]));
+    elsewhere.look_at(&announcing(&owner, 30, &["a", "b"]));
+    assert_eq!(elsewhere.removed(), &on(&[]));
+}
+
+#[test]
 fn another_client_that_signed_at_the_same_time_took_nothing_out() {
     let owner = Keys::generate();
     let mut signing = Signing::default();
