@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::{StreamExt, future::try_join_all, stream};
-use nostr::prelude::{Event, EventId, Filter, Kind, PublicKey, RelayUrl, Timestamp};
+use nostr::prelude::{Event, EventId, Filter, Kind, PublicKey, RelayUrl, Timestamp, UnsignedEvent};
 use tokio::time::timeout;
 
 use super::{
@@ -30,9 +30,10 @@ use crate::{
     model::{announcement::Announcement, coordinate::Coordinate, server::ServerUrl},
     plan::{
         catalog::{self, Repository},
+        converge::Answer,
         permit::{Permitted, Purpose, permit},
         placement::Place,
-        record::MirrorRecord,
+        record::{MirrorRecord, is_no},
         signing::{Request, Signing, Stands, amended, is_demanded, said_again, signable},
     },
     report::document::RepositoryOutcome,
@@ -80,6 +81,8 @@ struct Change {
     relays: BTreeSet<RelayUrl>,
     /// The servers that list it then.
     listed: BTreeSet<RelayUrl>,
+    /// The server that has to take it before anybody else sees it.
+    first_shown_to: Option<ServerUrl>,
 }
 
 impl World {
@@ -188,6 +191,12 @@ impl World {
                 break;
             }
             for (change, events) in &made {
+                if let Some(server) = &change.first_shown_to
+                    && !self.is_taken(change, server, events).await?
+                {
+                    signed.extend(events.iter().map(|event| event.id));
+                    continue;
+                }
                 let hosts: Vec<&str> = change.servers.iter().map(ServerUrl::host).collect();
                 tracing::info!(repository = %change.coordinate, servers = ?hosts, "signed for a maintainer");
                 // The announcement first: the state is for the path that it lists.
@@ -234,10 +243,20 @@ impl World {
             if !out.remember(coordinate, signing.removed()) {
                 tracing::warn!(repository = %coordinate, "what was taken out by hand is remembered on this machine only: too much for one event");
             }
-            let servers = signing.to_be_listed(places, &outcome.mirrors);
+            let mut servers = signing.to_be_listed(places, &outcome.mirrors);
             let said = signable(repository, &keys).filter(|_| repository.obstacle.is_none());
-            let events = said.map(|said| events(repository, said, &servers, places, &outcome.mirrors));
-            let events = events.unwrap_or_default();
+            let made = said.map(|said| events(repository, said, &servers, places, &outcome.mirrors));
+            let mut events = made.unwrap_or_default();
+            let mut first_shown_to = None;
+            if let Some(said) = said.filter(|_| events.is_empty()) {
+                let afresh = self.is_afresh(coordinate);
+                first_shown_to =
+                    signing.to_be_shown(repository, places, &outcome.mirrors, afresh, Timestamp::now());
+                if let Some(server) = &first_shown_to {
+                    servers = BTreeSet::from([server.clone()]);
+                    events = permitted(repository, [(amended(said, &servers), Purpose::List(&servers))]);
+                }
+            }
             if let Some(said) = said.filter(|_| !events.is_empty()) {
                 let listed = servers.iter().cloned().chain(said.servers());
                 changes.push(Change {
@@ -248,6 +267,7 @@ impl World {
                     relays: self.relays_around(repository).await,
                     listed: listed.map(|server| server.relay_url().clone()).collect(),
                     servers,
+                    first_shown_to,
                 });
             } else {
                 signing.request = None;
@@ -345,6 +365,38 @@ impl World {
         Ok(made)
     }
 
+    /// Whether `server` takes the announcement that lists it. One that says no is remembered: nobody else has seen it, and
+    /// nobody is sent there.
+    async fn is_taken(
+        &self,
+        change: &Change,
+        server: &ServerUrl,
+        events: &[Event],
+    ) -> Result<bool, CycleError> {
+        for event in events {
+            let words = match timeout(PATIENCE, self.relays.send(server.relay_url(), event)).await {
+                Ok(Ok(Answer::Taken | Answer::Purgatory)) => continue,
+                Ok(Ok(Answer::Refused(words))) if is_no(&words) => words,
+                Ok(Ok(Answer::Refused(reason))) => {
+                    tracing::warn!(%server, reason, "an announcement that lists it was not taken now");
+                    return Ok(false);
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%server, %error, "an announcement that lists it was not taken now");
+                    return Ok(false);
+                }
+                Err(_) => return Ok(false),
+            };
+            tracing::warn!(repository = %change.coordinate, %server, words, "it takes no announcement that lists it");
+            let name = signing_name(&change.coordinate);
+            let mut signing: Signing = self.records.read(&name).await?.unwrap_or_default();
+            signing.decline(server, &words, Timestamp::now());
+            self.records.write(&name, &signing).await?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
     async fn send_to(&self, relays: &BTreeSet<RelayUrl>, event: &Event) {
         stream::iter(relays)
             .for_each_concurrent(AT_ONCE, |relay| async move {
@@ -366,7 +418,7 @@ fn events(
     places: &BTreeMap<ServerUrl, Place>,
     mirrors: &BTreeMap<ServerUrl, MirrorRecord>,
 ) -> Vec<Permitted> {
-    let announcement = amended(said, servers).map(|event| (event, Purpose::List(servers)));
+    let announcement = amended(said, servers);
     // It has the maintainers' state already, where the copy has their name, and would leave the path empty.
     let has_state = |server| {
         places.get(server).is_some_and(|place| place.path.identifier == repository.coordinate.identifier)
@@ -374,7 +426,15 @@ fn events(
     let demanded = announcement.is_some() && servers.iter().any(has_state)
         || is_demanded(repository.state.as_ref().map(|state| state.event.id), places, mirrors);
     let state = said_again(repository, said.author()).filter(|_| demanded);
-    let wanted = announcement.into_iter().chain(state.map(|event| (event, Purpose::GiveBack)));
+    permitted(repository, [(announcement, Purpose::List(servers)), (state, Purpose::GiveBack)])
+}
+
+/// All of them that there are, or none.
+fn permitted<'a>(
+    repository: &Repository,
+    wanted: impl IntoIterator<Item = (Option<UnsignedEvent>, Purpose<'a>)>,
+) -> Vec<Permitted> {
+    let wanted = wanted.into_iter().filter_map(|(event, purpose)| Some((event?, purpose)));
     let permitted = wanted.map(|(event, purpose)| permit(event, repository, &purpose));
     permitted.collect::<Result<_, _>>().unwrap_or_else(|error| {
         tracing::error!(repository = %repository.coordinate, %error, "it is not signed");

@@ -189,6 +189,12 @@ pub struct MirrorRecord {
 }
 
 impl MirrorRecord {
+    /// Says more about why it is as it is.
+    pub fn add_reason(&mut self, more: &str) {
+        let reason = self.reason.get_or_insert_default();
+        *reason = clean(&format!("{reason}; {more}"), REASON_MAX);
+    }
+
     /// Whether the server refused the event since the maintainers do not list the server (any more).
     #[must_use]
     pub fn refuses_unlisted(&self, id: &EventId) -> bool {
@@ -320,9 +326,7 @@ pub fn after(
         Ending::Settled(Outcome::InSync) => (MirrorStatus::InSync, None),
         Ending::Settled(Outcome::Pending(reason)) => (MirrorStatus::Pending, Some(reason)),
         Ending::Waiting(reason) => (MirrorStatus::Pending, Some(reason)),
-        Ending::Settled(Outcome::Refused(reason)) if is_for_good(&reason) || is_restricted(&reason) => {
-            (MirrorStatus::Refused, Some(reason))
-        }
+        Ending::Settled(Outcome::Refused(reason)) if is_no(&reason) => (MirrorStatus::Refused, Some(reason)),
         Ending::Settled(Outcome::Refused(reason)) => (MirrorStatus::Failing, Some(reason)),
         Ending::Blocked(reason) => (MirrorStatus::Blocked, Some(reason)),
         Ending::Failed(reason) | Ending::Hindered(_, reason) | Ending::RateLimited { reason, .. } => {
@@ -411,6 +415,12 @@ pub fn after(
 #[must_use]
 pub fn is_for_good(reason: &str) -> bool {
     ["blocked:", "invalid:", "pow:"].iter().any(|prefix| reason.starts_with(prefix)) && !is_for_want(reason)
+}
+
+/// Whether a relay refuses for good, or lets only some people do what was asked.
+#[must_use]
+pub fn is_no(reason: &str) -> bool {
+    is_for_good(reason) || is_restricted(reason)
 }
 
 fn is_restricted(reason: &str) -> bool {

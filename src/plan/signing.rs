@@ -2,7 +2,8 @@
 //! remembered of it.
 //!
 //! A server is to be listed when it holds a copy in the bot's namespace, so that nobody is sent where nothing is. The
-//! copy stays there. A server that somebody took out of the announcement is not added again.
+//! copy stays there. A server that refuses the copy may still take what its owner lists: it is shown the announcement
+//! that lists it before anybody else is. A server that somebody took out of the announcement is not added again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +32,12 @@ pub fn maintains_any(key: &PublicKey, repositories: &[Repository]) -> bool {
     authorities.into_iter().any(|authority| authority.confirmed.contains(key))
 }
 
+/// After how many seconds a server that did not take the announcement that lists it is shown one again.
+const SHOWN_AGAIN_SECS: u64 = 30 * 24 * 3_600;
+
+/// For so many seconds it is not, also when somebody wants everything looked at anew: that is the same run.
+const SAME_RUN_SECS: u64 = 300;
+
 /// What is remembered of one repository's signed listings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signing {
@@ -46,6 +53,9 @@ pub struct Signing {
     /// What each maintainer's announcement was last seen to list.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     said: BTreeMap<PublicKey, Listed>,
+    /// Servers that took neither the copy nor the maintainer's announcement that lists them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    declined: BTreeMap<ServerUrl, Declined>,
     /// What a remote signer is to sign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Request>,
@@ -56,6 +66,14 @@ pub struct Signing {
 struct Listing {
     by: PublicKey,
     /// When it was signed by this machine's clock, Unix seconds. The event itself is dated earlier.
+    at: u64,
+}
+
+/// A server's answer to the announcement that lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Declined {
+    words: String,
+    /// When, Unix seconds.
     at: u64,
 }
 
@@ -254,14 +272,61 @@ impl Signing {
             .collect()
     }
 
-    /// Shows the mirrors that wait for a signature as such. Each of them is a good copy in the bot's namespace.
+    /// The server that refuses the copy in the bot's namespace and is to be shown an announcement that lists it; one at a
+    /// time, since those that take it have to be told from those that do not. `afresh`: also one that did not take it lately.
+    #[must_use]
+    pub fn to_be_shown(
+        &self,
+        repository: &Repository,
+        places: &BTreeMap<ServerUrl, Place>,
+        mirrors: &BTreeMap<ServerUrl, MirrorRecord>,
+        afresh: bool,
+        now: Timestamp,
+    ) -> Option<ServerUrl> {
+        let refuses = |server: &ServerUrl| {
+            mirrors.get(server).is_some_and(|mirror| mirror.status == MirrorStatus::Refused)
+        };
+        let said_no = |server: &ServerUrl| {
+            let no = self.declined.get(server).map(|no| no.at);
+            let rest = if afresh { SAME_RUN_SECS } else { SHOWN_AGAIN_SECS };
+            no.is_some_and(|at| now.as_secs() < at.saturating_add(rest))
+        };
+        let mut own =
+            places.iter().filter(|(_, place)| place.own && place.takes_pushes).map(|(server, _)| server);
+        let may =
+            |server: &ServerUrl| repository.listed_by(server).is_none() && !self.removed.contains(server);
+        own.find(|server| refuses(server) && may(server) && !said_no(server)).cloned()
+    }
+
+    /// `server` did not take the announcement that lists it. Nobody else has seen it.
+    pub fn decline(&mut self, server: &ServerUrl, words: &str, now: Timestamp) {
+        self.asked.remove(server);
+        let no = Declined { words: clean(words, REASON_MAX), at: now.as_secs() };
+        self.declined.insert(server.clone(), no);
+    }
+
+    /// Shows the mirrors that wait for a signature as such. Each of them is a good copy in the bot's namespace. Where the
+    /// server refuses the copy, the reason says what became of listing it.
     pub fn show(&self, mirrors: &mut BTreeMap<ServerUrl, MirrorRecord>) {
-        let Some(request) = &self.request else { return };
         for (server, mirror) in mirrors {
-            if mirror.status == MirrorStatus::InSync && request.servers.contains(server) {
-                mirror.status = MirrorStatus::AwaitingSignature;
-                mirror.reason = Some(request.reason());
-                mirror.since = request.since;
+            let request = self.request.as_ref().filter(|request| request.servers.contains(server));
+            match (mirror.status, request, self.declined.get(server)) {
+                (MirrorStatus::InSync, Some(request), _) => {
+                    mirror.status = MirrorStatus::AwaitingSignature;
+                    mirror.reason = Some(request.reason());
+                    mirror.since = request.since;
+                }
+                (MirrorStatus::Refused, Some(request), _) => {
+                    mirror
+                        .add_reason(&format!("to be listed by its maintainer instead: {}", request.reason()));
+                }
+                (MirrorStatus::Refused, None, Some(no)) => {
+                    mirror.add_reason(&format!(
+                        "nor does it take a maintainer's announcement that lists it: {}",
+                        no.words
+                    ));
+                }
+                _ => {}
             }
         }
     }

@@ -141,6 +141,47 @@ async fn a_new_repository_is_listed_in_the_first_cycle_by_a_co_maintainers_key()
     assert_eq!(look::refs(&helper.url_at(&b)).await, owner.work.refs());
 }
 
+/// One server takes only what this owner lists, another only what somebody else does.
+#[tokio::test]
+async fn a_server_that_refuses_the_copy_is_listed_where_it_takes_that_and_nowhere_else() {
+    let (a, relay) = tokio::join!(Server::start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    let choosy = |who: &Person| Server::builder().env("NGIT_REPOSITORY_WHITELIST", &who.npub());
+    let theirs = choosy(&owner).start().await;
+    let others = choosy(&Person::new()).behind_proxy().start().await;
+    let before = owner.publish(owner.announcement().at(&a), &a).await.announcement;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&theirs).knows(&others).uses(&relay).watches(&owner);
+    mirror.once().await.expect_code(2);
+    let refused = mirror.status_of(&owner.coordinate()).await["problems"].as_array().unwrap().len();
+    assert_eq!(refused, 2, "neither takes the bot's copy");
+
+    let mirror = signing(mirror, &owner);
+    mirror.once().await.expect_code(2);
+    assert_eq!(look::refs(&owner.url_at(&theirs)).await, owner.work.refs());
+    let after = announced(&a, &owner).await;
+    assert_eq!(after.created_at.as_secs(), before.created_at.as_secs() + 1);
+    assert_eq!(tag(&after, "clone"), ["clone", &owner.url_at(&a), &owner.url_at(&theirs)]);
+    assert_eq!(announced(&theirs, &owner).await.id, after.id);
+    // The other one was shown an announcement that nobody else has seen.
+    let repo = mirror.status_of(&owner.coordinate()).await;
+    let [problem] = &repo["problems"].as_array().unwrap()[..] else { panic!("{repo:#}") };
+    assert_eq!(
+        (&problem["server"], &problem["status"]),
+        (&others.url().into(), &"refused".into()),
+        "{repo:#}"
+    );
+    let reason = problem["reason"].as_str().unwrap();
+    assert!(reason.contains("nor does it take a maintainer's announcement"), "{reason}");
+    let plan = mirror.run(&["plan", "hello", "--json"]).await.json();
+    let at = plan["mirrors"].as_array().unwrap().iter().find(|row| row["server"] == theirs.url());
+    assert_eq!(at.unwrap()["placement"], "signed", "{plan:#}");
+    // And is left alone then.
+    others.proxy().reset();
+    mirror.once().await.expect_code(2);
+    assert_eq!(others.proxy().seen().verb("EVENT").len(), 0);
+    assert_eq!(announced(&a, &owner).await.id, after.id);
+}
+
 #[tokio::test]
 async fn a_key_that_maintains_nothing_is_told_by_name_and_signs_nothing() {
     let (a, relay) = tokio::join!(Server::start(), TestRelay::start());

@@ -97,6 +97,49 @@ fn what_its_owner_listed_and_takes_out_is_not_added_either() {
 }
 
 #[test]
+fn a_server_that_refuses_the_copy_is_shown_a_listing_until_it_says_no_to_that() {
+    let owner = Keys::generate();
+    let mut signing = Signing::default();
+    let place = |own| Place {
+        placement: Placement::Namespace,
+        path: Coordinate::new(owner.public_key(), "d"),
+        takes_pushes: true,
+        own,
+    };
+    let places: BTreeMap<_, _> = [("a", false), ("b", true), ("c", true), ("e", true)]
+        .map(|(name, own)| (server(name), place(own)))
+        .into();
+    let repository = announcing(&owner, 10, &["a"]);
+    let mut mirrors: BTreeMap<_, _> =
+        places.keys().map(|url| (url.clone(), mirror(MirrorStatus::Refused))).collect();
+    mirrors.insert(server("c"), mirror(MirrorStatus::InSync));
+    let shown = |signing: &Signing, at| signing.to_be_shown(&repository, &places, &mirrors, false, secs(at));
+    assert_eq!(shown(&signing, 100), Some(server("b")));
+    signing.note_signed(owner.public_key(), &on(&["b"]), secs(100));
+    signing.decline(&server("b"), "blocked: not\u{7} you", secs(100));
+    assert_eq!(shown(&signing, 101), Some(server("e")));
+    signing.take_out(on(&["e"]).iter());
+    assert_eq!(shown(&signing, 101), None, "taken out by hand");
+    assert_eq!(shown(&signing, 100 + 40 * 24 * 3_600), Some(server("b")));
+    assert_eq!(
+        signing.to_be_shown(&repository, &places, &mirrors, true, secs(500)),
+        Some(server("b")),
+        "somebody wants it anew"
+    );
+    assert_eq!(
+        signing.to_be_shown(&repository, &places, &mirrors, true, secs(200)),
+        None,
+        "and not twice in a run"
+    );
+    signing.show(&mut mirrors);
+    let reason = mirrors[&server("b")].reason.clone().unwrap();
+    assert!(reason.ends_with("that lists it: blocked: not you"), "{reason}");
+    // Listed by hand later, it is the owner's.
+    signing.look_at(&announcing(&owner, 500, &["a", "b"]));
+    assert_eq!(signing.signed_on().count(), 0);
+}
+
+#[test]
 fn another_client_that_signed_at_the_same_time_took_nothing_out() {
     let owner = Keys::generate();
     let mut signing = Signing::default();
