@@ -106,6 +106,8 @@ pub struct Bot {
     /// The inbox, letters on their way, events being published: ends with the bot.
     tasks: JoinSet<()>,
     looking_after: AbortHandle,
+    /// Waits for a remote signer that was shown an address.
+    pairing: Option<AbortHandle>,
     slots: Arc<Semaphore>,
     not_understood: DefaultKeyedRateLimiter<PublicKey>,
     sent: (mpsc::Sender<Sent>, mpsc::Receiver<Sent>),
@@ -187,6 +189,7 @@ impl Bot {
             arrivals,
             tasks,
             looking_after,
+            pairing: None,
             slots: Post::slots(),
             not_understood: RateLimiter::keyed(Quota::per_minute(NOT_UNDERSTOOD)),
             sent: mpsc::channel(QUEUE),
@@ -197,6 +200,7 @@ impl Bot {
         bot.know_maintainers().await?;
         bot.tasks.spawn(inbox.run(hearing, reading));
         bot.follow();
+        bot.resume_pairing();
         Ok((bot, doors))
     }
 

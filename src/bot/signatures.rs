@@ -7,7 +7,7 @@ use nostr::prelude::PublicKey;
 
 use super::{Bot, Notice, orders::OrderError};
 use crate::{
-    cycle::{self, CycleDone, CycleError, GOOD_FOR, Pairing},
+    cycle::{self, CycleDone, CycleError, PairError, Pairing},
     model::{coordinate::Coordinate, status::MirrorStatus},
     plan::signing::Stands,
 };
@@ -17,17 +17,42 @@ impl Bot {
     pub(super) async fn pair(&mut self) -> Result<String, OrderError> {
         let own = &self.own;
         let pairing = Pairing::new(&own.config, &own.keys, &own.store).await?;
-        let text = pair::reply(&pairing.address(), GOOD_FOR.as_secs());
+        let text = pair::reply(&pairing.address(), pairing.seconds_left());
+        self.wait_for_signer(async move { Ok(Some(pairing)) });
+        Ok(text)
+    }
+
+    /// Goes on with the address that was shown before a restart.
+    pub(super) fn resume_pairing(&mut self) {
+        let own = self.own.clone();
+        self.wait_for_signer(async move { Pairing::resume(&own.config, &own.keys, &own.store).await });
+    }
+
+    /// One task at a time: there is one address.
+    fn wait_for_signer(
+        &mut self,
+        pairing: impl Future<Output = Result<Option<Pairing>, PairError>> + Send + 'static,
+    ) {
         let notices = self.notices.0.clone();
-        self.tasks.spawn(async move {
-            let text = match pairing.wait().await {
+        let waiting = self.tasks.spawn(async move {
+            let came = match pairing.await {
+                Ok(None) => return,
+                Ok(Some(pairing)) => {
+                    tracing::info!(seconds = pairing.seconds_left(), "a signer may be paired");
+                    pairing.wait().await
+                }
+                Err(error) => Err(error),
+            };
+            let text = match came {
                 Ok(paired) => pair::paired(&paired.user),
                 Err(error) => pair::failed(&error.to_string()),
             };
             // Nobody listens any more when the program stops.
             let _ = notices.send(Notice::Paired(text)).await;
         });
-        Ok(text)
+        if let Some(before) = self.pairing.replace(waiting) {
+            before.abort();
+        }
     }
 
     /// The address that a signer wants a person to open before it signs for a repository.

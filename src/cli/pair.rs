@@ -3,11 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context as _;
-use grasp_mirror::{
-    cycle::{GOOD_FOR, Pairing},
-    model::coordinate::npub,
-    store::Store,
-};
+use grasp_mirror::{cycle::Pairing, model::coordinate::npub, store::Store};
 use grasp_mirror_commands::span;
 use qrcode::{QrCode, render::unicode::Dense1x2};
 
@@ -20,7 +16,7 @@ pub(crate) fn pair(context: &Context) -> anyhow::Result<Outcome> {
     runtime()?.block_on(async {
         let store = Store::open(&ready.config.bot.data_dir).await?;
         let pairing = Pairing::new(&ready.config, &ready.bot.keys, &store).await?;
-        show(context, &pairing.address())?;
+        show(context, &pairing)?;
         let paired = pairing.wait().await?;
         let user = npub(&paired.user);
         let mut out = io::stdout().lock();
@@ -34,20 +30,21 @@ pub(crate) fn pair(context: &Context) -> anyhow::Result<Outcome> {
 }
 
 /// The address; as a QR code, too, where a person looks on.
-fn show(context: &Context, address: &str) -> anyhow::Result<()> {
+fn show(context: &Context, pairing: &Pairing) -> anyhow::Result<()> {
+    let address = pairing.address();
     let mut out = io::stdout().lock();
     if context.json {
         writeln!(out, "{}", serde_json::json!({ "uri": address }))?;
     } else {
         if out.is_terminal() {
-            let code = QrCode::new(address).context("the address does not fit into a QR code")?;
+            let code = QrCode::new(&address).context("the address does not fit into a QR code")?;
             writeln!(out, "{}\n", code.render::<Dense1x2>().build())?;
         }
         writeln!(
             out,
             "{address}\n\nGive this to the maintainer's signer (NIP-46) within {}. Whoever has it can pair, so give it to \
              nobody else.",
-            span(GOOD_FOR.as_secs())
+            span(pairing.seconds_left())
         )?;
     }
     Ok(out.flush()?)

@@ -63,7 +63,7 @@ pub use self::{
     hold::decide,
     memory::{all_remembered, described, known, last_report, remembered},
     noted::{scoreboards, weeks},
-    pairing::{GOOD_FOR, PairError, Paired, Pairing},
+    pairing::{PairError, Paired, Pairing},
     preview::Preview,
     progress::running,
     servers::Server,

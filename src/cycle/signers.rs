@@ -183,18 +183,26 @@ impl Signers {
 
     /// The key that remote signers know the bot by; made when there is none.
     pub(super) async fn client(&self) -> Result<Keys, StoreError> {
-        let own = self.keys.public_key();
-        let failed = |reason: String| StoreError::Record { name: CLIENT.to_owned(), reason };
-        if let Some(sealed) = self.records.read::<String>(CLIENT).await? {
-            let opened = self.keys.nip44_decrypt(&own, &sealed).ok();
-            if let Some(secret) = opened.and_then(|hex| SecretKey::from_hex(&hex).ok()) {
-                return Ok(Keys::new(secret));
-            }
+        let known = self.read_sealed(CLIENT).await?;
+        if let Some(secret) = known.and_then(|hex| SecretKey::from_hex(&hex).ok()) {
+            return Ok(Keys::new(secret));
         }
         let client = Keys::generate();
-        let sealed = self.keys.nip44_encrypt(&own, &client.secret_key().to_secret_hex());
-        self.records.write(CLIENT, &sealed.map_err(|error| failed(error.to_string()))?).await?;
+        self.write_sealed(CLIENT, &client.secret_key().to_secret_hex()).await?;
         Ok(client)
+    }
+
+    /// A record that is encrypted to the bot itself; `None` when there is none that can be read.
+    pub(super) async fn read_sealed(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let sealed = self.records.read::<String>(name).await?;
+        Ok(sealed.and_then(|sealed| self.keys.nip44_decrypt(&self.keys.public_key(), &sealed).ok()))
+    }
+
+    /// Writes one.
+    pub(super) async fn write_sealed(&self, name: &str, text: &str) -> Result<(), StoreError> {
+        let sealed = self.keys.nip44_encrypt(&self.keys.public_key(), text);
+        let failed = |reason: String| StoreError::Record { name: name.to_owned(), reason };
+        self.records.write(name, &sealed.map_err(|error| failed(error.to_string()))?).await
     }
 
     /// Where signers are remembered.

@@ -27,6 +27,7 @@ use nostr::{
     },
 };
 use nostr_connect::signer::{NostrConnectKeys, NostrConnectRemoteSigner, NostrConnectSignerActions};
+use serde_json::Value;
 use tokio::{sync::watch, task::AbortHandle};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
@@ -347,6 +348,53 @@ async fn a_signer_is_paired_from_the_command_line() {
     mirror.once().await.expect_code(0);
     assert!(scene.is_listed().await);
     assert!(asked.0.lock().unwrap().iter().any(|asked| asked == "sign 30617"));
+}
+
+/// The address that `grasp-mirror pair` shows before it is killed.
+async fn shown_and_killed(mirror: &Mirror) -> String {
+    let mut child = mirror.command(&["pair", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let stdout = child.stdout.take().unwrap();
+    let line = tokio::task::spawn_blocking(move || BufReader::new(stdout).lines().next().unwrap().unwrap());
+    let shown: Value = serde_json::from_str(&line.await.unwrap()).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    shown["uri"].as_str().unwrap().to_owned()
+}
+
+/// Shown on the command line, shown again by message, and answered when the daemon was killed and is back.
+#[tokio::test]
+async fn an_address_that_waits_for_its_signer_outlives_a_restart() {
+    let scene = Scene::set().await;
+    let (mirror, ada) = scene.mirror().commanded_at(&scene.relay).await;
+    let uri = &shown_and_killed(&mirror).await;
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("a signer may be paired", Duration::from_secs(30)).await;
+    let text = ada.answer_to(Protocol::Nip17, "pair").await;
+    assert!(text.contains(uri), "the same address: {text}");
+    daemon.kill();
+    let parsed = NostrConnectUri::parse(uri).unwrap();
+    let secret = parsed.secret().unwrap().to_owned();
+    let kept = std::fs::read_dir(mirror.data_dir().join("events")).unwrap().map(|file| file.unwrap().path());
+    let kept: Vec<_> = kept.filter(|file| file.is_file()).collect();
+    assert!(!kept.is_empty());
+    for file in kept {
+        let bytes = std::fs::read(&file).unwrap();
+        let is_there = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+        assert!(!is_there, "it lies open in {}", file.display());
+    }
+
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("a signer may be paired", Duration::from_secs(30)).await;
+    let keys = NostrConnectKeys::new(Keys::generate(), scene.owner.keys.clone());
+    let (_asked, _signer) = serve(NostrConnectRemoteSigner::from_uri(parsed, keys, None).unwrap());
+    look::wait_until(Duration::from_secs(60), "it says that it is paired", async || {
+        ada.heard().await.iter().any(|heard| heard.text.contains("Paired with the signer"))
+    })
+    .await;
+    ada.resync("resync").await;
+    assert!(scene.is_listed().await);
+    daemon.stop().await;
+    assert_ne!(shown_and_killed(&mirror).await, *uri, "it has served");
 }
 
 #[tokio::test]
