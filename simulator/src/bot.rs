@@ -391,7 +391,7 @@ impl Bot<'_> {
                 }
             }
         }
-        subject.record.mirrors = mirrors;
+        subject.record.mirrors = mirrors.into();
         subject.note_depth(now.as_secs());
         self.world.step()?;
         self.disk.write_record(&coordinate, &subject.record);

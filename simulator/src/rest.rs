@@ -7,7 +7,6 @@ use grasp_mirror::{
     model::{announcement::Announcement, coordinate::Coordinate, server::ServerUrl, status::MirrorStatus},
     plan::{
         catalog::{Obstacle, Repository},
-        converge::Outcome,
         conversation,
         holdings::Holdings,
         placement::Grasp,
@@ -49,8 +48,8 @@ pub struct Kept {
     grasps: BTreeMap<ServerUrl, Grasp>,
 }
 
-/// How the mirrors of a repository that rests end.
-pub(crate) type Endings = BTreeMap<ServerUrl, Option<Ending>>;
+/// How those mirrors of a repository that rests end that do not stand as they stood.
+pub(crate) type Endings = BTreeMap<ServerUrl, Ending>;
 
 pub(crate) fn grasps(servers: &Servers) -> BTreeMap<ServerUrl, Grasp> {
     servers.iter().map(|(url, server)| (url.clone(), server.grasp.clone())).collect()
@@ -165,16 +164,15 @@ impl Bot<'_> {
         let Some(known) = self.kept.repositories.get_mut(coordinate) else { return Ok(()) };
         tell!(self.world, "{} rests: {endings:?}", coordinate.identifier);
         self.world.totals.rests += 1;
-        let (mut record, changed) = known.rested(endings, now);
-        for (url, mirror) in &mut record.mirrors {
+        let changed = known.rest(endings, now);
+        for (url, mirror) in known.record.mirrors.iter_mut() {
             mirror.wait_for_server(self.disk.tries.get(url).and_then(|tries| tries.retry_at));
         }
-        known.record = record.clone();
         let known = known.clone();
-        for (url, ending) in endings {
+        for (url, mirror) in &known.record.mirrors {
             let at = self.world.host(url);
-            match ending {
-                Some(Ending::Settled(Outcome::InSync)) => {
+            match endings.get(url) {
+                None if mirror.status == MirrorStatus::InSync => {
                     let governing = known.proofs.get(url).map(|proofs| {
                         let ids = proofs.governing.iter().map(|(_, id)| *id);
                         ids.collect::<Vec<EventId>>()
@@ -189,7 +187,7 @@ impl Bot<'_> {
         }
         if changed {
             self.world.step()?;
-            self.disk.write_record(coordinate, &record);
+            self.disk.write_record(coordinate, &known.record);
         }
         Ok(())
     }
@@ -218,7 +216,6 @@ impl Subject {
             fingerprint: self.fingerprint.clone(),
             places: self.places.clone(),
             proofs: proofs.collect(),
-            barred: Default::default(),
             obstacle: self.repository.obstacle.as_ref().map(in_the_way),
             record: RepositoryRecord::default(),
             notes: Vec::new(),

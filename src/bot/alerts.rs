@@ -34,6 +34,9 @@ pub(super) struct Alerts {
     /// Digests that are not delivered yet.
     #[serde(default)]
     letters: Vec<Letter>,
+    /// Whether the record says something else. It is as long as there are repositories, and most cycles change nothing.
+    #[serde(skip)]
+    is_new: bool,
 }
 
 impl Alerts {
@@ -44,29 +47,41 @@ impl Alerts {
     /// Notes what has changed since the cycle before.
     pub(super) fn compare(&mut self, done: &CycleDone) {
         let snapshot = Snapshot::of(&done.report, &done.outcomes, done.left_alone());
-        let before = self.snapshot.replace(snapshot.clone()).unwrap_or_default();
+        if self.snapshot.as_ref() == Some(&snapshot) {
+            return;
+        }
+        let before = self.snapshot.take().unwrap_or_default();
         self.digest.add(alerts_between(&before, &snapshot));
+        self.snapshot = Some(snapshot);
+        self.is_new = true;
     }
 
     pub(super) fn note_silent(&mut self, silent: &BTreeSet<RelayUrl>) {
         let new = silent.difference(&self.silent).cloned();
         self.digest.add(new.map(|relay| Alert::SilentInbox { relay }));
         self.silent.clone_from(silent);
+        self.is_new = true;
     }
 
     pub(super) fn note_signer(&mut self, text: String) {
         self.digest.add([Alert::Signer { text }]);
+        self.is_new = true;
     }
 
     /// Notes what has changed about remote signers.
     pub(super) fn compare_signers(&mut self, now: BTreeMap<PublicKey, String>) {
+        if now == self.signers {
+            return;
+        }
         let new = now.iter().filter(|(signer, text)| self.signers.get(*signer) != Some(*text));
         self.digest.add(new.map(|(_, text)| Alert::Signer { text: text.clone() }));
         self.signers = now;
+        self.is_new = true;
     }
 
     pub(super) fn note_failed(&mut self, command: String, reason: String) {
         self.digest.add([Alert::CommandFailed { command, reason }]);
+        self.is_new = true;
     }
 }
 
@@ -77,7 +92,7 @@ impl Bot {
         let allowed: Vec<_> = self.allowed.borrow().iter().copied().collect();
         if !self.own.config.bot.alerts || allowed.is_empty() {
             // Told to nobody.
-            let _ = self.alerts.digest.due(now.as_secs());
+            self.alerts.is_new |= self.alerts.digest.due(now.as_secs()).is_some();
         } else if let Some(text) = self.alerts.digest.due(now.as_secs()) {
             let mut letters = Vec::new();
             for to in allowed {
@@ -91,11 +106,20 @@ impl Bot {
             }
             self.alerts.letters.extend(letters.iter().cloned());
             // Written down before it is sent, so that nobody is told twice.
-            self.records.write(RECORD, &self.alerts).await?;
+            self.write_alerts().await?;
             self.send_digests(letters);
             return Ok(());
         }
-        Ok(self.records.write(RECORD, &self.alerts).await?)
+        if self.alerts.is_new {
+            self.write_alerts().await?;
+        }
+        Ok(())
+    }
+
+    async fn write_alerts(&mut self) -> Result<(), CycleError> {
+        self.records.write(RECORD, &self.alerts).await?;
+        self.alerts.is_new = false;
+        Ok(())
     }
 
     /// Goes on with digests that were on their way when the program last stopped.
@@ -113,6 +137,6 @@ impl Bot {
 
     pub(super) async fn digest_sent(&mut self, letter: &Letter) -> Result<(), CycleError> {
         self.alerts.letters.retain(|one| one != letter);
-        Ok(self.records.write(RECORD, &self.alerts).await?)
+        self.write_alerts().await
     }
 }

@@ -39,6 +39,11 @@ pub(super) struct Kept {
     pub(super) worked_out: Option<WorkedOut>,
     /// What was known when it was last said what to listen to: what had been saved, and the servers.
     pub(super) told: Option<(u64, u64, BTreeSet<RelayUrl>)>,
+    /// When each server was last seen to serve all that counts as in sync there, Unix seconds. What rests is not
+    /// written to.
+    pub(super) proved: BTreeMap<ServerUrl, u64>,
+    /// The number of the last cycle.
+    pub(super) number: Option<u64>,
     /// Every repository that is to be mirrored, by coordinate.
     pub(super) repositories: BTreeMap<Coordinate, Known>,
 }

@@ -47,6 +47,21 @@ pub(super) struct Late {
     read: BTreeSet<RelayUrl>,
 }
 
+/// What a server said when it was asked what it has of late.
+pub(super) struct Answered {
+    relay: RelayUrl,
+    /// What it was seen to have before.
+    recent: Recent,
+    answer: Result<Option<Difference>, RelayError>,
+}
+
+impl Answered {
+    /// What it was seen to have before, as if it had not been asked.
+    pub(super) fn unheard(self) -> (RelayUrl, Recent) {
+        (self.relay, self.recent)
+    }
+}
+
 /// What events may point at, and whose it is.
 struct Targets(HashMap<String, Coordinate>);
 
@@ -79,35 +94,33 @@ impl World {
         self.policy.admits_all(&known.coordinates).is_ok()
     }
 
-    /// Finds out about which repositories something was said since the last cycle, and stores it.
-    pub(super) async fn listen(
-        &self,
-        servers: &BTreeSet<RelayUrl>,
-        kept: &mut Kept,
-        now: Timestamp,
-    ) -> Result<Late, CycleError> {
-        let mut late = Late::default();
-        let mut heard: Vec<Event> = Vec::new();
-        let mut targets: Option<Arc<Targets>> = None;
-        let mut asks = Vec::new();
-        for relay in servers {
-            match kept.recent.remove(relay) {
-                Some(recent) => asks.push((relay.clone(), recent)),
-                None => {
-                    late.unknown.insert(relay.clone());
-                }
-            }
-        }
-        let answers: Vec<(RelayUrl, Recent, Result<Option<Difference>, RelayError>)> = stream::iter(asks)
+    /// Asks servers what they have of late beside what they were seen to have.
+    pub(super) async fn ask_of_late(&self, servers: Vec<(RelayUrl, Recent)>) -> Vec<Answered> {
+        stream::iter(servers)
             .map(|(relay, recent)| async move {
                 let filter = Filter::new().since(recent.since());
-                let difference = self.relays.compare(&relay, filter, &recent.items()).await;
-                (relay, recent, difference)
+                let answer = self.relays.compare(&relay, filter, &recent.items()).await;
+                Answered { relay, recent, answer }
             })
             .buffer_unordered(AT_ONCE)
             .collect()
-            .await;
-        for (relay, mut recent, answer) in answers {
+            .await
+    }
+
+    /// Finds out about which repositories something was said since the last cycle, and stores it. `answers` are those of
+    /// the `servers` that were asked.
+    pub(super) async fn listen(
+        &self,
+        servers: &BTreeSet<RelayUrl>,
+        answers: Vec<Answered>,
+        kept: &mut Kept,
+        now: Timestamp,
+    ) -> Result<Late, CycleError> {
+        let mut late = Late { unknown: servers.clone(), ..Late::default() };
+        let mut heard: Vec<Event> = Vec::new();
+        let mut targets: Option<Arc<Targets>> = None;
+        for Answered { relay, mut recent, answer } in answers {
+            late.unknown.remove(&relay);
             let done = match answer {
                 Ok(Some(difference)) if difference.extra.is_empty() => {
                     recent.strike(&difference.lacks);

@@ -146,9 +146,9 @@ pub async fn described(
 /// Remembers when servers were seen to serve all that counts as in sync there.
 pub(super) async fn note_proved(
     records: &Records,
-    proved: BTreeMap<ServerUrl, u64>,
+    proved: &BTreeMap<ServerUrl, u64>,
 ) -> Result<(), StoreError> {
     let mut all: BTreeMap<ServerUrl, u64> = records.read(PROVED).await?.unwrap_or_default();
-    all.extend(proved);
+    all.extend(proved.iter().map(|(server, at)| (server.clone(), *at)));
     records.write(PROVED, &all).await
 }

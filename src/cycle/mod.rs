@@ -41,13 +41,14 @@ mod world;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    mem,
+    mem, slice,
     sync::Arc,
 };
 
 use futures::{
-    StreamExt,
+    StreamExt, join,
     stream::{self, FuturesUnordered},
+    try_join,
 };
 use grasp_mirror_commands::with_causes;
 use indicatif::ProgressBar;
@@ -271,6 +272,7 @@ impl World {
             })
             .collect();
         let mut outcomes = self.rest(mem::take(&mut survey.resting), servers, kept, started).await?;
+        let is_any_at_rest = !outcomes.is_empty();
         while let Some(end) = walks.next().await {
             let (known, (outcome, record)) = end?;
             let known = Known { record, notes: outcome.notes.clone(), ..known };
@@ -287,14 +289,20 @@ impl World {
             kept.repositories.extend(again.known);
             replace(&mut outcomes, again.outcomes);
         }
-        let places =
-            kept.repositories.iter().map(|(name, known)| (name.clone(), known.places.clone())).collect();
-        let more = self.sign_and_walk(kept, servers, &places, &mut outcomes, Beside::Jobs).await?;
+        let mut more = false;
+        if self.may_sign().await? {
+            let places = kept.repositories.iter();
+            let places = places.map(|(name, known)| (name.clone(), known.places.clone())).collect();
+            more = self.sign_and_walk(kept, servers, &places, &mut outcomes, Beside::Jobs).await?;
+        }
         let unfinished = lanes.is_unfinished() || more;
         outcomes.sort_by(|a, b| a.coordinate.cmp(&b.coordinate));
 
-        let number = self.records.read::<u64>(RECORD).await?.unwrap_or(0) + 1;
-        self.records.write(RECORD, &number).await?;
+        let before = match kept.number {
+            Some(before) => before,
+            None => self.records.read(RECORD).await?.unwrap_or(0),
+        };
+        let number = before + 1;
         let finished_at = Timestamp::now().as_secs();
         let cycle = CycleSummary {
             number,
@@ -310,7 +318,13 @@ impl World {
         let mut report = Report::of(cycle, authors, &server_outcomes, &outcomes, survey.left_alone.clone());
         report.silent_inboxes = self.silent.iter().cloned().collect();
         board.say("publishing the report");
-        self.publish(&report).await?;
+        let up = servers.iter().filter(|(_, server)| is_any_at_rest && server.is_up());
+        kept.proved.extend(up.map(|(url, _)| (url.clone(), started.as_secs())));
+        // At once: the database then writes it at once, too.
+        try_join!(self.publish(&report), async { Ok(self.records.write(RECORD, &number).await?) }, async {
+            Ok(memory::note_proved(&self.records, &kept.proved).await?)
+        },)?;
+        kept.number = Some(number);
         let listening = self.listening(kept, servers.keys()).await?;
         self.expire_archives(kept.repositories.keys(), started).await?;
         self.write_scoreboards(started).await?;
@@ -331,26 +345,24 @@ impl World {
         now: Timestamp,
     ) -> Result<Vec<RepositoryOutcome>, CycleError> {
         let mut outcomes = Vec::new();
+        let some_wait = servers.values().any(|server| server.retry_at.is_some());
         for (coordinate, endings) in resting {
             let Some(known) = kept.repositories.get_mut(&coordinate) else { continue };
+            let before = known.record.mirrors.clone();
+            let changed = known.rest(&endings, now);
+            if some_wait {
+                for (server, mirror) in known.record.mirrors.iter_mut() {
+                    mirror.wait_for_server(servers.get(server).and_then(|server| server.retry_at));
+                }
+            }
             // A job's outcome, which may be newer, is its own to write.
-            let turn = self.shared.join_unless_followed(&coordinate);
-            let (mut record, changed) = known.rested(&endings, now);
-            for (server, mirror) in &mut record.mirrors {
-                mirror.wait_for_server(servers.get(server).and_then(|server| server.retry_at));
+            let turn = if changed { self.shared.join_unless_followed(&coordinate) } else { None };
+            if turn.is_some() {
+                self.records.write(&record_name(&coordinate), &known.record).await?;
+                self.note_changes(&coordinate, &before, &known.record.mirrors, now).await?;
             }
-            if changed && turn.is_some() {
-                self.records.write(&record_name(&coordinate), &record).await?;
-                self.note_changes(&coordinate, &known.record.mirrors, &record.mirrors, now).await?;
-            }
-            known.record = record;
             let outcome = RepositoryOutcome::recorded(coordinate, known.state, &known.record);
             outcomes.push(RepositoryOutcome { notes: known.notes.clone(), ..outcome });
-        }
-        if !outcomes.is_empty() {
-            let up = servers.iter().filter(|(_, server)| server.is_up());
-            let proved: BTreeMap<ServerUrl, u64> = up.map(|(url, _)| (url.clone(), now.as_secs())).collect();
-            memory::note_proved(&self.records, proved).await?;
         }
         Ok(outcomes)
     }
@@ -361,8 +373,15 @@ impl World {
     ///
     /// [`CycleError`]; a relay that does not take it is none.
     pub async fn publish(&self, report: &Report) -> Result<(), CycleError> {
-        let event = self.keep(report).await?;
-        self.send_to_own_relays(&[event]).await;
+        let turn = self.shared.reporting.lock().await;
+        let event = self.signed(report).await?;
+        let save = async {
+            let saved = self.store.save(&event).await;
+            drop(turn);
+            saved
+        };
+        let (saved, ()) = join!(save, self.send_to_own_relays(slice::from_ref(&event)));
+        saved?;
         Ok(())
     }
 
@@ -389,8 +408,13 @@ impl World {
     /// # Errors
     ///
     /// [`CycleError`].
-    pub async fn keep(&self, report: &Report) -> Result<Event, CycleError> {
+    pub async fn keep(&self, report: &Report) -> Result<(), CycleError> {
         let _turn = self.shared.reporting.lock().await;
+        self.store.save(&self.signed(report).await?).await?;
+        Ok(())
+    }
+
+    async fn signed(&self, report: &Report) -> Result<Event, CycleError> {
         let before = memory::latest_report_event(&self.store, &self.keys).await?;
         let draft = Draft {
             kind: Kind::ApplicationSpecificData,
@@ -402,8 +426,6 @@ impl World {
             content: serde_json::to_string(report)?,
             created_at: dated_after(before.as_ref(), Timestamp::now()),
         };
-        let event = draft.sign(&self.keys)?;
-        self.store.save(&event).await?;
-        Ok(event)
+        Ok(draft.sign(&self.keys)?)
     }
 }

@@ -127,7 +127,7 @@ impl World {
         }
         let coordinate = &subject.repository.coordinate;
         self.note_changes(coordinate, &subject.record.mirrors, &mirrors, now).await?;
-        subject.record.mirrors = mirrors;
+        subject.record.mirrors = mirrors.into();
         let in_sync = |mirror: &MirrorRecord| mirror.status == MirrorStatus::InSync;
         if subject.in_depth
             || subject.record.deep_checked_at.is_none() && subject.record.mirrors.values().all(in_sync)

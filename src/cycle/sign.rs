@@ -86,6 +86,12 @@ struct Change {
 }
 
 impl World {
+    /// Whether anybody's signature can be had.
+    pub(super) async fn may_sign(&self) -> Result<bool, CycleError> {
+        self.signers.begin().await?;
+        Ok(!self.signers.keys().is_empty())
+    }
+
     /// Has servers listed that hold a copy, walks what changed by it again, and says of each mirror that waits for a
     /// signature that it does. Whether something is left to do for lack of time.
     ///
@@ -98,8 +104,7 @@ impl World {
         outcomes: &mut Vec<RepositoryOutcome>,
         beside: Beside,
     ) -> Result<bool, CycleError> {
-        self.signers.begin().await?;
-        if self.signers.keys().is_empty() {
+        if !self.may_sign().await? {
             return Ok(false);
         }
         let turn = self.signers.turn().await;

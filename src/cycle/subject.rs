@@ -209,7 +209,6 @@ impl Subject {
             relays: relays_of(&self.repository),
             fingerprint: self.fingerprint.clone(),
             places: self.places.clone(),
-            barred: self.barred.keys().cloned().collect(),
             proofs: proofs.collect(),
             obstacle: self.obstacle.as_ref().map(in_the_way),
             record: RepositoryRecord::default(),

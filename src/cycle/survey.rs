@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::join;
 use nostr::prelude::{Event, EventId, Filter, Kind, PublicKey, RelayUrl, Timestamp};
 
 use super::{
     CycleError, Trigger,
     copy::OwnCopies,
     kept::{Kept, WorkedOut},
-    late::Late,
+    late::{Answered, Late},
     servers::Server,
     sign::signing_name,
     subject::{Ground, Subject},
@@ -43,7 +44,7 @@ pub struct Survey {
     pub left_alone: LeftAlone,
     /// One subject a repository.
     pub subjects: Vec<Subject>,
-    /// Repositories about which nothing is new and which every server serves, with how their mirrors end.
+    /// Repositories about which nothing is new and which every server serves, with what is to be noted of them.
     pub(super) resting: BTreeMap<Coordinate, Endings>,
     /// New events of the bot's own that the mirrors need, signed and not yet stored or sent.
     pub signed: Vec<Event>,
@@ -60,8 +61,8 @@ pub(super) enum Beside {
     Jobs,
 }
 
-/// How the mirrors of a repository that rests end.
-pub(super) type Endings = BTreeMap<ServerUrl, Option<Ending>>;
+/// How those mirrors of a repository that rests end that do not stand as they stood.
+pub(super) type Endings = BTreeMap<ServerUrl, Ending>;
 
 /// What a catalog is made from.
 pub(super) const SOURCES: [Kind; 4] =
@@ -97,11 +98,17 @@ impl World {
         now: Timestamp,
     ) -> Result<Survey, CycleError> {
         let mut servers = self.ask_servers(kept, now).await?;
-        let unread = self.discover(&servers, kept).await?;
         if let Some(worked_out) = &kept.worked_out {
             let discovered = worked_out.discovered.clone();
             servers.extend(self.introduced(discovered, kept, now).await?);
         }
+        let mut of_late = Vec::new();
+        if !kept.repositories.is_empty() {
+            let up = servers.iter().filter(|(_, server)| server.is_up()).map(|(url, _)| url.relay_url());
+            of_late.extend(up.filter_map(|relay| kept.recent.remove_entry(relay)));
+        }
+        let (unread, answers) = join!(self.discover(&servers, kept), self.ask_of_late(of_late));
+        let unread = unread?;
         if !kept.repositories.is_empty() {
             self.look_again(&mut servers, &unread, kept).await?;
         }
@@ -125,7 +132,7 @@ impl World {
         }
 
         let in_depth = self.due_in_depth(catalog.as_ref(), trigger, kept, now).await?;
-        let mut anew = self.collect(catalog.as_ref(), &servers, &in_depth, kept, now).await?;
+        let mut anew = self.collect(catalog.as_ref(), &servers, answers, &in_depth, kept, now).await?;
         anew.extend(self.decided(kept, now).await?);
         let resting = self.resting(&servers, &anew, trigger, kept, now);
         let left_alone = kept.worked_out.as_ref().map(|known| known.left_alone.clone()).unwrap_or_default();
@@ -295,6 +302,7 @@ impl World {
         &self,
         catalog: Option<&Worked>,
         servers: &BTreeMap<ServerUrl, Server>,
+        answers: Vec<Answered>,
         in_depth: &BTreeSet<Coordinate>,
         kept: &mut Kept,
         now: Timestamp,
@@ -305,8 +313,10 @@ impl World {
             .map(|(url, _)| url.relay_url().clone())
             .collect();
         let mut late = Late::default();
-        if !kept.repositories.is_empty() {
-            late = self.listen(&everywhere, kept, now).await?;
+        if kept.repositories.is_empty() {
+            kept.recent.extend(answers.into_iter().map(Answered::unheard));
+        } else {
+            late = self.listen(&everywhere, answers, kept, now).await?;
         }
         let mut anew = late.touched;
         anew.extend(in_depth.iter().cloned());
@@ -431,7 +441,11 @@ impl World {
                 };
                 let name = record_name(&repository.coordinate);
                 let record = match (kept.repositories.get(&repository.coordinate), &records) {
-                    (Some(known), _) => Some(known.record.clone()),
+                    (Some(known), _) => {
+                        let mut record = known.record.clone();
+                        record.confirm(&kept.proved);
+                        Some(record)
+                    }
                     (None, Some(records)) => records.read(&name),
                     (None, None) => self.records.read(&name).await?,
                 };

@@ -19,6 +19,7 @@ pub mod identity;
 pub mod journal;
 pub mod kinship;
 pub mod live;
+pub mod mirrors;
 pub mod namespace;
 pub mod permit;
 pub mod placement;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     converge::{Answer, Outcome, Seen, Wanted},
     hold::Held,
+    mirrors::Mirrors,
     retry::{Backoff, Failure},
 };
 use crate::model::{placement::Placement, server::ServerUrl, status::MirrorStatus};
@@ -21,7 +22,7 @@ pub const REASON_MAX: usize = 500;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryRecord {
     /// By server.
-    pub mirrors: BTreeMap<ServerUrl, MirrorRecord>,
+    pub mirrors: Mirrors,
     /// Where it has none, and the rule, for people.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub left_out: BTreeMap<ServerUrl, String>,
@@ -114,7 +115,7 @@ impl RepositoryRecord {
     /// Takes in when servers were last seen to serve all that counts as in sync there. A mirror that was found
     /// otherwise since has another status.
     pub fn confirm(&mut self, proved: &BTreeMap<ServerUrl, u64>) {
-        for (server, mirror) in &mut self.mirrors {
+        for (server, mirror) in self.mirrors.iter_mut() {
             if mirror.status == MirrorStatus::InSync {
                 mirror.read_back_at = mirror.read_back_at.max(proved.get(server).copied());
             }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nostr::prelude::{EventId, PublicKey, RelayUrl, Timestamp};
 
 use super::{
-    converge::{Outcome, Seen},
+    converge::Seen,
     hold::{Held, Stands},
     holdings::Holdings,
     placement::Place,
@@ -47,8 +47,6 @@ pub struct Known {
     pub fingerprint: String,
     /// Where it belongs.
     pub places: BTreeMap<ServerUrl, Place>,
-    /// Where rules about the server keep it away.
-    pub barred: BTreeSet<ServerUrl>,
     /// What each server is to serve; empty while there is nothing to mirror.
     pub proofs: BTreeMap<ServerUrl, Proofs>,
     /// How all mirrors end as long as nothing changes, when something is in the way.
@@ -84,7 +82,8 @@ pub struct Terms {
 }
 
 /// How the mirrors stand when there is nothing to do but to note it; `None` when there is something to do. A mirror
-/// without an ending stands as it stood.
+/// without an ending stands as it stood: one that is in sync was seen to be so, which [`RepositoryRecord::confirm`]
+/// takes in for all mirrors of a server at once.
 ///
 /// Whether people have decided about a state that is held is for the caller to know: here only its time counts.
 #[must_use]
@@ -92,7 +91,7 @@ pub fn endings<'a>(
     known: &Known,
     terms: Terms,
     look: impl Fn(&ServerUrl) -> Look<'a>,
-) -> Option<BTreeMap<ServerUrl, Option<Ending>>> {
+) -> Option<BTreeMap<ServerUrl, Ending>> {
     let now = terms.now.as_secs();
     let is_over = |held: &Held| match held.stands {
         Stands::Waiting => held.until <= now,
@@ -103,11 +102,10 @@ pub fn endings<'a>(
         return None;
     }
     if let Some(ending) = &known.obstacle {
-        let places = known.places.keys().map(|server| (server.clone(), Some(ending.clone())));
-        return Some(places.chain(known.barred()).collect());
+        return Some(known.places.keys().map(|server| (server.clone(), ending.clone())).collect());
     }
     if known.proofs.is_empty() {
-        return Some(known.barred().collect());
+        return Some(BTreeMap::new());
     }
     let record = &known.record;
     let too_large = record.too_large.as_ref().is_some_and(|known_as| {
@@ -116,32 +114,31 @@ pub fn endings<'a>(
     if !too_large && record.local != known.state || record.lost.values().any(|again| *again <= now) {
         return None;
     }
-    let each = known.proofs.iter().map(|(server, proofs)| {
+    let mut ends = BTreeMap::new();
+    for (server, proofs) in &known.proofs {
         let mirror = record.mirrors.get(server)?;
         let for_server = mirror.failure == Some(Failure::ServerDown);
         if terms.patient && !for_server && mirror.retry_at.is_some_and(|again| again > now) {
-            return Some((server.clone(), None));
+            continue;
         }
-        let ending = match (look(server), mirror.status) {
+        match (look(server), mirror.status) {
             (Look::NotSeen, _) => return None,
-            (Look::LeftAlone(_), _) if for_server => None,
-            (Look::Down(reason) | Look::LeftAlone(reason), _) => Some(Ending::Down(reason.to_owned())),
+            (Look::LeftAlone(_), _) if for_server => {}
+            (Look::Down(reason) | Look::LeftAlone(reason), _) => {
+                ends.insert(server.clone(), Ending::Down(reason.to_owned()));
+            }
             // It is to be there in another way now.
             (Look::Has(_), MirrorStatus::Refused) if known.follows_unwelcome_lead(server, mirror) => {
                 return None;
             }
-            (Look::Has(_), MirrorStatus::Refused) if is_refused(mirror, proofs) => None,
-            (Look::Has(_), MirrorStatus::Blocked) if too_large => None,
+            (Look::Has(_), MirrorStatus::Refused) if is_refused(mirror, proofs) => {}
+            (Look::Has(_), MirrorStatus::Blocked) if too_large => {}
             (Look::Has(holdings), MirrorStatus::InSync)
-                if known.is_held(server, mirror, proofs, holdings, terms.now) =>
-            {
-                Some(Ending::Settled(Outcome::InSync))
-            }
+                if known.is_held(server, mirror, proofs, holdings, terms.now) => {}
             (Look::Has(_), _) => return None,
-        };
-        Some((server.clone(), ending))
-    });
-    each.chain(known.barred().map(Some)).collect()
+        }
+    }
+    Some(ends)
 }
 
 fn is_refused(mirror: &MirrorRecord, proofs: &Proofs) -> bool {
@@ -149,11 +146,6 @@ fn is_refused(mirror: &MirrorRecord, proofs: &Proofs) -> bool {
 }
 
 impl Known {
-    /// The servers that rules keep it away from: nothing changes there while it rests.
-    fn barred(&self) -> impl Iterator<Item = (ServerUrl, Option<Ending>)> {
-        self.barred.iter().map(|server| (server.clone(), None))
-    }
-
     /// Whether a lead whose announcement the server refuses was to govern the copy there ([`Repository::heed`]).
     ///
     /// [`Repository::heed`]: super::catalog::Repository::heed
@@ -176,39 +168,30 @@ impl Known {
             self.places.get(server).is_some_and(|place| place.placement == Placement::Namespace);
         let owners = proofs.attached.first().filter(|_| in_namespace);
         let takes_conversation = !owners.is_some_and(|(_, id)| mirror.refused.contains_key(id));
-        let converses =
-            || mirror.conversation.as_ref().is_some_and(|held| held.covers(&self.fingerprint, now));
+        // Where nobody said anything, nothing was sent by which it could have been seen.
+        let converses = || {
+            self.thread.is_empty()
+                || mirror.conversation.as_ref().is_some_and(|held| held.covers(&self.fingerprint, now))
+        };
         proofs.governing.iter().all(serves)
             && proofs.attached.iter().all(|proof| serves(proof) || mirror.refused.contains_key(&proof.1))
             && (!takes_conversation || converses())
     }
 
-    /// The record after a cycle that found nothing to do, and whether it says more than that all is as it was: only
-    /// then it is worth writing.
-    #[must_use]
-    pub fn rested(
-        &self,
-        endings: &BTreeMap<ServerUrl, Option<Ending>>,
-        now: Timestamp,
-    ) -> (RepositoryRecord, bool) {
+    /// Takes in how the mirrors stand after a cycle that found nothing to do, and says whether anybody should know:
+    /// only then it is worth writing.
+    pub fn rest(&mut self, endings: &BTreeMap<ServerUrl, Ending>, now: Timestamp) -> bool {
         let mut changed = false;
-        let mut mirrors = BTreeMap::new();
         for (server, ending) in endings {
+            let Some(place) = self.places.get(server) else { continue };
             let before = self.record.mirrors.get(server);
-            let after = match (ending, before, self.places.get(server)) {
-                (Some(ending), _, Some(place)) => {
-                    let held = before.and_then(|before| before.conversation.clone());
-                    record::after(before, place.placement, ending.clone(), &Seen::default(), &[], held, now)
-                }
-                (_, Some(before), _) => before.clone(),
-                _ => continue,
-            };
-            changed |=
-                before.is_none_or(|before| (before.status, &before.reason) != (after.status, &after.reason));
-            mirrors.insert(server.clone(), after);
+            let held = before.and_then(|before| before.conversation.clone());
+            let seen = Seen::default();
+            let after = record::after(before, place.placement, ending.clone(), &seen, &[], held, now);
+            changed |= after.is_news(before);
+            self.record.mirrors.insert(server.clone(), after);
         }
-        changed |= mirrors.len() != self.record.mirrors.len();
-        (RepositoryRecord { mirrors, ..self.record.clone() }, changed)
+        changed
     }
 }
 

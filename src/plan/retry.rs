@@ -236,8 +236,6 @@ pub fn told_secs(words: &str) -> Option<u64> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::collections::BTreeMap;
-
     use nostr::prelude::Keys;
     use proptest::prelude::*;
 
@@ -305,8 +303,7 @@ mod tests {
         let changed = tried(Some(&record), broken(), 2, NOW);
         assert_eq!(changed.failures, 1);
 
-        let mut all =
-            RepositoryRecord { mirrors: BTreeMap::from([(server("a"), record)]), ..Default::default() };
+        let mut all = RepositoryRecord { mirrors: [(server("a"), record)].into(), ..Default::default() };
         assert_eq!(next_due(all.mirrors.values()), Some(later));
         all.look_anew();
         assert_eq!((next_due(all.mirrors.values()), all.mirrors[&server("a")].failures), (None, 0));

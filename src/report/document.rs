@@ -11,10 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{coordinate::Coordinate, server::ServerUrl, status::MirrorStatus},
-    plan::{
-        hold::Held,
-        record::{MirrorRecord, RepositoryRecord},
-    },
+    plan::{hold::Held, mirrors::Mirrors, record::RepositoryRecord},
 };
 
 /// The report's `d` tag.
@@ -176,7 +173,7 @@ pub struct RepositoryOutcome {
     /// The authoritative state event.
     pub state: Option<EventId>,
     /// Its mirrors.
-    pub mirrors: BTreeMap<ServerUrl, MirrorRecord>,
+    pub mirrors: Mirrors,
     /// What people should know.
     pub notes: Vec<String>,
     /// How many copies there should be.
@@ -231,11 +228,9 @@ impl Report {
     ) -> Self {
         let unused: BTreeSet<&ServerUrl> =
             servers.iter().filter(|server| server.unused.is_some()).map(|server| &server.url).collect();
-        let mut repos: Vec<ReportedRepository> = outcomes.iter().map(ReportedRepository::of).collect();
-        repos.sort_by_key(|repo| (!repo.is_troubled(&unused), !repo.is_at_risk(), repo.a.clone()));
         let mut totals = Totals {
             authors: authors.len(),
-            repos: repos.len(),
+            repos: outcomes.len(),
             servers: servers.iter().filter(|server| server.unused.is_none()).count(),
             ..Totals::default()
         };
@@ -277,28 +272,35 @@ impl Report {
             cycle,
             totals,
             servers,
-            repos,
+            repos: Vec::new(),
             truncated: 0,
             left_alone,
             silent_inboxes: Vec::new(),
         };
-        report.within(MAX_BYTES, &unused)
+        report.within(MAX_BYTES, outcomes, &unused)
     }
 
-    /// Leaves out repositories until the JSON has at most `max_bytes`: those without problems first (those at risk are
-    /// the last of them), then those that are left alone. One that is too long by itself costs no other its place.
-    fn within(mut self, max_bytes: usize, unused: &BTreeSet<&ServerUrl>) -> Self {
-        let repos = mem::take(&mut self.repos);
+    /// Takes in repositories and what is left alone as long as the JSON has at most `max_bytes`. Those without problems
+    /// come last, and those at risk are the first of them. One that is too long by itself costs no other its place.
+    fn within(
+        mut self,
+        max_bytes: usize,
+        outcomes: &[RepositoryOutcome],
+        unused: &BTreeSet<&ServerUrl>,
+    ) -> Self {
         let deleted = mem::take(&mut self.left_alone.deleted);
         let forgotten = mem::take(&mut self.left_alone.forgotten);
-        let all = repos.len() + deleted.len() + forgotten.len();
-        let (troubled, fine): (Vec<_>, Vec<_>) = repos.into_iter().partition(|repo| repo.is_troubled(unused));
+        let all = outcomes.len() + deleted.len() + forgotten.len();
+        let mut ranked: Vec<_> =
+            outcomes.iter().map(|one| (!one.is_troubled(unused), !one.is_at_risk(), one)).collect();
+        ranked.sort_by_key(|(fine, safe, outcome)| (*fine, *safe, &outcome.coordinate));
+        let (troubled, fine): (Vec<_>, Vec<_>) = ranked.into_iter().partition(|(fine, ..)| !fine);
         // Room for `truncated` to grow by some digits, and for `left_alone` where it holds deletions only.
         let mut room = max_bytes.saturating_sub(len_in_event(&self) + 96);
-        self.repos = troubled.into_iter().filter(|repo| fits(&mut room, repo)).collect();
+        self.repos = troubled.into_iter().filter_map(|(.., one)| told(&mut room, one)).collect();
         self.left_alone.forgotten = forgotten.into_iter().filter(|entry| fits(&mut room, entry)).collect();
         self.left_alone.deleted = deleted.into_iter().filter(|gone| fits(&mut room, gone)).collect();
-        self.repos.extend(fine.into_iter().filter(|repo| fits(&mut room, repo)));
+        self.repos.extend(fine.into_iter().filter_map(|(.., one)| told(&mut room, one)));
         let alone = self.left_alone.deleted.len() + self.left_alone.forgotten.len();
         self.truncated = all - self.repos.len() - alone;
         self
@@ -337,6 +339,44 @@ fn fits(room: &mut usize, entry: &impl Serialize) -> bool {
     left.is_some()
 }
 
+/// What is said of `outcome`, if that fits into `room`, which then is less.
+fn told(room: &mut usize, outcome: &RepositoryOutcome) -> Option<ReportedRepository> {
+    /// Less takes no repository: its coordinate and the names of the fields, in bytes.
+    const SHORTEST: usize = 128;
+    if *room < SHORTEST {
+        return None;
+    }
+    Some(ReportedRepository::of(outcome)).filter(|repo| fits(room, repo))
+}
+
+impl RepositoryOutcome {
+    fn are(&self, status: MirrorStatus) -> usize {
+        self.mirrors.values().filter(|mirror| mirror.status == status).count()
+    }
+
+    /// See [`ReportedRepository::wanted`]. What is empty has no mirrors, and lacks none.
+    fn copies_wanted(&self) -> usize {
+        if self.mirrors.is_empty() { 0 } else { self.wanted }
+    }
+
+    /// See [`ReportedRepository::may_vanish`]. What waits to be listed is there, in the bot's namespace.
+    fn may_vanish(&self) -> usize {
+        let there = self.are(MirrorStatus::InSync) + self.are(MirrorStatus::AwaitingSignature);
+        there.saturating_sub(1)
+    }
+
+    /// See [`ReportedRepository::is_at_risk`].
+    fn is_at_risk(&self) -> bool {
+        self.state.is_some() && self.copies_wanted() > 0 && self.may_vanish() == 0
+    }
+
+    /// See [`ReportedRepository::is_troubled`].
+    fn is_troubled(&self, unused: &BTreeSet<&ServerUrl>) -> bool {
+        let mut not_in_sync = self.mirrors.iter().filter(|(_, mirror)| mirror.status != MirrorStatus::InSync);
+        not_in_sync.any(|(server, _)| !unused.contains(server))
+    }
+}
+
 impl ReportedRepository {
     /// Whether one server more or less decides if there is anything left: it has something to lose, and fewer than two
     /// verified copies.
@@ -353,10 +393,6 @@ impl ReportedRepository {
     }
 
     fn of(outcome: &RepositoryOutcome) -> Self {
-        let are = |status| outcome.mirrors.values().filter(|mirror| mirror.status == status).count();
-        let in_sync = are(MirrorStatus::InSync);
-        // What waits to be listed is there, in the bot's namespace.
-        let there = in_sync + are(MirrorStatus::AwaitingSignature);
         let problems = outcome
             .mirrors
             .iter()
@@ -372,10 +408,9 @@ impl ReportedRepository {
         Self {
             a: outcome.coordinate.clone(),
             state: outcome.state,
-            copies: in_sync,
-            // What is empty has no mirrors, and lacks none.
-            wanted: if outcome.mirrors.is_empty() { 0 } else { outcome.wanted },
-            may_vanish: there.saturating_sub(1),
+            copies: outcome.are(MirrorStatus::InSync),
+            wanted: outcome.copies_wanted(),
+            may_vanish: outcome.may_vanish(),
             problems,
             // A note may quote what came from outside.
             notes: outcome.notes.iter().map(|note| clean(note, NOTE_MAX)).collect(),
@@ -390,6 +425,7 @@ mod tests {
     use nostr::prelude::Keys;
 
     use super::*;
+    use crate::plan::record::MirrorRecord;
 
     fn mirror(status: MirrorStatus) -> MirrorRecord {
         MirrorRecord {

@@ -320,14 +320,14 @@ fn clean(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     use nostr::prelude::PublicKey;
 
     use super::*;
     use crate::{
         model::status::MirrorStatus,
-        plan::record::MirrorRecord,
+        plan::{mirrors::Mirrors, record::MirrorRecord},
         report::document::{CycleSummary, LeftAlone, RepositoryOutcome},
     };
 
@@ -355,7 +355,7 @@ mod tests {
         let outcome = RepositoryOutcome {
             coordinate: Coordinate::new(owner(), "hel\u{202e}lo\x1b[31m"),
             state: None,
-            mirrors: BTreeMap::from([
+            mirrors: Mirrors::from([
                 (servers[0].url.clone(), mirror(MirrorStatus::Unreachable, Some("no\nanswer"))),
                 (servers[1].url.clone(), mirror(MirrorStatus::InSync, None)),
             ]),

@@ -39,11 +39,10 @@ fn at_rest() -> (Known, ServerUrl, Holdings, EventId) {
         state: Some(state.id),
         made_of: [announcement.id, state.id].into(),
         coordinates: vec![coordinate],
-        thread: BTreeMap::new(),
+        thread: [(EventId::from_byte_array([0; 32]), Timestamp::from_secs(3))].into(),
         relays: BTreeSet::new(),
         fingerprint: "f".to_owned(),
         places: [(server.clone(), place)].into(),
-        barred: BTreeSet::new(),
         proofs: [(server.clone(), Proofs { governing, attached: Vec::new() })].into(),
         obstacle: None,
         record: RepositoryRecord {
@@ -58,13 +57,15 @@ fn at_rest() -> (Known, ServerUrl, Holdings, EventId) {
 
 #[test]
 fn what_every_server_serves_rests_and_is_noted_as_seen() {
-    let (known, server, holdings, _) = at_rest();
+    let (mut known, server, holdings, _) = at_rest();
+    let before = known.record.clone();
     let endings = endings(&known, terms(), |_| Look::Has(&holdings)).unwrap();
-    assert_eq!(endings[&server], Some(Ending::Settled(Outcome::InSync)));
-    let (record, changed) = known.rested(&endings, Timestamp::from_secs(NOW));
-    assert!(!changed, "nothing worth writing");
-    assert_eq!(record.mirrors[&server].read_back_at, Some(NOW));
-    assert_eq!(record.mirrors[&server].conversation, known.record.mirrors[&server].conversation);
+    assert!(endings.is_empty(), "it stands as it stood");
+    assert!(!known.rest(&endings, Timestamp::from_secs(NOW)), "nothing worth writing");
+    assert_eq!(known.record, before);
+    known.record.confirm(&[(server.clone(), NOW)].into());
+    assert_eq!(known.record.mirrors[&server].read_back_at, Some(NOW));
+    assert_eq!(before.mirrors[&server].read_back_at, Some(NOW - 1_000), "a copy is a copy");
 }
 
 #[test]
@@ -86,6 +87,13 @@ fn anything_else_is_walked() {
     assert!(!changed(&|known| known.fingerprint = "g".to_owned()), "somebody said something");
     assert!(!changed(&|known| known.record.mirrors.clear()), "a new server");
     assert!(!changed(&|known| known.record.lose(&[state], Timestamp::from_secs(NOW - 24 * 3_600))));
+    let unseen = |known: &mut Known| known.record.mirrors.get_mut(&server).unwrap().conversation = None;
+    assert!(!changed(&unseen), "nobody saw what it has of the conversation");
+    let silent = |known: &mut Known| {
+        unseen(known);
+        known.thread.clear();
+    };
+    assert!(changed(&silent), "a conversation of nothing is held by everyone");
     let failing = |retry_at: u64| {
         let server = server.clone();
         move |known: &mut Known| {
@@ -106,7 +114,7 @@ fn what_is_held_rests_until_its_time_is_over() {
         known.record.held = Some(held);
         endings(&known, terms(), |_| Look::Has(&holdings))
     };
-    let blocked = [(server, Some(Ending::Blocked("held".to_owned())))].into();
+    let blocked = [(server, Ending::Blocked("held".to_owned()))].into();
     assert_eq!(rests(Stands::Waiting, NOW + 1), Some(blocked));
     assert_eq!(rests(Stands::Waiting, NOW), None);
     assert!(rests(Stands::Rejected, NOW).is_some(), "no stays no");
@@ -116,24 +124,22 @@ fn what_is_held_rests_until_its_time_is_over() {
 #[test]
 fn a_server_that_went_down_is_written_down_once() {
     let (mut known, server, holdings, _) = at_rest();
-    let down = |known: &Known, now: u64| {
+    let down = |known: &mut Known, now: u64| {
         let terms = Terms { now: Timestamp::from_secs(now), ..terms() };
         let endings = endings(known, terms, |_| Look::Down("gone")).unwrap();
-        known.rested(&endings, Timestamp::from_secs(now))
+        known.rest(&endings, Timestamp::from_secs(now))
     };
-    let (record, changed) = down(&known, NOW);
-    assert!(changed);
-    assert_eq!(record.mirrors[&server].status, MirrorStatus::Unreachable);
-    known.record = record;
-    let (record, changed) = down(&known, NOW + 7_200);
-    assert!(!changed);
-    assert_eq!(record.mirrors[&server].failures, 1);
+    assert!(down(&mut known, NOW));
+    assert_eq!(known.record.mirrors[&server].status, MirrorStatus::Unreachable);
+    assert!(!down(&mut known, NOW + 7_200));
+    assert_eq!(known.record.mirrors[&server].failures, 1);
 
     // While it is not asked, it stands as it stood.
-    known.record = record.clone();
+    let before = known.record.clone();
     let terms = Terms { now: Timestamp::from_secs(NOW + 14_400), ..terms() };
     let endings = endings(&known, terms, |_| Look::LeftAlone("gone")).unwrap();
-    assert_eq!(known.rested(&endings, terms.now), (record, false));
+    assert!(!known.rest(&endings, terms.now));
+    assert_eq!(known.record, before);
     // When it is up, it is walked at once, whatever had been planned.
     known.record.mirrors.get_mut(&server).unwrap().retry_at = Some(NOW + 99_999);
     assert_eq!(super::endings(&known, terms, |_| Look::Has(&holdings)), None);
