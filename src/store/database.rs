@@ -39,15 +39,18 @@ impl Database {
         super::News { sources: read(&self.sources), talk: read(&self.talk) }
     }
 
-    fn count_new(&self, kind: Kind) {
-        let counter = match kind.as_u16() {
+    fn count_new(&self, event: &Event) {
+        let counter = match event.kind.as_u16() {
             10_000 | 10_002 | 10_317 | 30_617 | 30_618 => &self.sources,
             // A deletion request takes something away from both.
             5 => {
                 self.sources.fetch_add(1, Ordering::AcqRel);
                 &self.talk
             }
-            kind if conversation::may_be_of_kind(kind) => &self.talk,
+            // The bot's own status, which every cycle renews, points at nothing.
+            kind if conversation::may_be_of_kind(kind) && conversation::points_at(event).next().is_some() => {
+                &self.talk
+            }
             _ => return,
         };
         counter.fetch_add(1, Ordering::AcqRel);
@@ -78,7 +81,7 @@ impl NostrDatabase for Database {
         Box::pin(async move {
             let status = self.lmdb.save_event(event).await?;
             if status.is_success() {
-                self.count_new(event.kind);
+                self.count_new(event);
             }
             Ok(status)
         })
@@ -120,6 +123,25 @@ mod tests {
     use nostr::prelude::{EventBuilder, FinalizeEvent, Keys, Tag};
 
     use super::{super::Store, *};
+
+    #[tokio::test]
+    async fn only_what_points_at_something_is_talk() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let keys = Keys::generate();
+        let save = async |kind: Kind, tag: [&str; 2]| {
+            let tag = Tag::parse(tag).unwrap();
+            let event = EventBuilder::new(kind, "").tag(tag).finalize(&keys).unwrap();
+            assert!(store.save(&event).await.unwrap());
+            store.news()
+        };
+        let before = store.news();
+        assert_eq!(save(Kind::UserStatus, ["d", "general"]).await, before);
+        let id = "1".repeat(64);
+        let after = save(Kind::Comment, ["E", &id]).await;
+        assert!(after.talk > before.talk && after.sources == before.sources);
+        assert!(save(Kind::RepoState, ["d", "x"]).await.sources > after.sources);
+    }
 
     #[tokio::test]
     async fn a_deletion_with_a_long_identifier_takes_nothing_with_it() {
