@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use grasp_mirror_testkit::{Chat, Heard, Protocol, Scene, look};
+use grasp_mirror_testkit::{Chat, Heard, Mirror, Protocol, Scene, Server, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -45,6 +45,31 @@ async fn a_lost_server_is_told_once() {
         assert_eq!(alerts.len(), 1, "{alerts:#?}");
     }
     daemon.stop().await;
+}
+
+/// Of three servers two are chosen: the loss of the third is no loss of a copy.
+#[tokio::test]
+async fn fewer_copies_than_are_wanted_are_told_with_the_number() {
+    for lose_a_copy in [true, false] {
+        let (scene, mut c) = tokio::join!(Scene::set(), Server::start());
+        let Scene { a, mut b, relay, owner } = scene;
+        let mirror = Mirror::new(BINARY).knows(&a).knows(&b).knows(&c).uses(&relay).watches(&owner);
+        let (mirror, ada) = mirror.set("mirror.copies_wanted", 2).commanded_at(&relay).await;
+        let daemon = mirror.daemon().await;
+        ada.resync("resync").await;
+        let repo = mirror.status_of(&owner.coordinate()).await;
+        assert!(repo["copies"] == 2 && repo["wanted"] == 2, "{repo:#}");
+        let on_b = look::refs(&mirror.url_at(&b, "hello")).await == owner.work.refs();
+        let lost = if on_b == lose_a_copy { &mut b } else { &mut c };
+        lost.stop().await;
+        ada.resync("resync").await;
+        look::wait_until(Duration::from_secs(30), "it is told", async || !alerts(&ada).await.is_empty())
+            .await;
+        let told = alerts(&ada).await.into_iter().map(|alert| alert.text).collect::<Vec<_>>().join("\n");
+        assert!(told.contains(&lost.authority()), "{told}");
+        assert_eq!(told.contains("has 1 copy, 2 wanted"), lose_a_copy, "{told}");
+        daemon.stop().await;
+    }
 }
 
 #[tokio::test]

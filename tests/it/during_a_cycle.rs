@@ -64,3 +64,44 @@ async fn the_bot_listens_while_a_push_hangs() {
     .await;
     daemon.stop().await;
 }
+
+/// Neither does a job that follows between cycles what was heard; only the rule ends it here.
+#[tokio::test]
+async fn a_job_is_dropped_when_a_rule_forbids_what_it_pushes() {
+    let start = || Server::builder().behind_proxy().start();
+    let (a, b, relay) = tokio::join!(start(), start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    let (mirror, ada) = mirror.set("limits.stall_timeout_secs", 600).commanded_at(&relay).await;
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done", SOON).await;
+    let pushes = || b.proxy().seen().requests.keys().any(|(_, path)| path.contains("git-receive-pack"));
+    for about in [b.url(), owner.npub()] {
+        daemon.wait_idle().await;
+        let before = look::refs(&mirror.url_at(&b, "hello")).await;
+        assert_eq!(before, owner.work.refs());
+        b.proxy().fault_on("git-receive-pack", Fault::Hang);
+        b.proxy().reset();
+        owner.work.commit("README.md", &format!("# hello, {about}\n"));
+        let state = owner.update(&a).await;
+        look::wait_until(SOON, "a job pushes to B", async || pushes()).await;
+
+        ada.answer_to(Protocol::Nip17, &format!("deny {about}")).await;
+        look::wait_until(SOON, "its mirror is blocked", async || {
+            let repo = mirror.status_of(&owner.coordinate()).await;
+            let mut problems = repo["problems"].as_array().into_iter().flatten();
+            problems.any(|problem| problem["server"] == b.url() && problem["status"] == "blocked")
+        })
+        .await;
+        b.proxy().heal();
+        b.proxy().reset();
+        ada.resync("resync").await;
+        assert!(!pushes(), "{:?}", b.proxy().seen().requests);
+        assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, before);
+
+        ada.answer_to(Protocol::Nip17, &format!("allow {about}")).await;
+        look::wait_until(SOON, "it gets there after all", async || look::serves(&b, &state).await).await;
+    }
+    daemon.stop().await;
+}
