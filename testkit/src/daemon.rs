@@ -100,6 +100,16 @@ impl Daemon {
         process::signal(self.pid(), "HUP");
     }
 
+    /// `SIGSTOP`: it sleeps, as the machine it runs on may.
+    pub fn sleep(&self) {
+        process::signal(self.pid(), "STOP");
+    }
+
+    /// `SIGCONT`.
+    pub fn wake(&self) {
+        process::signal(self.pid(), "CONT");
+    }
+
     /// `SIGTERM`, and waits for an orderly end. Returns all it has logged.
     pub async fn stop(self) -> String {
         self.stop_with("TERM").await

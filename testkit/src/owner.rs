@@ -62,6 +62,11 @@ impl Person {
         self.clock.store(Timestamp::now().as_secs() + secs, Ordering::Relaxed);
     }
 
+    /// The next event is dated `secs` seconds ago, and each later one a second later.
+    pub fn signed_ago(&self, secs: u64) {
+        self.clock.store(Timestamp::now().as_secs() - secs, Ordering::Relaxed);
+    }
+
     /// Signs an event of any kind.
     pub fn sign(&self, kind: u16, content: &str, tags: &[&[&str]]) -> Event {
         let tags = tags.iter().map(|tag| Tag::parse(tag.iter().copied()).unwrap()).collect();

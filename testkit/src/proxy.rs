@@ -52,6 +52,8 @@ pub struct Seen {
     pub connections: u64,
     /// HTTP requests by method and path (with its query).
     pub requests: BTreeMap<(String, String), u64>,
+    /// How often it was asked who it is (NIP-11).
+    pub introductions: u64,
     /// Nostr messages from clients, as sent.
     pub messages: Vec<String>,
     /// Bytes from clients.
@@ -306,6 +308,7 @@ async fn up(
                 Some(Found::Request { method, path }) => {
                     piece = shared.take_path_off(piece);
                     let asks = String::from_utf8_lossy(&piece).contains("application/nostr+json");
+                    lock(&shared.seen).introductions += u64::from(asks);
                     let introduction = lock(&shared.introduction).clone().filter(|_| asks);
                     if let Some(document) = introduction {
                         introduce(&mut *to_client.lock().await, &document).await?;

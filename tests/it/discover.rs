@@ -48,6 +48,33 @@ async fn so_is_one_that_a_watched_author_lists_for_all_repositories() {
     assert_eq!(copies.len(), 2, "the owner's announcement and the bot's");
 }
 
+/// Nobody can make the bot use any number of servers.
+#[tokio::test]
+async fn no_more_are_taken_than_a_list_and_all_lists_together_may_name() {
+    let (a, relay) = tokio::join!(Server::start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mut mirror = Mirror::new(BINARY).knows(&a).uses(&relay).watches(&owner).set("servers.discover", true);
+    // The same address with many names: nobody listens there.
+    let lists = |count: usize, of: usize| {
+        let named = (0..count).map(|number| format!("ws://127.{of}.0.{}:1", number + 1));
+        named.map(|url| ["g".to_owned(), url]).collect::<Vec<_>>()
+    };
+    let mut found = Vec::new();
+    for authors in 1..=5 {
+        let other = grasp_mirror_testkit::Person::new();
+        let tags = lists(20, authors);
+        let tags: Vec<Vec<&str>> = tags.iter().map(|tag| tag.iter().map(String::as_str).collect()).collect();
+        let tags: Vec<&[&str]> = tags.iter().map(Vec::as_slice).collect();
+        relay.send(&other.sign(10317, "", &tags)).await.expect_accepted();
+        mirror = mirror.watches(&other);
+        mirror.once().await;
+        let status = mirror.status_json().await;
+        found.push(status["servers"].as_array().unwrap().len() - 1);
+    }
+    assert_eq!(found, [16, 32, 48, 64, 64]);
+}
+
 #[tokio::test]
 async fn one_that_is_denied_stays_in_the_report_with_the_rule() {
     let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());

@@ -125,6 +125,28 @@ async fn what_was_missed_while_a_connection_was_lost_is_asked_for() {
     assert_eq!(log.matches("cycle done").count(), 1, "no cycle was needed:\n{log}");
 }
 
+/// Its connections are gone when it wakes up, and what was said meanwhile may bear an older date.
+#[tokio::test]
+async fn what_was_said_while_the_machine_slept_is_asked_for() {
+    let (a, b, relay) =
+        tokio::join!(Server::builder().behind_proxy().start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello");
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    let daemon = listening(&mirror).await;
+
+    daemon.sleep();
+    a.proxy().drop_connections();
+    let stranger = grasp_mirror_testkit::Person::new();
+    stranger.signed_ago(5 * 3_600);
+    let issue = stranger.issue(&owner.coordinate(), "Written on a train");
+    a.send(&issue).await.expect_accepted();
+    daemon.wake();
+    look::wait_until(SOON, "the issue is on the other server", async || look::serves(&b, &issue).await).await;
+    let log = daemon.stop().await;
+    assert_eq!(log.matches("cycle done").count(), 1, "no cycle was needed:\n{log}");
+}
+
 /// A server that has an owner's state by way of a copy serves it at once where it is listed at last, and leaves the
 /// owner's own path empty until the next state.
 #[tokio::test]

@@ -68,3 +68,16 @@ async fn a_source_that_wants_to_be_left_alone_is_left_alone() {
     assert!(status["servers"].as_array().unwrap().iter().any(reachable), "as a server it is as good as ever");
     daemon.stop().await;
 }
+
+#[tokio::test]
+async fn a_source_that_is_gone_is_told_once_however_often_it_is_asked() {
+    let (source, _other, _relay, owner, _mirror, daemon) = scene().await;
+    let asked = || source.proxy().seen().count("GET", FETCH);
+    source.proxy().fault_on(FETCH, Fault::Status(404));
+    let before = asked();
+    owner.work.commit("README.md", "# hello again\n");
+    owner.update(&source).await;
+    look::wait_until(SOON, "it is asked again and again", async || asked() >= before + 3).await;
+    let log = daemon.stop().await;
+    assert_eq!(log.matches("no clone URL serves what was signed").count(), 1, "{log}");
+}
