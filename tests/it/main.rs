@@ -54,6 +54,7 @@ mod maintainer_chain;
 mod many_relays;
 mod memory;
 mod monitoring;
+mod moves;
 mod no_secrets;
 mod nostr_tools;
 mod odd_identifier;

@@ -1,11 +1,12 @@
 //! Other people's software on both ends: published with the real `ngit`, mirrored, and cloned back through
 //! git's `nostr://` helper.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::path::Path;
 
-use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look, tools};
+use grasp_mirror_testkit::{Mirror, Owner, Person, Server, TestRelay, look, tools};
+use nostr::{event::Tag, filter::Filter};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -45,4 +46,56 @@ async fn published_with_ngit_and_cloned_back_over_nostr() {
     // The owner's only server is gone; the repository is not.
     a.stop().await;
     assert_eq!(cloned(&mirror.npub(), &b, &relay).await, owner.work.rev("main"));
+}
+
+/// Role tags as the real client writes them: a lead, a co-maintainer who is invited and accepts, servers added and removed.
+#[tokio::test]
+async fn what_ngit_says_of_leads_and_servers_is_followed() {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let (owner, helper) = (Owner::new("hello"), Person::new());
+    let ngit = async |args: &[&str], key: &str| {
+        let mut command = tools::ngit(owner.work.path(), relay.url());
+        command.args(args).args(["-d", "--repo-relay-only", "--nsec", key]);
+        tools::must(command).await
+    };
+    let init = ["init", "--name", "hello", "--identifier", "hello", "--grasp-server", &a.url()];
+    ngit(&init, &owner.nsec()).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    mirror.once().await.expect_code(0);
+    assert_eq!(placed(&mirror, &b).await, "namespace", "a lone maintainer is no lead");
+
+    let (lead, invited) = (owner.npub(), helper.npub());
+    ngit(&["repo", "edit", "--add-maintainer", &invited, "--lead-maintainer", &lead], &owner.nsec()).await;
+    mirror.once().await.expect_code(0);
+    assert_eq!(placed(&mirror, &b).await, "lead");
+    let of_bot = Filter::new().author(mirror.bot_pubkey()).kind(30617.into());
+    let [copy] = &b.served(of_bot.clone()).await[..] else { panic!("one announcement") };
+    let follows = |tag: &Tag| tag.as_slice() == ["M".to_owned(), owner.public_key().to_hex()];
+    assert!(copy.tags.iter().any(follows), "{copy:?}");
+
+    // The co-maintainer's state counts once the invitation is accepted.
+    ngit(&["repo", "accept", "--grasp-server", &a.url()], &helper.nsec()).await;
+    helper.signs_in(5);
+    owner.work.commit("README.md", "# by a helper\n");
+    let state = helper.sign_state("hello", &owner.work);
+    a.send(&state).await.expect_accepted();
+    owner.work.push_all(&owner.url_at(&a)).await.unwrap_or_else(|said| panic!("{said}"));
+    mirror.once().await.expect_code(0);
+    assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
+
+    ngit(&["repo", "edit", "--add-grasp-server", &b.url()], &owner.nsec()).await;
+    mirror.once().await;
+    assert_eq!(placed(&mirror, &b).await, "listed");
+    ngit(&["repo", "edit", "--remove-grasp-server", &b.url()], &owner.nsec()).await;
+    mirror.once().await;
+    mirror.once().await.expect_code(0);
+    // It does not take the announcement that takes it off, so its lead cannot govern a copy there.
+    assert_eq!(placed(&mirror, &b).await, "namespace");
+    assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
+}
+
+async fn placed(mirror: &Mirror, server: &Server) -> String {
+    let plan = mirror.run(&["plan", "hello", "--json"]).await.expect_code(0).json();
+    let row = plan["mirrors"].as_array().unwrap().iter().find(|row| row["server"] == server.url());
+    row.unwrap()["placement"].as_str().unwrap_or_default().to_owned()
 }
