@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use grasp_mirror::store::{Store, records::Records};
-use grasp_mirror_testkit::{Mirror, Owner, Protocol, Server, TestRelay, look, noise_text};
+use grasp_mirror_testkit::{Mirror, Owner, Protocol, Server, TestRelay, look, noise_text, tools};
 use nostr::{filter::Filter, types::Timestamp};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
@@ -149,6 +149,71 @@ async fn why_says_the_rule_of_a_server_that_was_not_chosen_as_plan_does() {
     let why = ada.answer_to(Protocol::Nip17, "why hello").await;
     assert!(why.contains(&told) && why.contains(&format!("✓ {}", a.authority())), "{why}");
     daemon.stop().await;
+}
+
+#[tokio::test]
+async fn exceptions_say_how_far_on_how_many_servers_and_for_how_long() {
+    let start = Server::start;
+    let (a, b, c, relay) = tokio::join!(start(), start(), start(), TestRelay::start());
+    let [usual, near, few] = ["usual", "near", "few"].map(|d| Owner::new(d).at_home_on(&relay));
+    for owner in [&usual, &near, &few] {
+        owner.work.branch("gone");
+        owner.work.commit("gone.txt", "soon");
+        owner.work.switch("main");
+        owner.publish(owner.announcement().at(&a), &a).await;
+    }
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).knows(&c).uses(&relay);
+    let mirror = mirror.watches(&usual).watches(&near).watches(&few);
+    let mirror = mirror.set(&format!("policy.{}.placement", near.npub()), "listed");
+    // The repository's own table wins.
+    let mirror = mirror.set(&format!("policy.{}.copies_wanted", few.npub()), 3);
+    let mirror = mirror.set(&format!("policy.{}.copies_wanted", few.coordinate()), 2);
+    let mirror = mirror.set(&format!("policy.{}.archive_days", few.coordinate()), 1);
+    mirror.once().await.expect_code(0);
+    assert!(is_at(&mirror, &b, &usual).await && is_at(&mirror, &c, &usual).await);
+    assert!(!is_at(&mirror, &b, &near).await && !is_at(&mirror, &c, &near).await);
+    assert!(is_at(&mirror, &b, &few).await != is_at(&mirror, &c, &few).await);
+    let table = format!("[policy.\"{}\"]", near.npub());
+    let rule = format!("{table} placement = \"listed\", and no maintainer's announcement lists it");
+    assert_eq!(rules(&mirror, "near").await[&b.url()], (false, rule));
+    let fews = rules(&mirror, "few").await;
+    let rule = format!("not chosen: [policy.\"{}\"] copies_wanted = 2", few.coordinate());
+    assert!(fews.values().any(|(is_there, why)| !is_there && why.starts_with(&rule)), "{fews:#?}");
+
+    for owner in [&usual, &few] {
+        owner.work.delete_branch("gone");
+        owner.update(&a).await;
+    }
+    mirror.once().await.expect_code(0);
+    let kept = async |owner: &Owner| {
+        let folder = mirror.data_dir().join("git").join(owner.npub()).join(format!("{}.git", owner.d));
+        let mut git = tools::git(&folder);
+        git.args(["for-each-ref", "refs/archive"]);
+        tools::must(git).await.lines().count()
+    };
+    assert!(kept(&usual).await > 0 && kept(&few).await > 0);
+    // Two days later.
+    for owner in [&usual, &few] {
+        let folder = mirror.data_dir().join("git").join(owner.npub()).join(format!("{}.git", owner.d));
+        let mut git = tools::git(&folder);
+        git.args(["for-each-ref", "--format=%(refname) %(objectname)", "refs/archive"]);
+        for line in tools::must(git).await.lines() {
+            let (name, tip) = line.split_once(' ').unwrap();
+            let mut parts: Vec<String> = name.splitn(4, '/').map(str::to_owned).collect();
+            parts[2] = (parts[2].parse::<u64>().unwrap() - 2 * 86_400).to_string();
+            for args in [["update-ref", "-d", name], ["update-ref", &parts.join("/"), tip]] {
+                let mut git = tools::git(&folder);
+                git.args(args);
+                tools::must(git).await;
+            }
+        }
+    }
+    {
+        let store = Store::open(&mirror.data_dir()).await.unwrap();
+        Records::new(store, mirror.keys.clone()).write("archives", &0_u64).await.unwrap();
+    }
+    mirror.once().await.expect_code(0);
+    assert!(kept(&usual).await > 0 && kept(&few).await == 0, "its own table says a day");
 }
 
 /// The same bot on an empty disk.

@@ -1,7 +1,7 @@
 //! When maintainers change what they say, a mirror moves from one way of being placed to another, and what is there is
 //! served at every moment.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use std::{
     collections::BTreeMap,

@@ -1,7 +1,7 @@
 //! Other people's software on both ends: published with the real `ngit`, mirrored, and cloned back through
 //! git's `nostr://` helper.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use std::path::Path;
 

@@ -5,7 +5,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    process::Stdio,
+    process::{Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -21,8 +21,8 @@ use nostr::{
     nips::{
         nip44,
         nip46::{
-            NostrConnectEventBuilder, NostrConnectMessage, NostrConnectRequest, NostrConnectResponse,
-            NostrConnectUri, ResponseResult,
+            NostrConnectEventBuilder, NostrConnectMessage, NostrConnectMethod, NostrConnectRequest,
+            NostrConnectResponse, NostrConnectUri, ResponseResult,
         },
     },
 };
@@ -134,6 +134,12 @@ impl Careful {
                 let event = line.next().await;
                 let json = nip44::decrypt(signer.secret_key(), &event.pubkey, &event.content).unwrap();
                 let message = NostrConnectMessage::from_json(json).unwrap();
+                if let NostrConnectMessage::Request { method: NostrConnectMethod::Connect, params, .. } =
+                    &message
+                {
+                    // No more is asked to be allowed than is needed.
+                    assert_eq!(params[2], "sign_event:30617,sign_event:30618");
+                }
                 let (id, client) = (message.id().to_owned(), event.pubkey);
                 let reply = |response| {
                     let message = NostrConnectMessage::response(id.clone(), response);
@@ -199,6 +205,21 @@ async fn a_bunker_signs_what_is_needed_and_is_connected_to_once() {
 }
 
 #[tokio::test]
+async fn several_signers_are_used_each_where_its_key_maintains() {
+    let scene = Scene::set().await;
+    let other = Owner::new("other").at_home_on(&scene.relay);
+    other.publish(other.announcement().at(&scene.a), &scene.a).await;
+    let keys = Keys::generate();
+    let (asked, _signer) = willing(&scene, keys.clone());
+    let both = format!("{},{}", other.nsec(), scene.bunker(&keys.public_key(), SECRET));
+    scene.mirror().watches(&other).env("MIRROR_SIGNER", &both).once().await.expect_code(0);
+    assert!(scene.is_listed().await);
+    assert_eq!(look::refs(&other.url_at(&scene.b)).await, other.work.refs());
+    let asked = asked.0.lock().unwrap().clone();
+    assert_eq!(asked.iter().filter(|asked| *asked == "sign 30617").count(), 1, "{asked:?}");
+}
+
+#[tokio::test]
 async fn a_signer_that_is_gone_is_told_apart_from_a_person_who_is_asked() {
     let scene = Scene::set().await;
     let careful = Careful::of(&scene, None, None).await;
@@ -235,6 +256,13 @@ async fn a_daemon_goes_on_meanwhile_and_goes_on_with_it_when_the_person_approves
     }
     ada.resync("resync").await;
 
+    // What it asked for outlives a restart, with since when.
+    let since = mirror.status_of(&scene.owner.coordinate()).await["problems"][0]["since"].clone();
+    daemon.kill();
+    let daemon = mirror.daemon().await;
+    ada.resync("resync").await;
+    scene.waits(&mirror).await;
+    assert_eq!(mirror.status_of(&scene.owner.coordinate()).await["problems"][0]["since"], since);
     careful.approved.send_replace(true);
     look::wait_until(Duration::from_secs(60), "the server is listed", async || scene.is_listed().await).await;
     let log = daemon.stop().await;
@@ -348,6 +376,34 @@ async fn a_signer_is_paired_from_the_command_line() {
     mirror.once().await.expect_code(0);
     assert!(scene.is_listed().await);
     assert!(asked.0.lock().unwrap().iter().any(|asked| asked == "sign 30617"));
+}
+
+#[tokio::test]
+async fn on_a_terminal_the_address_is_a_qr_code_too() {
+    let scene = Scene::set().await;
+    let mirror = scene.mirror();
+    let pair = mirror.command(&["pair"]);
+    let words = std::iter::once(pair.get_program()).chain(pair.get_args());
+    let line: Vec<String> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    // `script` gives it a terminal.
+    let mut command = Command::new("script");
+    command.args(["-qefc", &line.join(" "), "/dev/null"]).env_clear();
+    command.envs(pair.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let shown = tokio::task::spawn_blocking(move || {
+        let mut shown = String::new();
+        while !shown.contains("nostrconnect://") {
+            assert!(stdout.read_line(&mut shown).unwrap() > 0, "{shown}");
+        }
+        shown
+    });
+    let shown = shown.await.unwrap().replace('\r', "");
+    let uri = shown.lines().find(|line| line.starts_with("nostrconnect://")).unwrap();
+    let code = qrcode::QrCode::new(uri).unwrap().render::<qrcode::render::unicode::Dense1x2>().build();
+    assert!(shown.contains(&code), "{shown}");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// The address that `grasp-mirror pair` shows before it is killed.

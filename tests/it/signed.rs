@@ -6,12 +6,12 @@
 use std::{
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock, Weak},
 };
 
 use grasp_mirror_testkit::{Mirror, Owner, Person, Server, TestRelay, look};
 use nostr::{event::Event, filter::Filter};
-use nostr_sdk::local_relay::{LocalRelay, WritePolicy, WritePolicyResult};
+use nostr_sdk::local_relay::{LocalRelay, QueryPolicy, QueryPolicyResult, WritePolicy, WritePolicyResult};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -225,6 +225,58 @@ impl WritePolicy for Meanwhile {
             WritePolicyResult::Accept
         })
     }
+}
+
+/// Just before the bot signs, another client has.
+#[derive(Debug)]
+struct Before {
+    theirs: Mutex<Option<Event>>,
+    here: Arc<OnceLock<Weak<TestRelay>>>,
+}
+
+impl QueryPolicy for Before {
+    fn admit_query<'a>(
+        &'a self,
+        query: &'a mut Filter,
+        _address: &'a SocketAddr,
+    ) -> Pin<Box<dyn Future<Output = QueryPolicyResult> + Send + 'a>> {
+        Box::pin(async move {
+            let kinds = query.kinds.clone().unwrap_or_default();
+            let is_last_look = kinds.contains(&30617.into()) && !query.generic_tags.is_empty();
+            let theirs = self.theirs.lock().unwrap().take_if(|_| is_last_look);
+            if let (Some(theirs), Some(here)) = (theirs, self.here.get().and_then(Weak::upgrade)) {
+                here.receive(theirs).await;
+            }
+            QueryPolicyResult::Accept
+        })
+    }
+}
+
+#[tokio::test]
+async fn the_newest_version_is_read_again_before_anything_is_signed() {
+    let (a, b) = tokio::join!(Server::builder().behind_proxy().start(), Server::start());
+    let owner = Owner::new("hello");
+    owner.publish(owner.announcement().at(&a), &a).await;
+    owner.signs_in(0);
+    let theirs = owner.sign_announcement(owner.announcement().at(&a).tag(&["x-new", "kept"]));
+    let here = Arc::new(OnceLock::new());
+    let before = Before { theirs: Mutex::new(Some(theirs.clone())), here: Arc::clone(&here) };
+    let relay = Arc::new(TestRelay::start_as(LocalRelay::builder().query_policy(before)).await);
+    here.set(Arc::downgrade(&relay)).unwrap();
+    let mirror = signing(Mirror::new(BINARY).knows(&a).knows(&b).uses(&*relay).watches(&owner), &owner);
+    a.proxy().reset();
+    mirror.once().await.expect_code(0);
+    let last = announced(&b, &owner).await;
+    assert_eq!(last.created_at.as_secs(), theirs.created_at.as_secs() + 1);
+    assert_eq!(tag(&last, "x-new"), ["x-new", "kept"]);
+    // Nothing older was signed before.
+    let by_owner = format!("\"pubkey\":\"{}\"", owner.public_key().to_hex());
+    let seen = a.proxy().seen();
+    let announced = |text: &&str| text.contains(&by_owner) && text.contains("\"kind\":30617");
+    let sent: Vec<&str> = seen.verb("EVENT").into_iter().filter(announced).collect();
+    assert!(!sent.is_empty());
+    let known = [theirs.id.to_hex(), last.id.to_hex()];
+    assert!(sent.iter().all(|text| known.iter().any(|id| text.contains(id))), "{sent:#?}");
 }
 
 #[tokio::test]
