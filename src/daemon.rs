@@ -367,7 +367,7 @@ impl Daemon {
             Step::Report => self.follower.report(),
             Step::Retry => self.follower.retry(),
             // A whole cycle: also what was announced is taken down.
-            Step::MuteList => self.begin_anew(),
+            Step::Everything => self.begin_anew(),
             // It is up again before its next try.
             Step::CaughtUp(relay) => {
                 if self.follower.waits_for(&relay) {

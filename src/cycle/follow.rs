@@ -224,7 +224,11 @@ impl World {
         let repositories = catalog.repositories.iter().zip(threads.iter().map(Vec::as_slice));
         let alone = catalog.opted_out.values().flat_map(|one| one.maintainers.iter().copied());
         let maintainers = catalog.repositories.iter().flat_map(forget::maintainers).chain(alone);
-        let concerns = Concerns::of(watched, repositories).minding_mute_lists(maintainers, &catalog.muters);
+        let mut concerns =
+            Concerns::of(watched, repositories).minding_mute_lists(maintainers, &catalog.muters);
+        if self.config.servers.discover {
+            concerns = concerns.minding_server_lists();
+        }
         let relays = self.config.bot.relays.iter().chain(&kept.usable).cloned().collect();
         kept.told = Some(told);
         Ok(Some(Listening { servers, relays, concerns }))

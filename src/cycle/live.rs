@@ -63,8 +63,9 @@ pub struct Listening {
 pub enum Noticed {
     /// Something was heard of repositories with these identifiers.
     Families(BTreeSet<String>),
-    /// A maintainer wants the bot to leave their repositories alone, or not to do so any more.
-    MuteList,
+    /// What to mirror, or where to, may have changed: a maintainer wants the bot to leave their repositories alone, or not
+    /// to do so any more, or a watched author lists other servers.
+    Everything,
     /// A relay or server answers: everything it had was heard.
     CaughtUp(RelayUrl),
 }
@@ -244,6 +245,13 @@ impl Live {
             self.take_mute_list(event).await;
             return;
         }
+        if self.concerns.is_server_list(&event) {
+            if self.is_news(&event).await {
+                tracing::info!(author = %event.pubkey, "a watched author lists other servers");
+                self.tell(Noticed::Everything).await;
+            }
+            return;
+        }
         let families = self.concerns.touched_by(&event);
         // What concerns nobody now may do so when more is known.
         if families.is_empty() || !self.known.insert(&event.id) {
@@ -261,7 +269,7 @@ impl Live {
         if self.is_news(&list).await {
             tracing::info!(maintainer = %list.pubkey, "a maintainer's mute list is about this bot");
             self.concerns.note_mute_list(&list, &self.bot);
-            self.tell(Noticed::MuteList).await;
+            self.tell(Noticed::Everything).await;
         }
     }
 

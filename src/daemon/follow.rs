@@ -66,8 +66,8 @@ pub(super) enum Step {
     Report,
     /// Mirrors that failed are to be tried again, or a hold is over.
     Retry,
-    /// What is left alone may have changed.
-    MuteList,
+    /// What to mirror, or where to, may have changed.
+    Everything,
     /// A relay or server is listened to (again).
     CaughtUp(RelayUrl),
 }
@@ -166,7 +166,7 @@ impl Follower {
                     self.hear(families);
                     Step::Heard
                 }
-                Noticed::MuteList => Step::MuteList,
+                Noticed::Everything => Step::Everything,
                 Noticed::CaughtUp(relay) => Step::CaughtUp(relay),
             },
             Some((family, turn)) = self.waiting.next() => {

@@ -11,6 +11,7 @@ use super::{
     catalog::{Repository, Watched},
     conversation::points_at,
     forget::names,
+    settings::SERVERS,
 };
 use crate::model::coordinate::Coordinate;
 
@@ -95,6 +96,8 @@ pub struct Concerns {
     threads: HashMap<EventId, String>,
     /// Whose mute lists count: who maintains something; and whether theirs names the bot.
     mute_lists: BTreeMap<PublicKey, bool>,
+    /// Whether watched authors' lists of GRASP servers count.
+    server_lists: bool,
 }
 
 impl Concerns {
@@ -133,6 +136,18 @@ impl Concerns {
     ) -> Self {
         self.mute_lists = maintainers.into_iter().map(|key| (key, muters.contains(&key))).collect();
         self
+    }
+
+    /// Minds also the watched authors' lists of GRASP servers.
+    #[must_use]
+    pub fn minding_server_lists(self) -> Self {
+        Self { server_lists: true, ..self }
+    }
+
+    /// Whether `event` is such a list.
+    #[must_use]
+    pub fn is_server_list(&self, event: &Event) -> bool {
+        self.server_lists && event.kind == SERVERS && self.watched.contains(&event.pubkey)
     }
 
     /// Whether `event` is a mute list by which a maintainer wants the `bot` to leave their repositories alone, or not to
@@ -216,7 +231,12 @@ impl Concerns {
         let mute_lists = maintainers
             .chunks(AUTHORS_PER_FILTER)
             .map(|some| Filter::new().kind(Kind::MuteList).authors(some.iter().copied()));
-        governing.chain(mute_lists).chain(pointing).collect()
+        let watched: Vec<PublicKey> =
+            if self.server_lists { self.watched.iter().copied().collect() } else { Vec::new() };
+        let server_lists = watched
+            .chunks(AUTHORS_PER_FILTER)
+            .map(|some| Filter::new().kind(SERVERS).authors(some.iter().copied()));
+        governing.chain(mute_lists).chain(pointing).chain(server_lists).collect()
     }
 
     /// What to ask a GRASP server for: everything new. It holds nothing but repositories and what is said around them,

@@ -48,6 +48,24 @@ async fn so_is_one_that_a_watched_author_lists_for_all_repositories() {
     assert_eq!(copies.len(), 2, "the owner's announcement and the bot's");
 }
 
+#[tokio::test]
+async fn a_list_is_heard_between_cycles() {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).uses(&relay).watches(&owner).set("servers.discover", true);
+    let soon = std::time::Duration::from_secs(20);
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done", soon).await;
+    daemon.wait_idle().await;
+    relay.send(&owner.sign(10317, "", &[&["g", &b.url()]])).await.expect_accepted();
+    look::wait_until(soon, "the new server has a copy", async || {
+        look::refs(&mirror.url_at(&b, "hello")).await == owner.work.refs()
+    })
+    .await;
+    daemon.stop().await;
+}
+
 /// Nobody can make the bot use any number of servers.
 #[tokio::test]
 async fn no_more_are_taken_than_a_list_and_all_lists_together_may_name() {
