@@ -7,6 +7,7 @@ use std::path::Path;
 
 use grasp_mirror_testkit::{Mirror, Owner, Person, Server, TestRelay, look, tools};
 use nostr::{event::Tag, filter::Filter};
+use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -92,6 +93,37 @@ async fn what_ngit_says_of_leads_and_servers_is_followed() {
     // It does not take the announcement that takes it off, so its lead cannot govern a copy there.
     assert_eq!(placed(&mirror, &b).await, "namespace");
     assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
+}
+
+/// An owner invites the bot with the real client; the bot accepts, and to the real client it is a maintainer then, with the
+/// servers that it adds.
+#[tokio::test]
+async fn a_bot_that_is_invited_with_ngit_is_a_maintainer_to_ngit() {
+    let (mut a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello");
+    let ngit = async |args: &[&str]| {
+        let mut command = tools::ngit(owner.work.path(), relay.url());
+        command.args(args).args(["-d", "--repo-relay-only", "--nsec", &owner.nsec()]);
+        tools::must(command).await
+    };
+    ngit(&["init", "--name", "hello", "--identifier", "hello", "--grasp-server", &a.url()]).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    mirror.once().await.expect_code(0);
+    let invite = ["repo", "edit", "--add-maintainer", &mirror.npub(), "--lead-maintainer", &owner.npub()];
+    ngit(&invite).await;
+    mirror.once().await.expect_code(0);
+    assert_eq!(placed(&mirror, &b).await, "signed");
+    let said: Value = serde_json::from_str(&ngit(&["repo", "--json"]).await).unwrap();
+    let has = |list: &str, one: &str| said[list].as_array().unwrap().iter().any(|entry| entry == one);
+    assert!(has("confirmed_maintainers", &mirror.npub()) && has("grasp_servers", &b.http()), "{said:#}");
+    assert_eq!((&said["health"]["status"], &said["lead_maintainer"]), (&"ok".into(), &owner.npub().into()));
+    // Its state is the owner's, and the owner's only server is gone.
+    owner.work.commit("README.md", "# hello again\n");
+    owner.signs_in(5);
+    owner.update(&a).await;
+    mirror.once().await.expect_code(0);
+    a.stop().await;
+    assert_eq!(cloned(&owner.npub(), &b, &relay).await, owner.work.rev("main"));
 }
 
 async fn placed(mirror: &Mirror, server: &Server) -> String {

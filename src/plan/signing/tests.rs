@@ -179,7 +179,7 @@ fn who_waits_for_a_person_is_told_apart_from_who_waits_for_the_signer() {
     let request = |stands| Request {
         events: BTreeSet::from([EventId::from_byte_array([1; 32])]),
         by,
-        servers: on(&["a", "b"]),
+        servers: on(&["a", "b", "r"]),
         since: 77,
         stands,
     };
@@ -188,6 +188,10 @@ fn who_waits_for_a_person_is_told_apart_from_who_waits_for_the_signer() {
         (server("a"), mirror(MirrorStatus::InSync)),
         (server("b"), mirror(MirrorStatus::Failing)),
         (server("c"), mirror(MirrorStatus::InSync)),
+        (
+            server("r"),
+            MirrorRecord { reason: Some("blocked: no".to_owned()), ..mirror(MirrorStatus::Refused) },
+        ),
     ]);
     let before = mirrors.clone();
     signing.show(&mut mirrors);
@@ -207,6 +211,11 @@ fn who_waits_for_a_person_is_told_apart_from_who_waits_for_the_signer() {
         assert_eq!((shown.status, shown.since), (MirrorStatus::AwaitingSignature, 77));
         assert!(reason.contains(says) && !reason.contains("s3cr3t"), "{reason}");
         assert_eq!(mirrors[&server("b")].status, MirrorStatus::Failing);
+        // No copy is there, so it is not shown as one.
+        let refused = &mirrors[&server("r")];
+        let why = refused.reason.clone().unwrap();
+        assert_eq!(refused.status, MirrorStatus::Refused);
+        assert!(why.starts_with("blocked: no; to be listed") && why.contains(says), "{why}");
         assert_eq!(mirrors[&server("c")], before[&server("c")]);
     }
     let no = request(Stands::Refused(String::new(), 100));
