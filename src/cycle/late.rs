@@ -211,10 +211,13 @@ impl World {
         late: &mut Late,
         heard: &mut Vec<Event>,
     ) {
+        let relays: BTreeSet<&RelayUrl> = kept.usable.difference(servers).collect();
+        if relays.is_empty() {
+            return;
+        }
         let mut per_relay: BTreeMap<&RelayUrl, Vec<&Known>> = BTreeMap::new();
         for known in kept.repositories.values().filter(|known| self.admits(known)) {
-            let named = known.relays.iter().filter(|relay| kept.usable.contains(*relay));
-            for relay in named.filter(|relay| !servers.contains(*relay)) {
+            for relay in known.relays.iter().filter(|relay| relays.contains(relay)) {
                 per_relay.entry(relay).or_default().push(known);
             }
         }

@@ -375,17 +375,18 @@ impl World {
             let max_repo_bytes = self.max_repo_bytes(coordinate);
             Terms { now, patient: trigger == Some(Trigger::Timer), max_repo_bytes }
         };
-        let look = |url: &ServerUrl| {
-            let server = servers.get(url);
+        let looks = servers.iter().map(|(url, server)| {
             let relay = url.relay_url();
-            let left_alone = server.is_some_and(|server| server.left_alone);
-            match (server.map(|server| server.down.as_deref()), kept.holdings.get(relay)) {
-                (Some(Some(reason)), _) if left_alone => Look::LeftAlone(reason),
-                (Some(Some(reason)), _) => Look::Down(reason),
-                (Some(None), Some(holdings)) if kept.compared.contains_key(relay) => Look::Has(holdings),
+            let look = match (&server.down, kept.holdings.get(relay)) {
+                (Some(reason), _) if server.left_alone => Look::LeftAlone(reason),
+                (Some(reason), _) => Look::Down(reason),
+                (None, Some(holdings)) if kept.compared.contains_key(relay) => Look::Has(holdings),
                 _ => Look::NotSeen,
-            }
-        };
+            };
+            (url, look)
+        });
+        let looks: BTreeMap<&ServerUrl, Look<'_>> = looks.collect();
+        let look = |url: &ServerUrl| looks.get(url).copied().unwrap_or(Look::NotSeen);
         let known = kept.repositories.iter().filter(|(coordinate, _)| !anew.contains(*coordinate));
         known
             .filter_map(|(coordinate, known)| {

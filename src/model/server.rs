@@ -1,6 +1,6 @@
 //! The address of a GRASP server: a git server and a relay behind one host, port and path.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{cmp::Ordering, fmt, str::FromStr, sync::Arc};
 
 use nostr::{
     key::PublicKey,
@@ -22,13 +22,26 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 ///
 /// As small as a pointer: it is the key of every map of mirrors, and a B-tree has room for eleven keys where there are
 /// three servers.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ServerUrl(Arc<Addresses>);
 
 #[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Addresses {
     http: Url,
     relay: RelayUrl,
+}
+
+impl Ord for ServerUrl {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Mostly they are copies of one address.
+        if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+    }
+}
+
+impl PartialOrd for ServerUrl {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// Why a string is no server address.

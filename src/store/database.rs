@@ -99,8 +99,20 @@ impl NostrDatabase for Database {
         self.lmdb.count(filter)
     }
 
-    fn query(&self, filter: Filter) -> Answer<'_, BTreeSet<Event>> {
-        self.lmdb.query(filter)
+    fn query(&self, mut filter: Filter) -> Answer<'_, BTreeSet<Event>> {
+        // nostr-lmdb would gather all that the author has of these kinds, thousands of records for one, before it looks
+        // at the tag. By author and tag alone it goes straight there.
+        let by_tag = filter.authors.as_ref().is_some_and(|authors| !authors.is_empty())
+            && !filter.generic_tags.is_empty()
+            && filter.limit.is_none();
+        let kinds = filter.kinds.take_if(|kinds| by_tag && !kinds.is_empty());
+        Box::pin(async move {
+            let mut found = self.lmdb.query(filter).await?;
+            if let Some(kinds) = kinds {
+                found.retain(|event| kinds.contains(&event.kind));
+            }
+            Ok(found)
+        })
     }
 
     fn negentropy_items(&self, filter: Filter) -> Answer<'_, Vec<(EventId, Timestamp)>> {
@@ -141,6 +153,34 @@ mod tests {
         let after = save(Kind::Comment, ["E", &id]).await;
         assert!(after.talk > before.talk && after.sources == before.sources);
         assert!(save(Kind::RepoState, ["d", "x"]).await.sources > after.sources);
+    }
+
+    #[tokio::test]
+    async fn what_is_found_by_author_and_tag_is_of_the_kinds_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let (keys, other) = (Keys::generate(), Keys::generate());
+        for (kind, tag, keys) in [
+            (Kind::RepoState, "x", &keys),
+            (Kind::GitRepoAnnouncement, "x", &keys),
+            (Kind::RepoState, "y", &keys),
+            (Kind::RepoState, "x", &other),
+        ] {
+            let event = EventBuilder::new(kind, "").tag(Tag::identifier(tag)).finalize(keys).unwrap();
+            store.save(&event).await.unwrap();
+        }
+        let found = async |kinds: &[Kind], limit: Option<usize>| {
+            let filter = Filter::new().kinds(kinds.iter().copied()).author(keys.public_key()).identifier("x");
+            let filter = Filter { limit, ..filter };
+            let found = store.query(filter).await.unwrap();
+            found.into_iter().map(|event| event.kind).collect::<BTreeSet<Kind>>()
+        };
+        let (state, both) = ([Kind::RepoState], [Kind::RepoState, Kind::GitRepoAnnouncement]);
+        for limit in [None, Some(9)] {
+            assert_eq!(found(&state, limit).await, BTreeSet::from(state));
+            assert_eq!(found(&both, limit).await, BTreeSet::from(both));
+            assert!(found(&[Kind::MuteList], limit).await.is_empty());
+        }
     }
 
     #[tokio::test]
