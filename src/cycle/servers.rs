@@ -133,10 +133,12 @@ impl World {
     ) -> BTreeMap<ServerUrl, Candidate> {
         let excepted: BTreeSet<&ServerUrl> = self.policy.excepted_servers().collect();
         let is_general = |url: &ServerUrl| self.settings.servers.contains(url) || !excepted.contains(url);
+        let is_found = |url: &ServerUrl| !self.settings.servers.contains(url) && !excepted.contains(url);
         let known = servers.iter().map(|(url, server)| {
             let candidate = Candidate {
                 grasp: server.grasp.clone(),
                 is_general: is_general(url),
+                is_found: is_found(url),
                 is_up: server.is_up(),
                 is_lost: server.is_lost,
             };
@@ -146,6 +148,7 @@ impl World {
             let candidate = Candidate {
                 grasp: Grasp::Unknown,
                 is_general: is_general(url),
+                is_found: is_found(url),
                 is_up: false,
                 is_lost: false,
             };

@@ -35,6 +35,8 @@ pub struct Candidate {
     pub grasp: Grasp,
     /// Whether everything may be brought there; else only that for which an exception names it.
     pub is_general: bool,
+    /// Whether only maintainers name it, and the operator does not.
+    pub is_found: bool,
     /// Whether it answers.
     pub is_up: bool,
     /// Whether it has been down for longer than a day.
@@ -81,6 +83,9 @@ pub enum LeftOut {
     /// There is no name for a copy.
     #[error("not listed, and all names for a copy are taken")]
     NoName,
+    /// A rule names the servers that are used; neither the operator nor a maintainer of this repository names this one.
+    #[error("{0}")]
+    NotAllowed(Blocked),
     /// Others come first.
     #[error("not chosen: {table} copies_wanted = {wanted}, and {}", if *.lost { "it has been down for longer than a day" } else { "other servers come first" })]
     NotChosen {
@@ -142,6 +147,14 @@ pub fn spread(
     }
     placed.retain(|url, place| match policy.admits_server(url) {
         Ok(()) => true,
+        Err(rule @ Blocked::NotAllowed(_))
+            if servers.get(url).is_some_and(|candidate| candidate.is_found)
+                && repository.listed_by(url).is_none() =>
+        {
+            // Whoever names a few servers does not want to hear of all the others, for each repository.
+            spread.left_out.insert(url.clone(), LeftOut::NotAllowed(rule));
+            false
+        }
         Err(rule) => {
             spread.barred.insert(url.clone(), (place.clone(), rule));
             false

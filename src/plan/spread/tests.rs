@@ -37,7 +37,7 @@ fn repository(owner: &Keys, listed: &[&str], extra: &[&str]) -> Repository {
 }
 
 fn up() -> Candidate {
-    Candidate { grasp: Grasp::Full, is_general: true, is_up: true, is_lost: false }
+    Candidate { grasp: Grasp::Full, is_general: true, is_found: false, is_up: true, is_lost: false }
 }
 
 fn names(places: &BTreeMap<ServerUrl, Place>) -> Vec<&str> {
@@ -89,6 +89,26 @@ fn every_server_is_placed_barred_or_left_out_with_the_rule() {
     policy.repositories.insert(repository.coordinate.clone(), more);
     let more = go(&policy, EVERYWHERE);
     assert_eq!((names(&more.places), more.wanted), (vec!["listed", "mine"], 2));
+}
+
+/// The maintainers' own is told as blocked; of others that only somebody else's announcement names, the plan tells.
+#[test]
+fn where_a_few_servers_are_allowed_the_others_that_are_found_are_no_mirrors() {
+    let (owner, bot) = (Keys::generate(), Keys::generate().public_key());
+    let repository = repository(&owner, &["listed", "theirs"], &[]);
+    let found = Candidate { is_found: true, ..up() };
+    let mut servers: BTreeMap<ServerUrl, Candidate> =
+        ["listed", "named"].map(|name| (server(name), up())).into();
+    servers.extend(["theirs", "others", "denied"].map(|name| (server(name), found.clone())));
+    let mut policy = Policy::default();
+    policy.allow.insert(Rule::Server(server("listed")));
+    policy.deny.insert(Rule::Server(server("denied")));
+    let all = spread(&repository, &servers, |_| false, &policy, EVERYWHERE, (&bot, "d"));
+    assert_eq!(names(&all.places), ["listed"]);
+    let barred: Vec<&str> = all.barred.keys().map(ServerUrl::host).collect();
+    assert_eq!(barred, ["denied.example", "named.example", "theirs.example"]);
+    assert_eq!(all.left_out.len(), 1);
+    insta::assert_snapshot!(all.left_out[&server("others")], @"[policy] allow does not name wss://others.example");
 }
 
 #[test]
