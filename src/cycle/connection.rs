@@ -10,7 +10,7 @@ use nostr::{
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     task::AbortHandle,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
@@ -110,6 +110,9 @@ impl Drop for Task {
 pub(super) struct Connection {
     remote: Arc<Remote>,
     pub(super) state: watch::Receiver<Connected>,
+    says: Arc<watch::Sender<Connected>>,
+    /// Wakes what connects.
+    again: Arc<Notify>,
     _connecting: Task,
 }
 
@@ -121,14 +124,22 @@ pub(super) struct Job {
     _task: Task,
 }
 
+impl Job {
+    /// Whether it is not known that the request has arrived. One that has is not shown to a person twice.
+    pub(super) fn is_unheard(&self) -> bool {
+        matches!(*self.progress.borrow(), Progress::Stands(Stands::Asked | Stands::Unreachable(_)))
+    }
+}
+
 impl Connection {
     /// Connects in the background, for as long as it takes.
     pub(super) fn open(relays: Arc<Relays>, address: Address, client: Keys, records: Records) -> Self {
         let remote = Remote::listen(relays, address.relays.clone(), client, address.signer);
         let remote = Arc::new(remote);
         let (says, state) = watch::channel(Connected::Connecting);
+        let (says, again) = (Arc::new(says), Arc::new(Notify::new()));
         let connecting = tokio::spawn({
-            let remote = Arc::clone(&remote);
+            let (remote, says, again) = (Arc::clone(&remote), Arc::clone(&says), Arc::clone(&again));
             async move {
                 let mut wait = AGAIN;
                 loop {
@@ -144,12 +155,28 @@ impl Connection {
                         wait = REFUSED;
                     }
                     says.send_replace(Connected::Not(problem));
-                    sleep(wait).await;
-                    wait = (wait * 2).min(REFUSED);
+                    wait = tokio::select! {
+                        () = sleep(wait) => (wait * 2).min(REFUSED),
+                        () = again.notified() => AGAIN,
+                    };
                 }
             }
         });
-        Self { remote, state, _connecting: Task(connecting.abort_handle()) }
+        Self { remote, state, says, again, _connecting: Task(connecting.abort_handle()) }
+    }
+
+    /// Tries at once to connect, if that was in vain.
+    pub(super) fn connect_anew(&self) {
+        let was_in_vain = |state: &mut Connected| {
+            let in_vain = matches!(state, Connected::Not(_));
+            if in_vain {
+                *state = Connected::Connecting;
+            }
+            in_vain
+        };
+        if self.says.send_if_modified(was_in_vain) {
+            self.again.notify_one();
+        }
     }
 
     /// The signer's own key.

@@ -161,6 +161,15 @@ impl Signers {
         Ok(remote.values().cloned().collect())
     }
 
+    /// Asks the remote signers at once, whenever they were to be asked again: somebody wants to see it done.
+    pub(super) fn ask_anew(&self) {
+        let remote = self.remote.lock().unwrap_or_else(PoisonError::into_inner);
+        for connection in remote.values() {
+            connection.connect_anew();
+        }
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, job| !job.is_unheard());
+    }
+
     /// Connects to the remote signers that are not connected to, and waits a moment for them to say who they are.
     ///
     /// # Errors

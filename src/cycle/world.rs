@@ -192,8 +192,11 @@ impl World {
     }
 
     /// Looks at these repositories (`None`: at all) as if they had never been seen: refusals are forgotten, failed
-    /// mirrors tried at once, and every server's refs compared.
+    /// mirrors tried at once, every server's refs compared, and remote signers asked.
     pub fn look_anew_at(&mut self, repositories: Vec<Option<BTreeSet<Coordinate>>>) {
+        if !repositories.is_empty() {
+            self.signers.ask_anew();
+        }
         self.afresh = repositories;
     }
 

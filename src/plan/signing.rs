@@ -168,7 +168,9 @@ impl Request {
                     "waiting for you: the signer of {who} wants you to open a page at {}; why tells its address",
                     crate::model::address::shown_text(url)
                 ),
-                Stands::Unreachable(reason) => format!("the signer of {who} is unreachable: {reason}"),
+                Stands::Unreachable(reason) => {
+                    format!("the signer of {who} is unreachable: {reason}; a resync asks it at once")
+                }
                 Stands::Refused(words, _) => {
                     format!(
                         "the signer of {who} said no: {words}; it is asked again after a day, or after a resync"

@@ -204,6 +204,29 @@ async fn a_bunker_signs_what_is_needed_and_is_connected_to_once() {
     assert!(asked.iter().all(|asked| allowed.contains(&asked.as_str())), "{asked:?}");
 }
 
+/// Relays keep nothing for a signer that is away, and it is asked ever less often; a resync asks it at once.
+#[tokio::test]
+async fn a_signer_that_is_back_is_asked_at_once_when_somebody_wants_that() {
+    for is_known in [false, true] {
+        let scene = Scene::set().await;
+        let keys = Keys::generate();
+        let mirror = scene.mirror().env("MIRROR_SIGNER", &scene.bunker(&keys.public_key(), SECRET));
+        let (mirror, ada) = mirror.commanded_at(&scene.relay).await;
+        if is_known {
+            let (_asked, _signer) = willing(&scene, keys.clone());
+            mirror.run(&["verify"]).await.expect_code(2);
+        }
+        let mut daemon = mirror.daemon().await;
+        daemon.wait_log("cycle done", Duration::from_secs(60)).await;
+        let repo = mirror.status_of(&scene.owner.coordinate()).await;
+        assert_eq!(repo["problems"][0]["status"] == "awaiting_signature", is_known, "{repo:#}");
+        let (_asked, _signer) = willing(&scene, keys);
+        ada.resync("resync").await;
+        look::wait_until(Duration::from_secs(20), "it is listed", async || scene.is_listed().await).await;
+        daemon.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn several_signers_are_used_each_where_its_key_maintains() {
     let scene = Scene::set().await;
