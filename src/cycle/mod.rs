@@ -43,6 +43,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem, slice,
     sync::Arc,
+    time::Duration,
 };
 
 use futures::{
@@ -52,7 +53,7 @@ use futures::{
 };
 use grasp_mirror_commands::with_causes;
 use indicatif::ProgressBar;
-use nostr::prelude::{Event, Kind, PublicKey, Tag, Timestamp};
+use nostr::prelude::{Event, EventId, Kind, PublicKey, Tag, Timestamp};
 use tokio::time::Instant;
 
 use self::{lanes::Lanes, progress::Board, repository::Course};
@@ -137,6 +138,8 @@ pub struct CycleDone {
     pub listening: Option<live::Listening>,
     /// Remote signers that cannot be asked, and why.
     pub signers: BTreeMap<PublicKey, Stands>,
+    /// Families that jobs were at for so long that the cycle did not wait: they are to be followed again.
+    pub left_to_jobs: BTreeSet<String>,
     servers: Vec<ServerOutcome>,
     left_alone: LeftAlone,
 }
@@ -190,6 +193,9 @@ pub enum CycleError {
     )]
     Unread,
 }
+
+/// How long a cycle waits for jobs at its end.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The record that counts cycles.
 const RECORD: &str = "cycle";
@@ -282,13 +288,7 @@ impl World {
         }
         drop(walks);
         replace(&mut outcomes, self.shared.followed());
-        if !survey.busy.is_empty() {
-            let _turns = self.shared.turns(&survey.busy).await;
-            let mut scratch = Kept { introduced: kept.introduced.clone(), ..Kept::default() };
-            let again = Box::pin(self.walk_families(&mut scratch, &survey.busy, started, None)).await?;
-            kept.repositories.extend(again.known);
-            replace(&mut outcomes, again.outcomes);
-        }
+        let left_to_jobs = self.walk_busy(&survey.busy, kept, &mut outcomes, started).await?;
         let mut more = false;
         if self.may_sign().await? {
             let places = kept.repositories.iter();
@@ -332,7 +332,39 @@ impl World {
         self.keep_house(copies, trigger, started).await;
         let (servers, left_alone) = (server_outcomes, survey.left_alone);
         let signers = self.signers.troubles();
-        Ok(CycleDone { report, outcomes, unfinished, listening, signers, servers, left_alone })
+        Ok(CycleDone { report, outcomes, unfinished, listening, signers, left_to_jobs, servers, left_alone })
+    }
+
+    /// Walks the repositories that jobs were at, when these are done with them. Those of which one is not done soon are left
+    /// to the job and whoever follows it: returns their families.
+    async fn walk_busy(
+        &self,
+        busy: &BTreeMap<Coordinate, Option<EventId>>,
+        kept: &mut Kept,
+        outcomes: &mut Vec<RepositoryOutcome>,
+        now: Timestamp,
+    ) -> Result<BTreeSet<String>, CycleError> {
+        let mut families: BTreeSet<String> = busy.keys().map(|name| name.identifier.clone()).collect();
+        let turns = self.shared.turns(&families, PATIENCE).await;
+        if !turns.is_empty() {
+            families.retain(|family| !turns.contains_key(family));
+            let mine: BTreeSet<String> = turns.keys().cloned().collect();
+            let mut scratch = Kept { introduced: kept.introduced.clone(), ..Kept::default() };
+            let again = Box::pin(self.walk_families(&mut scratch, &mine, now, None)).await?;
+            kept.repositories.extend(again.known);
+            replace(outcomes, again.outcomes);
+        }
+        for (coordinate, state) in busy.iter().filter(|(name, _)| families.contains(&name.identifier)) {
+            if !kept.repositories.contains_key(coordinate) {
+                // The next cycle finds it again.
+                kept.worked_out = None;
+            }
+            if !outcomes.iter().any(|outcome| outcome.coordinate == *coordinate) {
+                let record = self.records.read(&record_name(coordinate)).await?.unwrap_or_default();
+                outcomes.push(RepositoryOutcome::recorded(coordinate.clone(), *state, &record));
+            }
+        }
+        Ok(families)
     }
 
     /// Notes of the repositories that rest that their servers were seen to serve them. One record says it for all; only

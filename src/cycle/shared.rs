@@ -64,10 +64,13 @@ impl Shared {
         }
     }
 
-    /// Waits until nobody else is at any of `families`.
-    pub(super) async fn turns(&self, families: &BTreeSet<String>) -> Turns {
-        let turns = families.iter().map(|family| async { (family.clone(), self.turn(family).await) });
-        turns.collect::<FuturesUnordered<_>>().collect().await
+    /// Those of `families` that nobody else is at, after at most `limit`.
+    pub(super) async fn turns(&self, families: &BTreeSet<String>, limit: Duration) -> Turns {
+        let turns = families.iter().map(|family| async {
+            let turn = timeout(limit, self.turn(family)).await.ok()?;
+            Some((family.clone(), turn))
+        });
+        turns.collect::<FuturesUnordered<_>>().filter_map(async |turn| turn).collect().await
     }
 
     /// A place at a repository's family beside other walks of the same cycle; `None` when a job is there, or waits to be,

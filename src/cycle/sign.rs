@@ -19,7 +19,6 @@ use super::{
     kept::Kept,
     replace,
     servers::Server,
-    shared::Turns,
     signers::Signature,
     subject::Subject,
     survey::{Beside, SOURCES},
@@ -108,14 +107,19 @@ impl World {
             return Ok(false);
         }
         let turn = self.signers.turn().await;
-        let (changed, more) = Box::pin(self.list(servers, places, outcomes)).await?;
+        let (mut changed, mut more) = Box::pin(self.list(servers, places, outcomes)).await?;
         drop(turn);
         if !changed.is_empty() {
             let mut scratch = Kept { introduced: kept.introduced.clone(), ..Kept::default() };
-            let _turns = match beside {
-                Beside::Nobody => Turns::new(),
-                Beside::Jobs => self.shared.turns(&changed).await,
+            let turns = match beside {
+                Beside::Nobody => None,
+                Beside::Jobs => Some(self.shared.turns(&changed, PATIENCE).await),
             };
+            if let Some(turns) = &turns {
+                let all = changed.len();
+                changed.retain(|family| turns.contains_key(family));
+                more |= changed.len() < all;
+            }
             let now = Timestamp::now();
             let again = Box::pin(self.walk_families(&mut scratch, &changed, now, None)).await?;
             replace(outcomes, again.outcomes);

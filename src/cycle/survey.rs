@@ -48,8 +48,8 @@ pub struct Survey {
     pub(super) resting: BTreeMap<Coordinate, Endings>,
     /// New events of the bot's own that the mirrors need, signed and not yet stored or sent.
     pub signed: Vec<Event>,
-    /// Families that a job is at, or was at while this was looked up.
-    pub(super) busy: BTreeSet<String>,
+    /// Repositories that a job is at, or was at while this was looked up, and their states.
+    pub(super) busy: BTreeMap<Coordinate, Option<EventId>>,
 }
 
 /// Who else may be at the repositories that are worked out.
@@ -434,7 +434,8 @@ impl World {
                     Beside::Jobs => {
                         let turn = self.shared.join_unless_followed(&repository.coordinate);
                         if turn.is_none() {
-                            survey.busy.insert(repository.coordinate.identifier.clone());
+                            let state = repository.state.as_ref().map(|state| state.event.id);
+                            survey.busy.insert(repository.coordinate.clone(), state);
                             continue;
                         }
                         turn

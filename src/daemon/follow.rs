@@ -28,8 +28,9 @@ use crate::{
     store::Store,
 };
 
-/// How long after the first event of a burst the job begins.
-const COALESCE: Duration = Duration::from_millis(50);
+/// How long after the first event of a burst the job begins. What comes later is the next job's, with all that comes
+/// while this one works.
+const COALESCE: Duration = Duration::from_millis(10);
 
 /// The report of what was followed goes to relays so often at most; a cycle's always does.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
@@ -324,6 +325,7 @@ impl Follower {
         if let Some(listening) = &done.listening {
             self.listening.send_replace(listening.clone());
         }
+        self.hear(mem::take(&mut done.left_to_jobs));
         let mut newer = self.shared.followed();
         newer.retain(|outcome| !done.outcomes.contains(outcome));
         self.unwritten = !newer.is_empty();

@@ -25,7 +25,7 @@ mod watch;
 
 use std::time::Duration;
 
-use self::upload::UploadRate;
+use self::upload::{Recent, UploadRate};
 pub use self::{
     advertisement::{Advertisement, RemoteRefs},
     client::{Gate, http_client, http_client_builder},
@@ -70,13 +70,19 @@ pub struct GitHttp {
     client: reqwest::Client,
     limits: Limits,
     upload: UploadRate,
+    recent: Recent,
 }
 
 impl GitHttp {
     /// A client that sends its requests through `client`, within `limits`.
     #[must_use]
     pub fn new(client: reqwest::Client, limits: Limits) -> Self {
-        Self { client, limits, upload: UploadRate::new(limits.upload_bytes_per_sec) }
+        Self {
+            client,
+            limits,
+            upload: UploadRate::new(limits.upload_bytes_per_sec),
+            recent: Recent::default(),
+        }
     }
 }
 

@@ -90,7 +90,7 @@ impl GitHttp {
         let Request { server, commands, head, pack, len } = request;
         let (url, doing) = (&server.url, "the push");
         let activity = Activity::new();
-        let body = upload::body(head.clone(), *pack, &self.upload, &activity).await;
+        let body = upload::body(head.clone(), *pack, (&self.upload, &self.recent), &activity).await;
         let body = body.map_err(|source| reading(url, source))?;
         let work = async {
             let limit = (MAX_REPORT, "the limit for answers to pushes");

@@ -1,11 +1,14 @@
 //! The body of a push: pieces of a file, no faster than the operator allows, each told to the watch.
 
 use std::{
+    collections::VecDeque,
     fs::File,
-    io::{self, Read},
+    io,
     num::NonZeroU32,
+    os::unix::fs::FileExt,
+    path::Path,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -16,8 +19,11 @@ use tokio::task::spawn_blocking;
 use super::watch::Activity;
 use crate::git::pack::{Pack, empty_pack};
 
-/// How much of a pack is read from its file at once, in bytes: one such buffer for each push under way.
+/// How much of a pack is read from its file at once, in bytes.
 const READ_AT_ONCE: usize = 256 << 10;
+
+/// How many pieces are kept for others that send the same pack.
+const RECENT: usize = 8;
 
 /// How many pieces fit into a second, at least: several pushes share what may be sent.
 const PIECES_A_SECOND: u32 = 16;
@@ -69,13 +75,13 @@ impl UploadRate {
 pub(super) async fn body(
     head: Bytes,
     pack: Option<&Pack>,
-    rate: &UploadRate,
+    (rate, recent): (&UploadRate, &Recent),
     activity: &Activity,
 ) -> io::Result<reqwest::Body> {
     let head = stream::iter([Ok(head)]);
     let pieces: Pieces = match pack {
         None => Box::pin(head),
-        Some(pack) => Box::pin(head.chain(pack_pieces(pack, rate.piece()).await?)),
+        Some(pack) => Box::pin(head.chain(pack_pieces(pack, rate.piece(), recent).await?)),
     };
     let (rate, activity) = (rate.clone(), activity.clone());
     Ok(reqwest::Body::wrap_stream(pieces.then(move |piece| {
@@ -90,24 +96,126 @@ pub(super) async fn body(
     })))
 }
 
-async fn pack_pieces(pack: &Pack, piece: usize) -> io::Result<Pieces> {
+/// The pieces read last. A pack goes to many servers at about the same time, and is read once for those that keep up
+/// with each other. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Recent(Arc<Mutex<VecDeque<Piece>>>);
+
+#[derive(Debug)]
+struct Piece {
+    /// A pack's name is its own as long as anybody sends it.
+    path: Arc<Path>,
+    offset: u64,
+    bytes: Bytes,
+}
+
+impl Recent {
+    fn find(&self, path: &Path, offset: u64) -> Option<Bytes> {
+        let pieces = self.pieces();
+        let found = pieces.iter().find(|piece| piece.offset == offset && &*piece.path == path);
+        found.map(|piece| piece.bytes.clone())
+    }
+
+    fn keep(&self, piece: Piece) {
+        let mut pieces = self.pieces();
+        pieces.truncate(RECENT - 1);
+        pieces.push_front(piece);
+    }
+
+    /// Somebody has sent the pack at `path` to its end; whoever comes later reads it again.
+    fn forget(&self, path: &Path) {
+        self.pieces().retain(|piece| &*piece.path != path);
+    }
+
+    fn pieces(&self) -> MutexGuard<'_, VecDeque<Piece>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn pack_pieces(pack: &Pack, piece: usize, recent: &Recent) -> io::Result<Pieces> {
     Ok(match pack.path() {
         None => Box::pin(stream::iter([Ok(Bytes::from(empty_pack()))])),
         Some(path) => {
-            let path = path.to_owned();
-            let file = spawn_blocking(move || File::open(path)).await.map_err(io::Error::other)??;
-            Box::pin(stream::try_unfold(file, move |file| next_piece(file, piece)))
+            let path: Arc<Path> = path.into();
+            let opened = Arc::clone(&path);
+            let file = spawn_blocking(move || File::open(opened)).await.map_err(io::Error::other)??;
+            let reading = Reading { file: Arc::new(file), path, piece, recent: recent.clone() };
+            Box::pin(stream::try_unfold((reading, 0), |(reading, offset)| async move {
+                let bytes = reading.at(offset).await?;
+                let next = offset + bytes.len() as u64;
+                Ok((!bytes.is_empty()).then_some((bytes, (reading, next))))
+            }))
         }
     })
 }
 
-/// The next piece of `file`, straight into the buffer that is sent: an async file would copy it once more, and large
-/// packs go to many servers.
-async fn next_piece(file: File, piece: usize) -> io::Result<Option<(Bytes, File)>> {
-    let read = move || {
-        let mut bytes = Vec::with_capacity(piece);
-        (&file).take(piece as u64).read_to_end(&mut bytes)?;
-        Ok::<_, io::Error>((!bytes.is_empty()).then(|| (Bytes::from(bytes), file)))
-    };
-    spawn_blocking(read).await.map_err(io::Error::other)?
+/// A pack on its way to one server.
+struct Reading {
+    file: Arc<File>,
+    path: Arc<Path>,
+    /// The length of a piece.
+    piece: usize,
+    recent: Recent,
+}
+
+impl Reading {
+    /// The piece at `offset`, empty at the end: read straight into the buffer that is sent, since an async file would copy
+    /// it once more.
+    async fn at(&self, offset: u64) -> io::Result<Bytes> {
+        if let Some(bytes) = self.recent.find(&self.path, offset) {
+            return Ok(bytes);
+        }
+        let (file, piece) = (Arc::clone(&self.file), self.piece);
+        let read = move || {
+            let mut bytes = vec![0; piece];
+            let mut filled = 0;
+            while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+                match file.read_at(rest, offset + filled as u64) {
+                    Ok(0) => break,
+                    Ok(read) => filled += read,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            bytes.truncate(filled);
+            Ok(Bytes::from(bytes))
+        };
+        let bytes = spawn_blocking(read).await.map_err(io::Error::other)??;
+        if bytes.is_empty() {
+            self.recent.forget(&self.path);
+        } else {
+            self.recent.keep(Piece { path: Arc::clone(&self.path), offset, bytes: bytes.clone() });
+        }
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs;
+
+    use futures::{TryStreamExt, future::join_all};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn everybody_gets_all_of_a_pack_however_far_apart_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.pack");
+        let content: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+        fs::write(&path, &content).unwrap();
+        let pack = Pack::Stored { path, len: content.len() as u64 };
+        let recent = Recent::default();
+        let whole = async |pieces: Pieces| pieces.try_collect::<Vec<Bytes>>().await.map(|all| all.concat());
+        let mut late = pack_pieces(&pack, 1_000, &recent).await.unwrap();
+        let first = late.next().await.unwrap().unwrap();
+        let together =
+            (0..8).map(|_| async { whole(pack_pieces(&pack, 1_000, &recent).await.unwrap()).await });
+        for all in join_all(together).await {
+            assert_eq!(all.unwrap(), content);
+        }
+        assert!(recent.pieces().len() < RECENT, "little is kept of what was sent to its end");
+        assert_eq!([first.to_vec(), whole(late).await.unwrap()].concat(), content);
+    }
 }
