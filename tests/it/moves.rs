@@ -59,7 +59,7 @@ async fn moved(
     owner: &Owner,
     (a, b): (&Server, &Server),
     announcement: Option<Announcement>,
-    expected: &str,
+    (expected, at_owners): (&str, bool),
     history: &mut Vec<Refs>,
 ) {
     // Later than anything by this machine's clock: so it is known to be said knowingly.
@@ -82,7 +82,7 @@ async fn moved(
     for refs in seen {
         assert!(history.contains(&refs), "to {expected}: {refs:?}");
     }
-    let path = if ["listed", "signed"].contains(&expected) { owner.url_at(b) } else { url };
+    let path = if at_owners { owner.url_at(b) } else { url };
     assert_eq!(look::refs(&path).await, owner.work.refs(), "{expected}");
     mirror.once().await.expect_code(0);
 }
@@ -112,6 +112,7 @@ async fn a_mirror_is_served_at_every_moment_of_every_move() {
         if let Some(key) = key {
             mirror = mirror.env("MIRROR_SIGNER", &key);
         }
+        let expected = (expected, expected == "listed" || expected == "signed");
         moved(&mirror, &owner, (&a, &b), announcement, expected, &mut history).await;
     }
 }
@@ -127,6 +128,30 @@ async fn so_it_is_from_the_lead_s_to_where_a_maintainer_s_key_lists_it() {
     assert_eq!(placed(&mirror, &b).await, "lead");
     let mut history = vec![owner.work.refs()];
     let mirror = mirror.env("MIRROR_SIGNER", &owner.nsec());
-    moved(&mirror, &owner, (&a, &b), None, "signed", &mut history).await;
-    moved(&mirror, &owner, (&a, &b), Some(leading()), "namespace", &mut history).await;
+    moved(&mirror, &owner, (&a, &b), None, ("signed", true), &mut history).await;
+    moved(&mirror, &owner, (&a, &b), Some(leading()), ("namespace", false), &mut history).await;
+}
+
+/// By the owner's list, and by the bot's own announcement: as a maintainer it lists the server itself.
+#[tokio::test]
+async fn so_it_is_when_the_bot_becomes_a_maintainer_and_when_it_is_none_any_more() {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    let key = owner.public_key();
+    owner.publish(owner.announcement().at(&a).lead(&key), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    mirror.once().await.expect_code(0);
+    let bot = mirror.bot_pubkey();
+    let mut history = vec![owner.work.refs()];
+    let steps = [
+        (owner.announcement().at(&a).lead(&key).co_maintainer(&bot), "signed"),
+        (owner.announcement().at(&a).lead(&key), "lead"),
+        (owner.announcement().at(&a).maintainer(&bot), "signed"),
+        (owner.announcement().at(&a), "namespace"),
+        (owner.announcement().at(&a).maintainer(&bot).at(&b), "listed"),
+    ];
+    for (announcement, expected) in steps {
+        let expected = (expected, expected == "listed");
+        moved(&mirror, &owner, (&a, &b), Some(announcement), expected, &mut history).await;
+    }
 }
