@@ -262,6 +262,28 @@ async fn a_signer_that_is_gone_is_told_apart_from_a_person_who_is_asked() {
     assert!(!scene.is_listed().await);
 }
 
+/// No copy is there yet, so it is not shown as one that waits for a signature.
+#[tokio::test]
+async fn a_server_that_refuses_the_copy_waits_for_the_signer_too() {
+    let (a, relay) = tokio::join!(Server::start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    let b = Server::builder().env("NGIT_REPOSITORY_WHITELIST", &owner.npub()).start().await;
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let scene = Scene { a, b, relay, owner };
+    let careful = Careful::of(&scene, None, None).await;
+    let mirror = scene.mirror().env("MIRROR_SIGNER", &scene.bunker(&careful.keys.public_key(), SECRET));
+    mirror.once().await.expect_code(2);
+    let repo = mirror.status_of(&scene.owner.coordinate()).await;
+    let problem = &repo["problems"][0];
+    let reason = problem["reason"].as_str().unwrap();
+    assert_eq!((&problem["status"], &repo["copies"]), (&"refused".into(), &1.into()), "{repo:#}");
+    assert!(reason.contains("whitelist") && reason.contains("instead: waiting for you"), "{reason}");
+
+    careful.approved.send_replace(true);
+    mirror.once().await.expect_code(0);
+    assert!(scene.is_listed().await);
+}
+
 #[tokio::test]
 async fn a_daemon_goes_on_meanwhile_and_goes_on_with_it_when_the_person_approves() {
     let scene = Scene::set().await;
