@@ -44,6 +44,9 @@ const BACK_MAX_SECS: u64 = 24 * 3_600;
 /// Relays listened to; the servers come first.
 const RELAYS_MAX: usize = 100;
 
+/// How long a relay may take to say what it takes, before it is listened to like any other.
+const ROOM_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Events on their way.
 const QUEUE: usize = 1_024;
 
@@ -135,7 +138,7 @@ impl Live {
             bot: keys.public_key(),
             shared: Arc::clone(shared),
             http,
-            patience: config.limits.connect_timeout,
+            patience: config.limits.connect_timeout.min(ROOM_PATIENCE),
             touched,
             listening,
             ears: Ears { live, stored, known },
