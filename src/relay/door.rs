@@ -17,7 +17,7 @@ use nostr_sdk::{
 /// Sees every verified event of a read, and says whether it is kept and handed over.
 pub type Admit = Arc<dyn Fn(&Event) -> bool + Send + Sync>;
 
-/// Stands between one relay and the database.
+/// Stands between relays and the database.
 #[derive(Clone, Default)]
 pub(super) struct Door {
     reads: Arc<Mutex<HashMap<SubscriptionId, Admit>>>,

@@ -78,7 +78,6 @@ impl Relays {
     ///
     /// `interest` is asked at every new connection, so that it can look back from then.
     pub async fn follow(&self, relay: &RelayUrl, interest: impl Fn() -> Interest, ears: Ears) {
-        let link = self.link(relay);
         let pauses = ExponentialBuilder::default()
             .with_min_delay(PAUSE)
             .with_max_delay(PAUSE_MAX)
@@ -88,7 +87,10 @@ impl Relays {
         let mut told = false;
         while !ears.stored.is_closed() {
             let started = Instant::now();
-            let error = link.follow(relay, interest(), &ears).await;
+            let error = match self.link(relay).await {
+                Ok(link) => link.follow(relay, interest(), &ears).await,
+                Err(error) => error,
+            };
             if started.elapsed() > STEADY {
                 pause = pauses.build();
                 told = false;

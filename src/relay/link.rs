@@ -10,10 +10,9 @@ use std::{
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use grasp_mirror_commands::{clean, with_causes};
-use nostr::prelude::{Event, Keys, Kind, RelayUrl};
-use nostr_database::NostrDatabase;
+use nostr::prelude::{Event, Kind, RelayUrl};
 use nostr_sdk::{
-    authenticator::SignerAuthenticator,
+    client::Client,
     error::ErrorKind,
     relay::{Relay, RelayLimits, RelayOptions},
 };
@@ -22,12 +21,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{
-    Limits, RelayError,
-    door::Door,
-    pace::Pace,
-    transport::{Addresses, Transport},
-};
+use super::{Limits, RelayError, door::Door, pace::Pace};
 use crate::plan::converge::Answer;
 
 /// Requests open at once on one connection; relays allow some hundred, small ones a dozen.
@@ -68,25 +62,9 @@ struct Attempts {
 }
 
 impl Link {
-    pub(super) fn new(
-        url: &RelayUrl,
-        database: Option<Arc<dyn NostrDatabase>>,
-        addresses: &Arc<dyn Addresses>,
-        keys: &Keys,
-        limits: Limits,
-    ) -> Self {
-        let mut relay = Relay::builder(url.clone());
-        if let Some(database) = database {
-            relay = relay.database(database);
-        }
-        let (door, pace) = (Door::default(), Pace::with(url));
-        let allowed = limits.events_per_minute.get();
-        let relay = relay
-            .admit_policy(door.clone())
-            .websocket_transport(Transport::new(Arc::clone(addresses)))
-            .authenticator(SignerAuthenticator::new(keys.clone()))
-            .opts(RelayOptions::default().reconnect(false).verify_subscriptions(true).limits(event_limits()))
-            .build();
+    /// `door` is that of the relay's client.
+    pub(super) fn new(relay: Relay, door: Door, limits: Limits) -> Self {
+        let (pace, allowed) = (Pace::with(relay.url()), allowed(relay.url(), &limits));
         Self {
             relay,
             limits,
@@ -94,9 +72,7 @@ impl Link {
             no_negentropy: AtomicBool::new(false),
             door,
             writes: RateLimiter::direct(Quota::per_minute(limits.events_per_minute)),
-            events_per_minute: AtomicU32::new(
-                pace.events_per_minute().map_or(allowed, |known| known.min(allowed)),
-            ),
+            events_per_minute: AtomicU32::new(allowed),
             writing: Mutex::new(pace),
             attempts: Arc::default(),
             opened_in: watch::Sender::default(),
@@ -225,6 +201,30 @@ impl Link {
     pub(super) fn speaks_negentropy(&self) -> bool {
         !self.no_negentropy.load(Ordering::Relaxed)
     }
+}
+
+/// A relay of `client`, not connected yet; one that was left before is forgotten.
+pub(super) async fn open(client: &Client, url: &RelayUrl) -> Result<Relay, RelayError> {
+    let options = RelayOptions::default().reconnect(false).verify_subscriptions(true).limits(event_limits());
+    let added = async {
+        if client.relay(url).await?.is_some() {
+            client.remove_relay(url).force().await?;
+        }
+        client.add_relay(url).opts(options).await?;
+        client.relay(url).await
+    };
+    let reason = match added.await {
+        Ok(Some(relay)) => return Ok(relay),
+        Ok(None) => "it was not added".to_owned(),
+        Err(error) => with_causes(&error),
+    };
+    Err(RelayError::Unreachable { relay: url.to_string(), reason })
+}
+
+/// How many events the relay takes in a minute, by what it let us see before, as far as the configuration allows.
+pub(super) fn allowed(url: &RelayUrl, limits: &Limits) -> u32 {
+    let allowed = limits.events_per_minute.get();
+    Pace::with(url).events_per_minute().map_or(allowed, |known| known.min(allowed))
 }
 
 /// A state has a tag for every ref, and one more for every annotated tag: more than nostr-sdk takes by itself

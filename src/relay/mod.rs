@@ -21,16 +21,22 @@ mod transport;
 use std::{
     collections::{BTreeSet, HashMap},
     num::NonZeroU32,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 pub use door::Admit;
 pub use transport::Addresses;
 
+use door::Door;
 use link::Link;
 use nostr::prelude::{Event, EventId, Filter, Keys, RelayUrl, Timestamp};
 use nostr_database::NostrDatabase;
+use nostr_sdk::{
+    authenticator::SignerAuthenticator,
+    client::{Client, ClientBuilder},
+};
+use transport::Transport;
 
 use crate::plan::converge::Answer;
 
@@ -117,9 +123,11 @@ pub struct Difference {
 #[derive(Debug)]
 pub struct Relays {
     links: Mutex<HashMap<RelayUrl, Arc<Link>>>,
-    database: Option<Arc<dyn NostrDatabase>>,
-    addresses: Arc<dyn Addresses>,
-    keys: Keys,
+    /// Held while a link is made.
+    making: tokio::sync::Mutex<()>,
+    /// One for all: what several relays send is verified once, and remembered once.
+    client: Client,
+    door: Door,
     limits: Limits,
 }
 
@@ -133,34 +141,54 @@ impl Relays {
         keys: Keys,
         limits: Limits,
     ) -> Self {
-        Self { database: Some(database), ..Self::that_keep_nothing(addresses, keys, limits) }
+        Self::of(Client::builder().database(database), addresses, keys, limits)
     }
 
     /// The same, but what they bring is not saved: for messages from anyone.
     #[must_use]
     pub fn that_keep_nothing(addresses: Arc<dyn Addresses>, keys: Keys, limits: Limits) -> Self {
-        Self { links: Mutex::default(), database: None, addresses, keys, limits }
+        Self::of(Client::builder(), addresses, keys, limits)
     }
 
-    fn link(&self, url: &RelayUrl) -> Arc<Link> {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let make =
-            || Arc::new(Link::new(url, self.database.clone(), &self.addresses, &self.keys, self.limits));
-        Arc::clone(links.entry(url.clone()).or_insert_with(make))
+    fn of(builder: ClientBuilder, addresses: Arc<dyn Addresses>, keys: Keys, limits: Limits) -> Self {
+        let door = Door::default();
+        let client = builder
+            .admit_policy(door.clone())
+            .websocket_transport(Transport::new(addresses))
+            .authenticator(SignerAuthenticator::new(keys))
+            .build();
+        Self { links: Mutex::default(), making: tokio::sync::Mutex::default(), client, door, limits }
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashMap<RelayUrl, Arc<Link>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn link(&self, url: &RelayUrl) -> Result<Arc<Link>, RelayError> {
+        let known = || self.links().get(url).cloned();
+        if let Some(link) = known() {
+            return Ok(link);
+        }
+        let _making = self.making.lock().await;
+        if let Some(link) = known() {
+            return Ok(link);
+        }
+        let relay = link::open(&self.client, url).await?;
+        let link = Arc::new(Link::new(relay, self.door.clone(), self.limits));
+        self.links().insert(url.clone(), Arc::clone(&link));
+        Ok(link)
     }
 
     /// Closes the connection to `url` and forgets it.
     pub fn leave(&self, url: &RelayUrl) {
-        let link = self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(url);
-        if let Some(link) = link {
+        if let Some(link) = self.links().remove(url) {
             link.relay.disconnect();
         }
     }
 
     /// A new run begins: relays that could not be reached are tried again. Open connections stay.
     pub async fn start_over(&self) {
-        let links: Vec<Arc<Link>> =
-            self.links.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let links: Vec<Arc<Link>> = self.links().values().cloned().collect();
         for link in links {
             link.start_over().await;
         }
@@ -178,7 +206,7 @@ impl Relays {
         filter: Filter,
         items: &[(EventId, Timestamp)],
     ) -> Result<Option<Difference>, RelayError> {
-        let compared = self.link(url).reconcile(filter, Some(items)).await?;
+        let compared = self.link(url).await?.reconcile(filter, Some(items)).await?;
         Ok(compared.map(|summary| Difference {
             lacks: summary.local.into_iter().collect(),
             extra: summary.remote.into_iter().collect(),
@@ -196,7 +224,7 @@ impl Relays {
         filters: Vec<Filter>,
         admit: Admit,
     ) -> Result<Vec<Event>, RelayError> {
-        self.link(url).read_through(filters, Some(admit)).await
+        self.link(url).await?.read_through(filters, Some(admit)).await
     }
 
     /// The events called `ids`, as [`Self::read_through`].
@@ -210,7 +238,7 @@ impl Relays {
         ids: &[EventId],
         admit: &Admit,
     ) -> Result<Vec<Event>, RelayError> {
-        let link = self.link(url);
+        let link = self.link(url).await?;
         if ids.len() > self.limits.max_events {
             return Err(link.incomplete(read::TOO_MANY));
         }
@@ -229,7 +257,7 @@ impl Relays {
     ///
     /// [`RelayError`]; whatever arrived before is saved all the same.
     pub async fn backfill(&self, url: &RelayUrl, filter: Filter) -> Result<(), RelayError> {
-        self.link(url).backfill(filter).await
+        self.link(url).await?.backfill(filter).await
     }
 
     /// Brings everything that matches one of `filters` (to its end, page by page) and returns it.
@@ -238,7 +266,7 @@ impl Relays {
     ///
     /// [`RelayError`]; whatever arrived before is saved all the same.
     pub async fn read(&self, url: &RelayUrl, filters: Vec<Filter>) -> Result<Vec<Event>, RelayError> {
-        self.link(url).read_pages(filters).await
+        self.link(url).await?.read_pages(filters).await
     }
 
     /// Which of `wanted` the relay does not serve. `filter` must match all of them; the narrower, the cheaper.
@@ -252,7 +280,7 @@ impl Relays {
         filter: Filter,
         wanted: &[(EventId, Timestamp)],
     ) -> Result<BTreeSet<EventId>, RelayError> {
-        self.link(url).lacks(filter, wanted).await
+        self.link(url).await?.lacks(filter, wanted).await
     }
 
     /// Which of `wanted` the relay does not serve, whatever kind they are.
@@ -265,10 +293,11 @@ impl Relays {
         url: &RelayUrl,
         wanted: &[(EventId, Timestamp)],
     ) -> Result<BTreeSet<EventId>, RelayError> {
+        let link = self.link(url).await?;
         let mut lacks = BTreeSet::new();
         for some in wanted.chunks(read::IDS_PER_FILTER) {
             let filter = Filter::new().ids(some.iter().map(|(id, _)| *id));
-            lacks.extend(self.link(url).lacks(filter, some).await?);
+            lacks.extend(link.lacks(filter, some).await?);
         }
         Ok(lacks)
     }
@@ -279,10 +308,11 @@ impl Relays {
     ///
     /// [`RelayError`].
     pub async fn serves(&self, url: &RelayUrl, ids: &[EventId]) -> Result<BTreeSet<EventId>, RelayError> {
+        let link = self.link(url).await?;
         let mut served = BTreeSet::new();
         for some in ids.chunks(read::IDS_PER_FILTER) {
             let filter = Filter::new().ids(some.iter().copied());
-            served.extend(self.link(url).read_once(vec![filter]).await?.into_iter().map(|event| event.id));
+            served.extend(link.read_once(vec![filter]).await?.into_iter().map(|event| event.id));
         }
         Ok(served)
     }
@@ -290,13 +320,14 @@ impl Relays {
     /// How many events the relay takes in a minute: what it has let us see, else what the configuration says.
     #[must_use]
     pub fn events_per_minute(&self, url: &RelayUrl) -> u32 {
-        self.link(url).events_per_minute()
+        let link = self.links().get(url).cloned();
+        link.map_or_else(|| link::allowed(url, &self.limits), |link| link.events_per_minute())
     }
 
     /// How long it took to open the connection that is in use, or was last; `None` when there was none.
     #[must_use]
     pub fn opened_in(&self, url: &RelayUrl) -> Option<Duration> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).get(url)?.opened_in()
+        self.links().get(url)?.opened_in()
     }
 
     /// Sends one event, no faster than the relay allows, and returns what it said.
@@ -305,6 +336,6 @@ impl Relays {
     ///
     /// [`RelayError`] when there was no answer, or one that says "later".
     pub async fn send(&self, url: &RelayUrl, event: &Event) -> Result<Answer, RelayError> {
-        self.link(url).send(event).await
+        self.link(url).await?.send(event).await
     }
 }
