@@ -7,7 +7,7 @@ use grasp_mirror::{
         announcement::Announcement,
         coordinate::Coordinate,
         placement::Placement,
-        policy::{Policy, Reach},
+        policy::{Blocked, Policy},
         replace::dated_after,
         server::ServerUrl,
         state::State,
@@ -21,6 +21,7 @@ use grasp_mirror::{
         placement::{self, Grasp, Place},
         record::{self, Ending, HeldConversation, RepositoryRecord},
         retry::{Backoff, Failure, Tried},
+        spread::{Usual, spread},
         wanted::{fingerprint, wanted},
     },
 };
@@ -35,7 +36,7 @@ use crate::{
     disk::Disk,
     people::{key, sign},
     rest::{self, Kept, Server, Servers},
-    walk::Walk,
+    walk::{OVERTAKEN, Walk},
     world::{Crash, Home, World, tell},
 };
 
@@ -53,6 +54,7 @@ pub(crate) struct Subject {
     pub(crate) repository: Repository,
     pub(crate) state: Option<State>,
     pub(crate) places: BTreeMap<ServerUrl, Place>,
+    pub(crate) barred: BTreeMap<ServerUrl, (Place, Blocked)>,
     pub(crate) wanted: BTreeMap<ServerUrl, Wanted>,
     pub(crate) seen: BTreeMap<ServerUrl, Seen>,
     pub(crate) events: BTreeMap<EventId, Event>,
@@ -79,8 +81,8 @@ pub struct Bot<'a> {
     pub kept: &'a mut Kept,
     /// The operator's rules.
     pub policy: &'a Policy,
-    /// How far to spread.
-    pub reach: Reach,
+    /// How far to spread, and how many copies are wanted.
+    pub usual: Usual,
     /// Mirrors that had their turn in this cycle, by server.
     pub turns: BTreeMap<ServerUrl, usize>,
 }
@@ -100,12 +102,18 @@ impl Bot<'_> {
         self.world.ledger.sent.clear();
         self.world.ledger.pushed.clear();
         self.world.ledger.said_to_serve.clear();
+        self.world.ledger.overtaken.clear();
+        // What a bot heard that was killed before it wrote that down is lost.
+        self.world.ledger.answered = self.world.ledger.noted.clone();
         if afresh {
             self.world.ledger.refused.clear();
             self.world.ledger.failed.clear();
         }
         tell!(self.world, "cycle, patient: {patient}, afresh: {afresh}");
         let mut servers = self.look(afresh)?;
+        if self.world.habits.spreads {
+            self.note_down(&mut servers)?;
+        }
         let events: Vec<Event> = self.disk.events.values().cloned().collect();
         let catalog = catalog::build(&events, &self.disk.watched, &bot(), LIMITS);
         let own: Vec<Event> = events.iter().filter(|event| event.pubkey == bot()).cloned().collect();
@@ -187,7 +195,10 @@ impl Bot<'_> {
                 self.disk.met.insert(at);
             }
             let grasp = if self.disk.met.contains(&at) { Grasp::Full } else { Grasp::Unknown };
-            servers.insert(url, Server { grasp, is_down: !is_up, left_alone, is_compared: false });
+            servers.insert(
+                url,
+                Server { grasp, is_down: !is_up, left_alone, is_lost: false, is_compared: false },
+            );
         }
         for at in 0..self.world.relays.len() {
             self.world.step()?;
@@ -225,7 +236,20 @@ impl Bot<'_> {
         let usable = rest::grasps(servers);
         let mut record = self.disk.record(&repository.coordinate);
         repository.heed(&record);
-        let places = placement::places(&repository, &usable, self.reach, &bot(), copy);
+        let announced = own.iter().find(|event| {
+            event.kind == Kind::GitRepoAnnouncement && event.tags.identifier().as_deref() == Some(copy)
+        });
+        let announced = announced.cloned().and_then(Announcement::read);
+        let holds = |url: &ServerUrl| {
+            let mirror = record.mirrors.get(url);
+            mirror.is_some_and(|mirror| mirror.status != MirrorStatus::Blocked)
+                || announced.as_ref().is_some_and(|announcement| announcement.lists(url))
+        };
+        let candidates = self.candidates(servers);
+        let spread = spread(&repository, &candidates, holds, self.policy, self.usual, (&bot(), copy));
+        let held: BTreeSet<ServerUrl> = candidates.keys().filter(|url| holds(url)).cloned().collect();
+        check::moves_what_is_lost_only(self.world, &repository, &held, &spread);
+        record.wanted = Some(spread.wanted);
         if afresh {
             record.look_anew();
         } else if in_depth {
@@ -236,7 +260,8 @@ impl Bot<'_> {
         let mut subject = Subject {
             repository,
             state,
-            places,
+            places: spread.places,
+            barred: spread.barred,
             wanted: BTreeMap::new(),
             seen: BTreeMap::new(),
             events: BTreeMap::new(),
@@ -391,6 +416,19 @@ impl Bot<'_> {
                 }
             }
         }
+        for (server, (place, rule)) in subject.barred.iter().filter(|_| !subject.wanted.is_empty()) {
+            let before = subject.record.mirrors.get(server);
+            let (ending, nothing) = (Ending::Blocked(rule.to_string()), Seen::default());
+            let held = before.and_then(|before| before.conversation.clone());
+            let record = record::after(before, place.placement, ending, &nothing, &[], held, now);
+            mirrors.insert(server.clone(), record);
+        }
+        for server in subject.record.mirrors.keys().filter(|server| !mirrors.contains_key(*server)) {
+            // It has its copy no more, and what is remembered of it goes.
+            let at = self.world.host(server);
+            failed.remove(&(at, coordinate.clone()));
+            self.world.ledger.refused.retain(|(host, _)| *host != at);
+        }
         subject.record.mirrors = mirrors.into();
         subject.note_depth(now.as_secs());
         self.world.step()?;
@@ -412,7 +450,11 @@ impl Bot<'_> {
             self.compare_refs(subject)?;
             self.renew_state(subject)?;
         }
-        let git = self.bring(subject)?;
+        let git = if self.world.is_overtaken(&subject.repository.coordinate.identifier) {
+            Err(Ending::Waiting(OVERTAKEN.to_owned()))
+        } else {
+            self.bring(subject)?
+        };
         let state = subject.repository.state.as_ref().map(|state| state.event.id);
         let mut endings: BTreeMap<ServerUrl, End> = BTreeMap::new();
         let mut lacking = Vec::new();

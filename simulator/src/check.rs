@@ -5,21 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use grasp_mirror::{
     model::{
-        announcement::Announcement,
-        coordinate::Coordinate,
-        placement::Placement,
-        policy::{Policy, Reach},
-        refs::Refs,
-        server::ServerUrl,
-        state::State,
-        status::MirrorStatus,
+        announcement::Announcement, coordinate::Coordinate, placement::Placement, policy::Policy, refs::Refs,
+        server::ServerUrl, state::State, status::MirrorStatus,
     },
     plan::{
-        catalog::{self, Limits},
+        catalog::{self, Limits, Repository},
         converge::Wanted,
         conversation, namespace, placement,
         record::RepositoryRecord,
         retry::Failure,
+        spread::{LOST_AFTER_SECS, Spread, Usual},
     },
 };
 use nostr::{
@@ -119,6 +114,38 @@ pub(crate) fn may_be_sent(world: &mut World, disk: &Disk, at: usize, event: &Eve
     }
 }
 
+/// Where a repository goes: a copy leaves a server for another one only when that server has been away for longer than
+/// a day, and servers that maintainers list are never left out. `held` is where it was.
+pub(crate) fn moves_what_is_lost_only(
+    world: &mut World,
+    repository: &Repository,
+    held: &BTreeSet<ServerUrl>,
+    spread: &Spread,
+) {
+    let name = &repository.coordinate;
+    let is_listed = |url: &&ServerUrl| repository.announcements.iter().any(|found| found.lists(url));
+    let left: Vec<&ServerUrl> = held
+        .iter()
+        .filter(|url| !spread.places.contains_key(*url) && !spread.barred.contains_key(*url))
+        .collect();
+    if let Some(url) = left.iter().find(|url| is_listed(url)) {
+        let words = format!("{name} is listed on {url}, and is not brought there");
+        world.break_promise(|| words);
+    }
+    let new = spread.places.keys().filter(|url| !held.contains(*url) && !is_listed(url)).count();
+    if new == 0 || left.is_empty() {
+        return;
+    }
+    world.totals.moves += 1;
+    for url in left {
+        let last = world.ledger.noted.get(&world.host(url)).copied();
+        if last.is_some_and(|last| world.now <= last + LOST_AFTER_SECS) {
+            let words = format!("{name} leaves {url} for another one, which was there {last:?}");
+            world.break_promise(|| words);
+        }
+    }
+}
+
 /// A mirror is tried though nobody asked for it: has it waited longer with every failure?
 pub(crate) fn has_waited(
     world: &mut World,
@@ -179,7 +206,7 @@ pub(crate) fn records_of_wanted(disk: &Disk) -> Vec<RepositoryRecord> {
 /// How it must stand when everything has calmed down: what is wanted is there, by the servers' own word and in truth.
 ///
 /// Returns whether nothing at all is left to do.
-pub(crate) fn has_converged(world: &mut World, disk: &Disk, policy: &Policy, reach: Reach) -> bool {
+pub(crate) fn has_converged(world: &mut World, disk: &Disk, policy: &Policy, usual: Usual) -> bool {
     let mut at_rest = true;
     let events: Vec<Event> = disk.events.values().cloned().collect();
     let limits = Limits { max_refs: 100, max_repos_per_author: 10 };
@@ -211,7 +238,19 @@ pub(crate) fn has_converged(world: &mut World, disk: &Disk, policy: &Policy, rea
             world.time(),
             usize::MAX,
         );
-        for (url, place) in placement::places(repository, &servers, reach, &bot(), &copy) {
+        let mut places = placement::places(repository, &servers, usual.reach, &bot(), &copy);
+        if let Some(wanted) = usual.copies_wanted {
+            // Which servers they are is the bot's choice; how many, and those that are listed, is not.
+            let is_listed = |url: &ServerUrl| repository.listed_by(url).is_some();
+            let (all, listed) = (places.len(), places.keys().filter(|url| is_listed(url)).count());
+            places.retain(|url, _| is_listed(url) || record.mirrors.contains_key(url));
+            let expected = all.min(listed.max(wanted as usize));
+            if places.len() != expected {
+                let words = format!("{coordinate}: {} copies in the end, and not {expected}", places.len());
+                world.break_promise(|| words);
+            }
+        }
+        for (url, place) in places {
             let at = world.host(&url);
             let name = format!(
                 "{} of owner {} on server {at}",

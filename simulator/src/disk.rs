@@ -41,6 +41,8 @@ pub struct Disk {
     pub journal: BTreeMap<EventId, String>,
     /// Servers that could not be worked with.
     pub tries: BTreeMap<ServerUrl, ServerTries>,
+    /// Servers that are down, and since when.
+    pub down: BTreeMap<ServerUrl, u64>,
     /// What the bot's lists say.
     pub watched: Watched,
     /// Whether it was told to pause.

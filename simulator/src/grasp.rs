@@ -70,6 +70,8 @@ pub struct Grasp {
     /// Kept back, until when.
     purgatory: BTreeMap<EventId, (Event, u64)>,
     repositories: BTreeMap<Coordinate, Repository>,
+    /// Those whose owners do not list the server any more, with what was served of them.
+    left: BTreeMap<Coordinate, (Repository, Vec<Event>)>,
     /// By identifier: all repositories of one name share their objects.
     objects: BTreeMap<String, BTreeSet<ObjectId>>,
     deleted: BTreeSet<EventId>,
@@ -90,6 +92,7 @@ impl Grasp {
             served: BTreeMap::new(),
             purgatory: BTreeMap::new(),
             repositories: BTreeMap::new(),
+            left: BTreeMap::new(),
             objects: BTreeMap::new(),
             deleted: BTreeSet::new(),
             deleted_until: BTreeMap::new(),
@@ -260,12 +263,32 @@ impl Grasp {
                     && (other.roles.listed.contains(&found.author())
                         || other.roles.leads.contains(&found.author()))
             });
+            if delisted {
+                self.leave(&found.coordinate);
+            }
             if delisted || !introduced {
                 return Said::no(
                     "invalid: Announcement must list service in both 'clone' and 'relays' tags, or match archive whitelist",
                 );
             }
             self.serve(event);
+            return Said::Taken;
+        }
+        if let Some((repository, events)) = self.left.remove(&found.coordinate) {
+            self.serve(event);
+            self.repositories.insert(found.coordinate, repository);
+            for event in events {
+                let is_old = self.served.values().any(|known| {
+                    event.kind == Kind::RepoState
+                        && known.kind == event.kind
+                        && known.pubkey == event.pubkey
+                        && known.tags.identifier() == event.tags.identifier()
+                        && wins(known, &event)
+                });
+                if !is_old && !self.deleted.contains(&event.id) {
+                    self.serve(&event);
+                }
+            }
             return Said::Taken;
         }
         if before.is_some_and(|before| before.roles == found.roles) {
@@ -283,6 +306,44 @@ impl Grasp {
         self.repositories.entry(found.coordinate.clone()).or_default();
         self.reconcile(&found.coordinate.identifier, history);
         Said::Purgatory
+    }
+
+    /// An owner takes the server off the list: it serves nothing of the repository any more.
+    fn leave(&mut self, coordinate: &Coordinate) {
+        let Some(announcement) = self.announced(coordinate).map(|event| event.id) else { return };
+        self.served.remove(&announcement);
+        let Some(repository) = self.repositories.remove(coordinate) else { return };
+        let served = self.served.clone();
+        let (a, mut gone) = (coordinate.to_string(), BTreeSet::from([announcement.to_hex()]));
+        loop {
+            let before = gone.len();
+            for event in self.served.values().filter(|event| !event.kind.is_addressable()) {
+                let mut targets = event.tags.iter().filter_map(|tag| tag.content());
+                if event.kind != Kind::EventDeletion
+                    && targets.any(|target| target == a || gone.contains(target))
+                {
+                    gone.insert(event.id.to_hex());
+                }
+            }
+            if gone.len() == before {
+                break;
+            }
+        }
+        self.served.retain(|id, _| !gone.contains(&id.to_hex()));
+        self.forget_states_of_nothing(&coordinate.identifier);
+        let kept = served.into_values().filter(|event| !self.serves(&event.id)).collect();
+        self.left.insert(coordinate.clone(), (repository, kept));
+    }
+
+    /// Where there is no repository of that name left, there is no state either.
+    fn forget_states_of_nothing(&mut self, identifier: &str) {
+        if self.repositories.keys().all(|other| other.identifier != identifier) {
+            let of_it = |event: &Event| {
+                event.kind == Kind::RepoState && event.tags.identifier().as_deref() == Some(identifier)
+            };
+            self.served.retain(|_, event| !of_it(event));
+            self.purgatory.retain(|_, (event, _)| !of_it(event));
+        }
     }
 
     fn take_state(&mut self, event: &Event, history: &History, now: Timestamp) -> Said {
@@ -436,15 +497,12 @@ impl Grasp {
             self.purgatory.remove(&known.id);
             if let Some(announcement) = Announcement::read(known) {
                 self.repositories.remove(&announcement.coordinate);
+                self.left.remove(&announcement.coordinate);
                 let identifier = &announcement.coordinate.identifier;
                 if self.repositories.keys().all(|other| other.identifier != *identifier) {
                     self.objects.remove(identifier);
-                    let of_it = |event: &Event| {
-                        event.kind == Kind::RepoState && event.tags.identifier().as_ref() == Some(identifier)
-                    };
-                    self.served.retain(|_, event| !of_it(event));
-                    self.purgatory.retain(|_, (event, _)| !of_it(event));
                 }
+                self.forget_states_of_nothing(identifier);
             }
         }
         self.served.insert(event.id, event.clone());

@@ -20,6 +20,9 @@ struct Arguments {
     /// With --seed: as schedules were before the bot rested and owners led.
     #[arg(long, requires = "seed")]
     plain: bool,
+    /// With --seed: as schedules were before servers were away for days and walks were overtaken.
+    #[arg(long, requires = "seed", conflicts_with = "plain")]
+    resting: bool,
     /// The first seed.
     #[arg(long, value_name = "S", default_value_t = 0)]
     from: u64,
@@ -28,7 +31,11 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(seed) = arguments.seed {
-        let habits = if arguments.plain { Habits::default() } else { Habits::all() };
+        let habits = match (arguments.plain, arguments.resting) {
+            (true, _) => Habits::default(),
+            (_, true) => Habits::resting(),
+            _ => Habits::all(),
+        };
         return match run(seed, habits, true).broken {
             Some(words) => {
                 println!("broken: {words}");

@@ -128,7 +128,7 @@ impl World {
     }
 
     /// The owner, or the helper, signs `refs`, and perhaps brings them to the listed servers by itself.
-    pub fn sign_state(&mut self, at: usize, who: u8, refs: Refs) {
+    pub fn sign_state(&mut self, at: usize, who: u8, refs: Refs) -> Event {
         let state = self.state(at, who, &refs);
         tell!(self, "project {at}: state {} by {who}: {:?}", state.id, shown(&refs));
         self.publish(&state);
@@ -156,6 +156,17 @@ impl World {
             let done = grasp.push(&path, &changes, &objects, &self.history, now);
             tell!(self, "  its owner pushes to server {host}: {done:?}");
         }
+        state
+    }
+
+    /// The owner of a repository called `family` pushes another commit; the state that the bot hears of at once.
+    pub fn sign_newer(&mut self, family: &str) -> Option<Event> {
+        let at = self.projects.iter().position(|project| project.d == family)?;
+        let (owner, mut refs) = (self.projects[at].owner, self.projects[at].refs.clone());
+        let main = "refs/heads/main".parse().unwrap();
+        let tip = refs.get(&main).copied();
+        refs.insert(main, self.history.commit(tip));
+        Some(self.sign_state(at, owner, refs))
     }
 
     /// Somebody does something.

@@ -13,6 +13,7 @@ use grasp_mirror::{
         record::{Ending, RepositoryRecord},
         rest::{self, Known, Look, Proofs, Terms},
         retry::Backoff,
+        spread::{Candidate, LOST_AFTER_SECS},
     },
 };
 use nostr::event::{Event, EventId};
@@ -34,6 +35,8 @@ pub(crate) struct Server {
     pub(crate) is_down: bool,
     /// It was not asked: its next try is later.
     pub(crate) left_alone: bool,
+    /// It has been down for longer than a day.
+    pub(crate) is_lost: bool,
     /// Its holdings are those of this cycle.
     pub(crate) is_compared: bool,
 }
@@ -45,7 +48,7 @@ pub(crate) type Servers = BTreeMap<ServerUrl, Server>;
 pub struct Kept {
     repositories: BTreeMap<Coordinate, Known>,
     holdings: BTreeMap<ServerUrl, Holdings>,
-    grasps: BTreeMap<ServerUrl, Grasp>,
+    grasps: BTreeMap<ServerUrl, (Grasp, bool)>,
 }
 
 /// How those mirrors of a repository that rests end that do not stand as they stood.
@@ -73,6 +76,37 @@ impl Bot<'_> {
         holdings.add(ids.iter().filter_map(|id| self.disk.events.get(id)));
         self.kept.holdings.insert(url.clone(), holdings);
         Ok(true)
+    }
+
+    /// Remembers since when servers are down, and marks those that are lost.
+    pub(crate) fn note_down(&mut self, servers: &mut Servers) -> Result<(), Crash> {
+        self.world.step()?;
+        let now = self.world.now;
+        self.world.ledger.noted = self.world.ledger.answered.clone();
+        for (url, server) in servers {
+            if server.is_down {
+                let since = *self.disk.down.entry(url.clone()).or_insert(now);
+                server.is_lost = since + LOST_AFTER_SECS < now;
+            } else {
+                self.disk.down.remove(url);
+            }
+        }
+        Ok(())
+    }
+
+    /// The servers among which a repository's are chosen, those included that rules keep away.
+    pub(crate) fn candidates(&self, servers: &Servers) -> BTreeMap<ServerUrl, Candidate> {
+        let candidate = |url: &ServerUrl| {
+            let server = servers.get(url);
+            Candidate {
+                grasp: server.map_or(Grasp::Unknown, |server| server.grasp.clone()),
+                is_general: true,
+                is_found: false,
+                is_up: server.is_some_and(|server| !server.is_down),
+                is_lost: server.is_some_and(|server| server.is_lost),
+            }
+        };
+        self.world.hosts.iter().map(|host| (host.grasp.url.clone(), candidate(&host.grasp.url))).collect()
     }
 
     /// Notes which servers could be worked with, and when the others are tried again.
@@ -105,7 +139,9 @@ impl Bot<'_> {
         own: &[Event],
         servers: &Servers,
     ) {
-        let grasps = grasps(servers);
+        let of_server =
+            |(url, server): (&ServerUrl, &Server)| (url.clone(), (server.grasp.clone(), server.is_lost));
+        let grasps = servers.iter().map(of_server).collect();
         let mut known = std::mem::take(&mut self.kept.repositories);
         if self.kept.grasps != grasps {
             known.clear();

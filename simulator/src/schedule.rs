@@ -8,7 +8,7 @@ use grasp_mirror::{
         policy::{Policy, Reach},
         refs::Refs,
     },
-    plan::retry::next_due,
+    plan::{retry::next_due, spread::Usual},
 };
 
 use crate::{
@@ -43,7 +43,7 @@ pub struct Outcome {
     pub totals: Totals,
 }
 
-fn world(seed: u64, habits: Habits, loud: bool) -> (World, Policy, Reach) {
+fn world(seed: u64, habits: Habits, loud: bool) -> (World, Policy, Usual) {
     let mut rng = Rng::with_seed(seed);
     let hosts = (0..rng.usize(1..5))
         .map(|n| Host {
@@ -79,6 +79,8 @@ fn world(seed: u64, habits: Habits, loud: bool) -> (World, Policy, Reach) {
         policy.deny.servers.insert(world.hosts[last].grasp.url.clone());
     }
     let reach = if world.chance(15) { Reach::Listed } else { Reach::Everywhere };
+    let copies_wanted = (habits.spreads && world.chance(50)).then(|| world.rng.u32(1..4));
+    tell!(world, "copies wanted: {copies_wanted:?}");
     let servers = world.hosts.len();
     for n in 0..world.rng.u8(1..4) {
         // Two owners may use one name.
@@ -110,13 +112,13 @@ fn world(seed: u64, habits: Habits, loud: bool) -> (World, Policy, Reach) {
             world.hosts[at].grasp.denied.insert(path);
         }
     }
-    (world, policy, reach)
+    (world, policy, Usual { reach, copies_wanted })
 }
 
 /// Runs the schedule of this seed; `loud` prints every step.
 #[must_use]
 pub fn run(seed: u64, habits: Habits, loud: bool) -> Outcome {
-    let (mut world, policy, reach) = world(seed, habits, loud);
+    let (mut world, policy, usual) = world(seed, habits, loud);
     let (mut disk, mut post) = (Disk::default(), Post::default());
     disk.watched.authors.extend([key(1), key(2)]);
     for at in 0..world.projects.len() {
@@ -126,8 +128,11 @@ pub fn run(seed: u64, habits: Habits, loud: bool) -> Outcome {
         world.sign_state(at, owner, Refs::from([("refs/heads/main".parse().unwrap(), main)]));
     }
     let mut schedule =
-        Schedule { policy: &policy, reach, kept: Kept::default(), fresh_start: false, afresh: false };
+        Schedule { policy: &policy, usual, kept: Kept::default(), fresh_start: false, afresh: false };
     for _ in 0..world.rng.u32(5..25) {
+        if habits.spreads && world.chance(6) {
+            schedule.absence(&mut world, &mut disk, &mut post);
+        }
         match world.rng.u8(..10) {
             0..=2 => world.somebody_acts(),
             3 | 4 => world.something_goes_wrong(),
@@ -165,7 +170,7 @@ pub fn run(seed: u64, habits: Habits, loud: bool) -> Outcome {
 
 struct Schedule<'a> {
     policy: &'a Policy,
-    reach: Reach,
+    usual: Usual,
     /// What the bot remembers as long as it lives.
     kept: Kept,
     /// The bot was killed and begins anew.
@@ -191,8 +196,8 @@ impl Schedule<'_> {
         post: &mut Post,
         patient: bool,
     ) -> Result<(), Crash> {
-        let (policy, reach, turns) = (self.policy, self.reach, BTreeMap::new());
-        let mut bot = Bot { world, disk, kept: &mut self.kept, policy, reach, turns };
+        let (policy, usual, turns) = (self.policy, self.usual, BTreeMap::new());
+        let mut bot = Bot { world, disk, kept: &mut self.kept, policy, usual, turns };
         if self.fresh_start {
             self.afresh |= bot.resume_journal(post)?;
         }
@@ -200,8 +205,25 @@ impl Schedule<'_> {
         bot.forget();
         let (patient, afresh) = (patient && !self.fresh_start && !self.afresh, self.afresh);
         bot.cycle(patient, afresh)?;
+        if !bot.world.ledger.overtaken.is_empty() {
+            // What was heard is a job of its own, and comes at once.
+            bot.cycle(true, false)?;
+        }
         (self.fresh_start, self.afresh) = (false, false);
         Ok(())
+    }
+
+    /// A server is away for up to two days; somebody else may change it meanwhile.
+    fn absence(&mut self, world: &mut World, disk: &mut Disk, post: &mut Post) {
+        let at = world.rng.usize(..world.hosts.len());
+        tell!(world, "server {at} is away for long");
+        for _ in 0..world.rng.u8(2..6) {
+            world.hosts[at].faults = Faults { down: true, ..Faults::default() };
+            self.live(world, disk, post, true);
+            world.wait(30_000);
+        }
+        world.hosts[at].faults = Faults { down: world.chance(30), ..Faults::default() };
+        self.live(world, disk, post, true);
     }
 
     /// Nothing goes wrong any more: everything must come right, and then stay in peace.
@@ -220,7 +242,7 @@ impl Schedule<'_> {
             self.afresh |= cycle == CALM_CYCLES && world.loses_git;
             self.live(world, disk, post, true);
         }
-        let at_rest = world.broken.is_none() && check::has_converged(world, disk, self.policy, self.reach);
+        let at_rest = world.broken.is_none() && check::has_converged(world, disk, self.policy, self.usual);
         if at_rest && world.broken.is_none() {
             world.wait(CALM_SECS);
             self.live(world, disk, post, true);

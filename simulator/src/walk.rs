@@ -22,12 +22,15 @@ use crate::{
 };
 
 const MAX_STEPS: usize = 64;
+
+/// How a walk ends because something newer was signed.
+pub(crate) const OVERTAKEN: &str = "something newer was signed meanwhile, and comes first";
 const LOST_DATA: &str = "the server has lost git data that it had";
 
 /// A walk.
 pub(crate) struct Walk<'a> {
     pub(crate) world: &'a mut World,
-    pub(crate) disk: &'a Disk,
+    pub(crate) disk: &'a mut Disk,
     pub(crate) at: usize,
     pub(crate) wanted: Wanted,
     pub(crate) seen: Seen,
@@ -60,12 +63,17 @@ impl From<Trouble> for Stopped {
     }
 }
 
+fn overtaken() -> Ending {
+    Ending::Waiting(OVERTAKEN.to_owned())
+}
+
 impl Walk<'_> {
     pub(crate) fn run(&mut self) -> Result<Ending, Crash> {
         for _ in 0..MAX_STEPS {
             let step = next_step(&self.wanted, &self.seen);
             tell!(self.world, "  server {}: {step:?}", self.at);
             let done = match step {
+                step if !matches!(step, Step::Settled(_)) && self.is_overtaken() => return Ok(overtaken()),
                 Step::Settled(outcome) => {
                     return Ok(match (outcome, self.refusal.take()) {
                         (Outcome::Pending(_), Some(reason)) => Ending::Failed(reason),
@@ -89,6 +97,19 @@ impl Walk<'_> {
         Ok(Ending::Settled(Outcome::Pending("more to do than fits in one run".to_owned())))
     }
 
+    /// Whether something newer was signed for this family, perhaps just now.
+    fn is_overtaken(&mut self) -> bool {
+        let family = self.wanted.repository.identifier.clone();
+        if !self.world.calm && self.world.habits.overtakes && self.world.chance(1) {
+            let newer = self.world.sign_newer(&family);
+            newer.iter().for_each(|newer| self.disk.save(newer));
+            self.world.ledger.overtaken.insert(family.clone());
+        }
+        let is_overtaken = self.world.is_overtaken(&family);
+        self.world.totals.overtakes += u64::from(is_overtaken);
+        is_overtaken
+    }
+
     fn send(&mut self, ids: &[EventId]) -> Result<(), Stopped> {
         for id in ids {
             let Some(event) = self.events.get(id) else {
@@ -101,6 +122,10 @@ impl Walk<'_> {
             let said = self.world.send(self.at, event);
             tell!(self.world, "    kind {} {id}: {said:?}", event.kind.as_u16());
             self.world.step()?;
+            if self.is_overtaken() {
+                // Its answer is not waited for.
+                return Err(Stopped::End(overtaken()));
+            }
             let answer = match said? {
                 Said::Taken => Answer::Taken,
                 Said::Purgatory => Answer::Purgatory,
@@ -192,6 +217,10 @@ impl Walk<'_> {
         let done = self.world.push(self.at, &self.wanted.place.path, &changes, &objects);
         tell!(self.world, "    push: {done:?}");
         self.world.step()?;
+        if self.is_overtaken() {
+            // It goes on by itself.
+            return Err(Stopped::End(overtaken()));
+        }
         done?.map_err(Stopped::Refused)
     }
 

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
-use grasp_mirror::model::{coordinate::Coordinate, refs::ObjectId, server::ServerUrl};
+use grasp_mirror::model::{
+    announcement::Announcement, coordinate::Coordinate, refs::ObjectId, server::ServerUrl,
+};
 use nostr::{
     event::{Event, EventId, Kind},
     types::Timestamp,
@@ -13,6 +15,7 @@ use crate::{
     git::History,
     grasp::{Change, Grasp, Said},
     owners::Project,
+    people::key,
 };
 
 /// When the clock begins.
@@ -107,13 +110,23 @@ pub struct Habits {
     pub leads: bool,
     /// Cycles end before everybody had their turn.
     pub hurries: bool,
+    /// Fewer copies may be wanted than there are servers, and servers are away for days.
+    pub spreads: bool,
+    /// Something newer is signed, and heard of, in the middle of a walk.
+    pub overtakes: bool,
 }
 
 impl Habits {
+    /// Those of the seeds in [`KNOWN_RESTING`](crate::KNOWN_RESTING).
+    #[must_use]
+    pub fn resting() -> Self {
+        Self { rests: true, leaves_alone: true, leads: true, hurries: true, ..Self::default() }
+    }
+
     /// All of them.
     #[must_use]
     pub fn all() -> Self {
-        Self { rests: true, leaves_alone: true, leads: true, hurries: true }
+        Self { spreads: true, overtakes: true, ..Self::resting() }
     }
 }
 
@@ -132,6 +145,12 @@ pub struct Ledger {
     pub tries: BTreeMap<usize, (u32, u64)>,
     /// What was refused for good, since when the bot was last told to look anew.
     pub refused: BTreeSet<(usize, EventId)>,
+    /// When each server last answered.
+    pub answered: BTreeMap<usize, u64>,
+    /// The same, when the bot last lived long enough to write it down.
+    pub noted: BTreeMap<usize, u64>,
+    /// The families of which something newer was heard in this cycle.
+    pub overtaken: BTreeSet<String>,
 }
 
 /// What happened in all schedules.
@@ -151,6 +170,10 @@ pub struct Totals {
     pub commands: u64,
     /// Repositories that were left in peace in a cycle.
     pub rests: u64,
+    /// Walks that ended because something newer was signed.
+    pub overtakes: u64,
+    /// Copies that moved to another server.
+    pub moves: u64,
 }
 
 impl Totals {
@@ -163,15 +186,17 @@ impl Totals {
         self.pushes += other.pushes;
         self.commands += other.commands;
         self.rests += other.rests;
+        self.overtakes += other.overtakes;
+        self.moves += other.moves;
     }
 }
 
 impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { steps, cycles, crashes, sends, pushes, commands, rests } = self;
+        let Self { steps, cycles, crashes, sends, pushes, commands, rests, overtakes, moves } = self;
         write!(
             f,
-            "{steps} steps in {cycles} cycles, {crashes} kills, {sends} events sent, {pushes} pushes, {commands} commands delivered, {rests} rests"
+            "{steps} steps in {cycles} cycles, {crashes} kills, {sends} events sent, {pushes} pushes, {commands} commands delivered, {rests} rests, {overtakes} walks overtaken, {moves} copies moved"
         )
     }
 }
@@ -388,6 +413,12 @@ impl World {
         self.deliver();
     }
 
+    /// Whether something newer was signed for `family` since the cycle began, and the bot has heard of it.
+    #[must_use]
+    pub fn is_overtaken(&self, family: &str) -> bool {
+        self.ledger.overtaken.contains(family)
+    }
+
     /// The server with this address.
     #[must_use]
     pub fn host(&self, url: &ServerUrl) -> usize {
@@ -420,7 +451,9 @@ impl World {
     /// [`Trouble`], as in every request.
     pub fn ask(&mut self, at: usize) -> Result<(), Trouble> {
         self.arrives(at)?;
-        self.returns(at, ())
+        self.returns(at, ())?;
+        self.ledger.answered.insert(at, self.now);
+        Ok(())
     }
 
     /// Everything a server serves.
@@ -490,11 +523,16 @@ impl World {
         Ok(shown)
     }
 
-    /// Nothing that the bot does takes away what can be cloned from a server, but for a state that says so; a copy that
-    /// begins to follow a lead may meet an older one of those there.
-    fn keeps_serving(&mut self, at: usize, before: BTreeSet<Coordinate>, what: &str) {
+    /// Nothing that the bot does takes away what can be cloned from a server, but for a state that says so, and an owner
+    /// who takes the server off the list; a copy that begins to follow a lead may meet an older one of those there.
+    fn keeps_serving(&mut self, at: usize, mut before: BTreeSet<Coordinate>, event: Option<&Event>) {
         let grasp = &self.hosts[at].grasp;
         let after = grasp.cloneable();
+        let delisting = event.cloned().and_then(Announcement::read).filter(|found| !found.lists(&grasp.url));
+        if let Some(delisting) = delisting.filter(|delisting| delisting.author() != key(0)) {
+            before.remove(&delisting.coordinate);
+        }
+        let what = if event.is_some() { "an event" } else { "a push" };
         let is_emptied = |path: &&Coordinate| {
             grasp
                 .served()
@@ -544,7 +582,7 @@ impl World {
             *takes -= 1;
         }
         if event.kind != Kind::EventDeletion && !is_empty_state(event) {
-            self.keeps_serving(at, served, "an event");
+            self.keeps_serving(at, served, Some(event));
         }
         self.returns(at, said)
     }
@@ -596,7 +634,7 @@ impl World {
         let Host { grasp, faults, .. } = &mut self.hosts[at];
         let done = if faults.swallows { Ok(()) } else { grasp.push(path, changes, sent, &self.history, now) };
         if changes.iter().any(|(_, new)| new.is_some()) {
-            self.keeps_serving(at, served, "a push");
+            self.keeps_serving(at, served, None);
         }
         self.returns(at, done)
     }

@@ -365,7 +365,7 @@ contract! {
         assert_eq!(scene.server.refs(bot.public_key(), D).await, scene.refs_at(0));
     }
 
-    a_lead_who_takes_the_server_off_the_list_is_not_heard(scene) {
+    a_lead_who_takes_the_server_off_the_list_is_not_heard_at_first(scene) {
         let (bot, lead) = (Person::new(), scene.key().to_hex());
         let listed = scene.listing(&scene.owner, &[&["M", &lead]]);
         let state = scene.state(&scene.owner, 1, None);
@@ -377,7 +377,45 @@ contract! {
         let copy = scene.listing(&bot, &[&["M", &lead]]);
         scene.server.send(&copy).await;
         assert!(is_refused(&scene.server.send(&elsewhere).await, "must list service"));
-        // The real one also stops serving the announcement that it had; the simulated one does not know that yet.
+        // Nor is the announcement that it had served any more; the state is, since the copy is there.
+        assert!(!scene.server.serves(&listed).await && scene.server.serves(&state).await);
+        let key = scene.key();
+        assert_eq!(scene.server.refs(key, D).await, Refs::new());
+        // Said once more it is taken, since the copy introduces it; and the lead's word counts again.
+        assert_eq!(scene.server.send(&elsewhere).await, Said::Taken);
+        assert!(scene.server.serves(&elsewhere).await && scene.server.serves(&copy).await);
+        assert_eq!(scene.server.refs(bot.public_key(), D).await, scene.refs_at(1));
+        let newer = scene.state(&scene.owner, 2, None);
+        assert_eq!(scene.server.send(&newer).await, Said::Purgatory);
+    }
+
+    an_owner_who_takes_the_server_off_the_list_is_left(scene) {
+        let (listed, state) = scene.published().await;
+        let a = scene.coordinate();
+        let issue = Person::new().sign(1621, "", &[&["a", &a]]);
+        assert_eq!(scene.server.send(&issue).await, Said::Taken);
+        let reply = Person::new().sign(1111, "", &[&["E", &issue.id.to_hex()], &["e", &issue.id.to_hex()]]);
+        assert_eq!(scene.server.send(&reply).await, Said::Taken);
+        let elsewhere = scene.elsewhere(&[]);
+        assert!(is_refused(&scene.server.send(&elsewhere).await, "must list service"));
+        assert!(!scene.server.serves(&listed).await && !scene.server.serves(&state).await);
+        assert!(!scene.server.serves(&issue).await && !scene.server.serves(&reply).await);
+        let key = scene.key();
+        assert_eq!(scene.server.refs(key, D).await, Refs::new());
+        let later = Person::new().sign(1621, "", &[&["a", &a]]);
+        assert!(is_refused(&scene.server.send(&later).await, "restricted:"));
+        let newer = scene.state(&scene.owner, 2, None);
+        assert!(is_refused(&scene.server.send(&newer).await, "no announcement exists"));
+        assert!(!scene.push_main(2).await);
+        // Listed again, it is as it was.
+        let back = scene.listing(&scene.owner, &[]);
+        assert_eq!(scene.server.send(&back).await, Said::Taken);
+        assert!(scene.server.serves(&back).await);
+        assert_eq!(scene.server.refs(key, D).await, scene.refs_at(1));
+        assert!(scene.server.serves(&state).await && scene.server.serves(&issue).await);
+        assert!(scene.server.serves(&reply).await);
+        assert_eq!(scene.server.send(&newer).await, Said::Purgatory);
+        assert!(scene.push_main(2).await && scene.server.serves(&newer).await);
     }
 
     // The trap for whoever takes a served state for a proof.

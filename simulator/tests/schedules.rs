@@ -2,11 +2,15 @@
 
 #![allow(clippy::panic, reason = "a test")]
 
-use grasp_mirror_simulator::{Habits, KNOWN, KNOWN_PLAIN, run, run_all};
+use grasp_mirror_simulator::{Habits, KNOWN, KNOWN_PLAIN, KNOWN_RESTING, run, run_all};
 
 #[test]
 fn schedules_that_found_something_find_nothing_more() {
-    for (seeds, habits, how) in [(KNOWN, Habits::all(), ""), (KNOWN_PLAIN, Habits::default(), " --plain")] {
+    for (seeds, habits, how) in [
+        (KNOWN, Habits::all(), ""),
+        (KNOWN_RESTING, Habits::resting(), " --resting"),
+        (KNOWN_PLAIN, Habits::default(), " --plain"),
+    ] {
         for seed in seeds {
             if let Some(words) = run(*seed, habits, false).broken {
                 panic!("seed {seed}: {words}\n./scripts/soak --seed {seed}{how} shows its steps");
