@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::future::join_all;
 use tokio::{
     sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock},
     time::timeout,
@@ -70,7 +70,7 @@ impl Shared {
             let turn = timeout(limit, self.turn(family)).await.ok()?;
             Some((family.clone(), turn))
         });
-        turns.collect::<FuturesUnordered<_>>().filter_map(async |turn| turn).collect().await
+        join_all(turns).await.into_iter().flatten().collect()
     }
 
     /// A place at a repository's family beside other walks of the same cycle; `None` when a job is there, or waits to be,

@@ -208,8 +208,10 @@ impl Run<'_> {
     async fn send(&mut self, ids: &[EventId]) -> Result<(), Stopped> {
         let relay = self.job.wanted.server.relay_url().clone();
         for (sent, id) in ids.iter().enumerate() {
-            // One at least, so that every run does something.
-            if sent > 0 && self.job.until.is_some_and(|until| Instant::now() >= until) {
+            // What governs goes as a whole, and at least one event, so that every run brings the next one further: an
+            // announcement alone waits for its state, and would be sent again.
+            let may_wait = sent > 0 && !self.job.wanted.governing.contains(id);
+            if may_wait && self.job.until.is_some_and(|until| Instant::now() >= until) {
                 return Err(Stopped::TimeIsUp(ids.len() - sent));
             }
             let Some(event) = self.job.events.get(id) else {
