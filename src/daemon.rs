@@ -291,10 +291,7 @@ impl Daemon {
         let (world, awake) = (self.world.take(), std::mem::take(&mut self.awake));
         let (signers, shared) = (Arc::clone(&self.signers), Arc::clone(&self.shared));
         let task = tokio::spawn(async move {
-            let new = || {
-                let world = World::new(&config, &keys, &store)?;
-                Ok::<_, CycleError>(world.signing_with(&signers).beside(&shared))
-            };
+            let new = || World::new(&config, &keys, &store).map(|world| world.beside(&signers, &shared));
             let mut world = world.map_or_else(new, Ok)?;
             world.obey(mine);
             world.be_patient(awake);

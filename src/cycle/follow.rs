@@ -149,18 +149,11 @@ impl World {
         let places = places.collect();
         let course =
             Course { servers: &survey.servers, lanes: &lanes, trigger: Trigger::Live, now, as_of: &as_of };
-        let mut walks: FuturesUnordered<_> = subjects
-            .into_iter()
-            .map(|subject| {
-                let known = subject.known();
-                let walk = Box::pin(self.mirror_repository(subject, &course));
-                async move { Ok::<_, CycleError>((known, walk.await?)) }
-            })
-            .collect();
+        let mut walks: FuturesUnordered<_> =
+            subjects.into_iter().map(|subject| Box::pin(self.mirror_repository(subject, &course))).collect();
         let mut walked = Walked { outcomes: Vec::new(), known: Vec::new(), places };
         while let Some(end) = walks.next().await {
-            let (known, (outcome, record)) = end?;
-            let known = Known { record, notes: outcome.notes.clone(), ..known };
+            let (outcome, known) = end?;
             walked.known.push((outcome.coordinate.clone(), known));
             match &mut telling {
                 Some(telling) => telling.tell(outcome).await,

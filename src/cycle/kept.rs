@@ -75,6 +75,11 @@ pub(super) struct WorkedOut {
 }
 
 impl Kept {
+    /// Only who the servers are: for some families that are walked beside the rest.
+    pub(super) fn introductions(&self) -> Self {
+        Self { introduced: self.introduced.clone(), ..Self::default() }
+    }
+
     /// What follows from settings or rules is to be worked out again; what relays have is still so.
     pub(super) fn forget_what_follows(&mut self) {
         self.people = None;

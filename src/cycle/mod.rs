@@ -88,7 +88,7 @@ use crate::{
         replace::dated_after,
         server::ServerUrl,
     },
-    plan::{rest::Known, signing::Stands},
+    plan::signing::Stands,
     report::{
         Report,
         document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome, ServerOutcome},
@@ -269,19 +269,12 @@ impl World {
         let servers = &survey.servers;
         let course = Course { servers, lanes, trigger, now: started, as_of: &as_of };
         // All at once: each waits for its turn by itself, and holds nothing meanwhile.
-        let mut walks: FuturesUnordered<_> = subjects
-            .into_iter()
-            .map(|subject| {
-                let known = subject.known();
-                let walk = Box::pin(self.mirror_repository(subject, &course));
-                async move { Ok::<_, CycleError>((known, walk.await?)) }
-            })
-            .collect();
+        let mut walks: FuturesUnordered<_> =
+            subjects.into_iter().map(|subject| Box::pin(self.mirror_repository(subject, &course))).collect();
         let mut outcomes = self.rest(mem::take(&mut survey.resting), servers, kept, started).await?;
         let is_any_at_rest = !outcomes.is_empty();
         while let Some(end) = walks.next().await {
-            let (known, (outcome, record)) = end?;
-            let known = Known { record, notes: outcome.notes.clone(), ..known };
+            let (outcome, known) = end?;
             kept.repositories.insert(outcome.coordinate.clone(), known);
             outcomes.push(outcome);
             board.one_more();
@@ -349,7 +342,7 @@ impl World {
         if !turns.is_empty() {
             families.retain(|family| !turns.contains_key(family));
             let mine: BTreeSet<String> = turns.keys().cloned().collect();
-            let mut scratch = Kept { introduced: kept.introduced.clone(), ..Kept::default() };
+            let mut scratch = kept.introductions();
             let again = Box::pin(self.walk_families(&mut scratch, &mine, now, None)).await?;
             kept.repositories.extend(again.known);
             replace(outcomes, again.outcomes);

@@ -21,7 +21,8 @@ use crate::{
     model::{address::shown_text, server::ServerUrl, state::State, status::MirrorStatus},
     plan::{
         converge::{Outcome, Seen, Wanted},
-        record::{self, Ending, HeldConversation, MirrorRecord, REASON_MAX, RepositoryRecord, TooLarge},
+        record::{self, Ending, HeldConversation, MirrorRecord, REASON_MAX, TooLarge},
+        rest::Known,
         retry::{Failure, Tried},
         wanted::fingerprint,
     },
@@ -58,7 +59,7 @@ pub(super) struct Course<'cycle> {
 }
 
 impl World {
-    /// Walks all mirrors of one repository and remembers how they ended.
+    /// Walks all mirrors of one repository and remembers how they ended: what became of it, and what is known of it now.
     ///
     /// # Errors
     ///
@@ -67,9 +68,10 @@ impl World {
         &self,
         mut subject: Subject,
         course: &Course<'_>,
-    ) -> Result<(RepositoryOutcome, RepositoryRecord), CycleError> {
+    ) -> Result<(RepositoryOutcome, Known), CycleError> {
         let now = course.now;
         let _turn = subject.turn.take();
+        let known = subject.known();
         let is_there = subject.obstacle.is_some()
             || !subject.wanted.is_empty()
             || subject.places.is_empty() && subject.repository.state.is_some();
@@ -137,9 +139,9 @@ impl World {
         self.records.write(&record_name(&subject.repository.coordinate), &subject.record).await?;
         self.shared.forget(&subject.repository.coordinate);
         let state = state_of(&subject);
-        let known = RepositoryOutcome::recorded(subject.repository.coordinate, state, &subject.record);
-        let outcome = RepositoryOutcome { notes: subject.notes, repaired, ..known };
-        Ok((outcome, subject.record))
+        let known = Known { record: subject.record, notes: subject.notes.clone(), ..known };
+        let recorded = RepositoryOutcome::recorded(subject.repository.coordinate, state, &known.record);
+        Ok((RepositoryOutcome { notes: subject.notes, repaired, ..recorded }, known))
     }
 
     /// Branches and tags first, on every server; then the conversation, so that nobody waits for a stranger's

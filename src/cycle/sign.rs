@@ -110,7 +110,7 @@ impl World {
         let (mut changed, mut more) = Box::pin(self.list(servers, places, outcomes)).await?;
         drop(turn);
         if !changed.is_empty() {
-            let mut scratch = Kept { introduced: kept.introduced.clone(), ..Kept::default() };
+            let mut scratch = kept.introductions();
             let turns = match beside {
                 Beside::Nobody => None,
                 Beside::Jobs => Some(self.shared.turns(&changed, PATIENCE).await),

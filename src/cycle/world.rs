@@ -178,17 +178,11 @@ impl World {
         })
     }
 
-    /// Signs with `signers`, which others may use at the same time.
+    /// Works beside others that have the same `signers` and `shared`.
     #[must_use]
-    pub fn signing_with(self, signers: &Arc<Signers>) -> Self {
-        Self { signers: Arc::clone(signers), ..self }
-    }
-
-    /// Works beside others that have the same `shared`.
-    #[must_use]
-    pub fn beside(self, shared: &Arc<Shared>) -> Self {
+    pub fn beside(self, signers: &Arc<Signers>, shared: &Arc<Shared>) -> Self {
         let transfer = self.transfer.beside(&shared.transfer);
-        Self { transfer, shared: Arc::clone(shared), ..self }
+        Self { transfer, signers: Arc::clone(signers), shared: Arc::clone(shared), ..self }
     }
 
     /// Looks at these repositories (`None`: at all) as if they had never been seen: refusals are forgotten, failed

@@ -135,12 +135,8 @@ mod tests {
     use nostr::prelude::Keys;
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::testing::server, *};
     use crate::model::{coordinate::Coordinate, policy::Exception};
-
-    fn server(name: &str) -> ServerUrl {
-        format!("wss://{name}.example").parse().unwrap()
-    }
 
     #[test]
     fn a_message_takes_back_what_a_message_denied_and_nothing_else() {

@@ -112,6 +112,12 @@ impl RepositoryRecord {
         }
     }
 
+    /// How many copies there should be. What is empty has no mirrors, and lacks none.
+    #[must_use]
+    pub fn copies_wanted(&self) -> usize {
+        if self.mirrors.is_empty() { 0 } else { self.wanted.unwrap_or(self.mirrors.len()) }
+    }
+
     /// Takes in when servers were last seen to serve all that counts as in sync there. A mirror that was found
     /// otherwise since has another status.
     pub fn confirm(&mut self, proved: &BTreeMap<ServerUrl, u64>) {

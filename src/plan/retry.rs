@@ -239,7 +239,7 @@ mod tests {
     use nostr::prelude::Keys;
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::testing::server, *};
     use crate::{
         model::placement::Placement,
         plan::{
@@ -249,10 +249,6 @@ mod tests {
     };
 
     const NOW: Timestamp = Timestamp::from_secs(1_790_000_000);
-
-    fn server(name: &str) -> ServerUrl {
-        format!("wss://{name}.example").parse().unwrap()
-    }
 
     fn id(n: u8) -> EventId {
         EventId::from_byte_array([n; 32])

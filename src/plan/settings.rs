@@ -268,17 +268,16 @@ mod tests {
     use nostr::prelude::Keys;
     use proptest::prelude::*;
 
-    use super::{super::testing::event, *};
+    use super::{
+        super::testing::{event, server},
+        *,
+    };
     use crate::model::coordinate::Coordinate;
 
     const NOW: Timestamp = Timestamp::from_secs(1_790_000_000);
 
     fn key() -> PublicKey {
         Keys::generate().public_key()
-    }
-
-    fn server(name: &str) -> ServerUrl {
-        format!("wss://{name}.example").parse().unwrap()
     }
 
     fn seeds(authors: &[PublicKey], servers: &[&str]) -> Seeds {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use nostr::prelude::{Event, EventBuilder, FinalizeEvent, Keys, Kind, Tag, Timestamp};
 
 use super::record::MirrorRecord;
-use crate::model::{placement::Placement, status::MirrorStatus};
+use crate::model::{placement::Placement, server::ServerUrl, status::MirrorStatus};
 
 impl MirrorRecord {
     /// A listed mirror of which nothing is known but its status.
@@ -25,6 +25,11 @@ impl MirrorRecord {
             conversation: None,
         }
     }
+}
+
+/// The server called so.
+pub(super) fn server(name: &str) -> ServerUrl {
+    format!("wss://{name}.example").parse().unwrap()
 }
 
 /// An event of `keys` of this kind, dated `at` Unix seconds, with these tags.

@@ -148,8 +148,7 @@ impl Snapshot {
                     Some(_) => mirrors_read_back(outcome),
                     None => outcome.mirrors.values().filter(|mirror| counts(mirror)).count(),
                 },
-                // What is empty has no mirrors, and lacks none.
-                wanted: if outcome.mirrors.is_empty() { 0 } else { outcome.wanted },
+                wanted: outcome.copies_wanted(),
                 rewritten_at: outcome.rewritten_at,
                 held: outcome.held.clone(),
             };

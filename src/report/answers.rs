@@ -81,7 +81,7 @@ pub fn repository(report: &Report, coordinate: &Coordinate, record: &RepositoryR
     RepoStatus {
         repo: named(coordinate),
         copies: record.mirrors.values().filter(is_copy).count(),
-        wanted: if record.mirrors.is_empty() { 0 } else { record.wanted.unwrap_or(record.mirrors.len()) },
+        wanted: record.copies_wanted(),
         problems,
         notes: notes(report, coordinate),
     }

@@ -355,7 +355,7 @@ impl RepositoryOutcome {
     }
 
     /// See [`ReportedRepository::wanted`]. What is empty has no mirrors, and lacks none.
-    fn copies_wanted(&self) -> usize {
+    pub(super) fn copies_wanted(&self) -> usize {
         if self.mirrors.is_empty() { 0 } else { self.wanted }
     }
 

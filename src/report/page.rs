@@ -154,7 +154,7 @@ impl Page {
             name: said("name", NAME_MAX),
             description: said("description", DESCRIPTION_MAX),
             copies: mirrors.iter().filter(|mirror| mirror.status == MirrorStatus::InSync).count(),
-            wanted: if mirrors.is_empty() { 0 } else { record.wanted.unwrap_or(mirrors.len()) },
+            wanted: record.copies_wanted(),
             notes: row.notes.clone(),
             rewritten_at: record.rewritten_at,
             held: record.held.clone().filter(Held::is_waiting),

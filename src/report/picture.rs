@@ -154,8 +154,7 @@ impl Row {
         Self {
             coordinate: outcome.coordinate.clone(),
             cells: outcome.mirrors.iter().map(|(url, mirror)| (url.clone(), Cell::of(mirror))).collect(),
-            // What is empty has no mirrors, and lacks none.
-            wanted: if outcome.mirrors.is_empty() { 0 } else { outcome.wanted },
+            wanted: outcome.copies_wanted(),
             notes: outcome.notes.iter().map(|note| clean(note, TEXT_MAX)).collect(),
             held: outcome.held.is_some(),
         }

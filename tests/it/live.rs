@@ -16,6 +16,17 @@ async fn listening(mirror: &Mirror) -> grasp_mirror_testkit::Daemon {
     daemon
 }
 
+/// A server that alone sees what the owner says, behind a proxy, another one, and the daemon that listens.
+async fn heard_through_a_proxy() -> (Server, Server, TestRelay, Owner, Mirror, grasp_mirror_testkit::Daemon) {
+    let (a, b, relay) =
+        tokio::join!(Server::builder().behind_proxy().start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello");
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    let daemon = listening(&mirror).await;
+    (a, b, relay, owner, mirror, daemon)
+}
+
 #[tokio::test]
 async fn a_state_that_one_server_saw_reaches_all_and_the_report_says_so() {
     let (a, b, c, relay) =
@@ -106,12 +117,7 @@ async fn a_mirror_that_failed_is_tried_again_by_itself() {
 
 #[tokio::test]
 async fn what_was_missed_while_a_connection_was_lost_is_asked_for() {
-    let (a, b, relay) =
-        tokio::join!(Server::builder().behind_proxy().start(), Server::start(), TestRelay::start());
-    let owner = Owner::new("hello");
-    owner.publish(owner.announcement().at(&a), &a).await;
-    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
-    let daemon = listening(&mirror).await;
+    let (a, b, _relay, owner, mirror, daemon) = heard_through_a_proxy().await;
 
     // Nothing that the bot has open survives, and it hears nothing of what happens meanwhile.
     a.proxy().silence(true);
@@ -128,12 +134,7 @@ async fn what_was_missed_while_a_connection_was_lost_is_asked_for() {
 /// Its connections are gone when it wakes up, and what was said meanwhile may bear an older date.
 #[tokio::test]
 async fn what_was_said_while_the_machine_slept_is_asked_for() {
-    let (a, b, relay) =
-        tokio::join!(Server::builder().behind_proxy().start(), Server::start(), TestRelay::start());
-    let owner = Owner::new("hello");
-    owner.publish(owner.announcement().at(&a), &a).await;
-    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
-    let daemon = listening(&mirror).await;
+    let (a, b, _relay, owner, _mirror, daemon) = heard_through_a_proxy().await;
 
     daemon.sleep();
     a.proxy().drop_connections();

@@ -13,11 +13,10 @@ use super::super::{
     forget, namespace,
     placement::{Grasp, announced_servers, places},
     record::{Ending, RepositoryRecord, after},
-    testing::event,
+    testing::{event, server},
 };
 use crate::model::{
     announcement::Announcement, coordinate::Coordinate, draft::Draft, placement::Placement, policy::Reach,
-    server::ServerUrl,
 };
 
 const LIMITS: Limits = Limits { max_refs: 3, max_repos_per_author: 5 };
@@ -151,10 +150,6 @@ fn one_author_cannot_fill_the_disk() {
     let kept: Vec<&str> = found.repositories.iter().map(|r| r.coordinate.identifier.as_str()).collect();
     assert_eq!(kept, ["r3", "r4", "r5", "r6", "r7"]);
     assert_eq!(found.over_limit, 3);
-}
-
-fn server(name: &str) -> ServerUrl {
-    format!("wss://{name}.example").parse().unwrap()
 }
 
 /// A repository of `owner` that lists the server `listed`.

@@ -8,15 +8,11 @@ use proptest::prelude::*;
 use super::super::{
     catalog::{Limits, Watched, build},
     signing::{amended, said_again},
-    testing::event,
+    testing::{event, server},
 };
 use super::*;
 
 const AT: u64 = 1_000;
-
-fn server(name: &str) -> ServerUrl {
-    format!("wss://{name}.example").parse().unwrap()
-}
 
 fn catalogued(keys: &Keys, events: &[Event]) -> Repository {
     let watched = Watched { authors: BTreeSet::from([keys.public_key()]), ..Watched::default() };

@@ -7,14 +7,10 @@ use nostr::{
 
 use super::super::{
     catalog::{Limits, Watched, build},
-    testing::event,
+    testing::{event, server},
 };
 use super::*;
 use crate::model::{coordinate::Coordinate, placement::Placement};
-
-fn server(name: &str) -> ServerUrl {
-    format!("wss://{name}.example").parse().unwrap()
-}
 
 fn on(names: &[&str]) -> BTreeSet<ServerUrl> {
     names.iter().map(|name| server(name)).collect()

@@ -8,13 +8,9 @@ use crate::{
     model::policy::{Exception, Rule},
     plan::{
         catalog::{self, Limits, Watched},
-        testing::event,
+        testing::{event, server},
     },
 };
-
-fn server(name: &str) -> ServerUrl {
-    format!("wss://{name}.example").parse().unwrap()
-}
 
 /// A repository that lists the servers `listed`.
 fn repository(owner: &Keys, listed: &[&str], extra: &[&str]) -> Repository {
