@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use grasp_mirror_testkit::{Daemon, Mirror, Server, TestRelay, cpu, rss, tools};
+use grasp_mirror_testkit::{Daemon, Mirror, Server, TestRelay, cpu, own_memory, rss, tools};
 
 use crate::{
     Bench, cost,
@@ -157,5 +157,7 @@ async fn rest(
     let kib = rss(daemon.pid()).context("the daemon is gone")?;
     let limit = Target::Most(Figure::Memory(80_000_000 >> 10));
     rows.alone("memory (target: for 2,000 repositories)", Figure::Memory(kib), limit);
+    let own = own_memory(daemon.pid()).context("the daemon is gone")?;
+    rows.alone("of this its own: without the mapped database and program", Figure::Memory(own), Target::None);
     Ok(())
 }

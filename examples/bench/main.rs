@@ -22,6 +22,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{corpus::Corpus, table::Rows};
 
+/// As in the program.
+#[cfg(not(target_env = "msvc"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The groups of rows, in the order in which they run.
 const GROUPS: [&str; 7] = ["push", "tls", "update", "mirror", "mirror-large", "live", "idle"];
 

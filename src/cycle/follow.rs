@@ -21,7 +21,7 @@ use super::{
     live::Listening,
     repository::Course,
     shared::{Shared, Turns},
-    sign::Places,
+    sign::AllPlaces,
     subject::Subject,
     survey::{Beside, SOURCES, Survey},
     world::{World, catalog_limits},
@@ -42,7 +42,7 @@ pub(super) struct Walked {
     pub(super) outcomes: Vec<RepositoryOutcome>,
     pub(super) known: Vec<(Coordinate, Known)>,
     /// Where their mirrors belong.
-    pub(super) places: Places,
+    pub(super) places: AllPlaces,
 }
 
 /// Tells what became of repositories, and lets others at a family when all of it is done.

@@ -12,7 +12,7 @@ use nostr::prelude::Timestamp;
 use super::world::World;
 use crate::{
     model::{coordinate::Coordinate, server::ServerUrl},
-    plan::record::MirrorRecord,
+    plan::per_server::Mirrors,
     report::{
         Report,
         history::{self, History},
@@ -36,8 +36,8 @@ impl World {
     pub(super) async fn note_changes(
         &self,
         coordinate: &Coordinate,
-        before: &BTreeMap<ServerUrl, MirrorRecord>,
-        after: &BTreeMap<ServerUrl, MirrorRecord>,
+        before: &Mirrors,
+        after: &Mirrors,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         for (server, mirror) in after {

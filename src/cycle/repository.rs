@@ -21,6 +21,7 @@ use crate::{
     model::{address::shown_text, server::ServerUrl, state::State, status::MirrorStatus},
     plan::{
         converge::{Outcome, Seen, Wanted},
+        per_server::Mirrors,
         record::{self, Ending, HeldConversation, MirrorRecord, REASON_MAX, TooLarge},
         rest::Known,
         retry::{Failure, Tried},
@@ -84,7 +85,7 @@ impl World {
             None if subject.wanted.is_empty() => BTreeMap::new(),
             None => Box::pin(self.walk_mirrors(&mut subject, course)).await?,
         };
-        let mut mirrors: BTreeMap<ServerUrl, MirrorRecord> = BTreeMap::new();
+        let mut mirrors = Mirrors::default();
         let mut repaired = 0;
         for (server, place) in &subject.places {
             let before = subject.record.mirrors.get(server);

@@ -30,9 +30,9 @@ use crate::{
     plan::{
         catalog::{self, Repository},
         converge::Answer,
+        per_server::{Mirrors, Places},
         permit::{Permitted, Purpose, permit},
-        placement::Place,
-        record::{MirrorRecord, is_no},
+        record::is_no,
         signing::{Request, Signing, Stands, amended, is_demanded, said_again, signable},
     },
     report::document::RepositoryOutcome,
@@ -49,7 +49,7 @@ const ROUNDS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the mirrors of each repository belong.
-pub(super) type Places = BTreeMap<Coordinate, BTreeMap<ServerUrl, Place>>;
+pub(super) type AllPlaces = BTreeMap<Coordinate, Places>;
 
 /// The name of the record of what was signed for a repository. It is apart from the repository's own, which a cycle may
 /// be about to write when somebody signs.
@@ -99,7 +99,7 @@ impl World {
         &self,
         kept: &Kept,
         servers: &BTreeMap<ServerUrl, Server>,
-        places: &Places,
+        places: &AllPlaces,
         outcomes: &mut Vec<RepositoryOutcome>,
         beside: Beside,
     ) -> Result<bool, CycleError> {
@@ -151,7 +151,7 @@ impl World {
     async fn list(
         &self,
         servers: &BTreeMap<ServerUrl, Server>,
-        places: &Places,
+        places: &AllPlaces,
         outcomes: &[RepositoryOutcome],
     ) -> Result<(BTreeSet<String>, bool), CycleError> {
         let mut signed: BTreeSet<EventId> = BTreeSet::new();
@@ -230,7 +230,7 @@ impl World {
     async fn changes(
         &self,
         repositories: &[Repository],
-        places: &Places,
+        places: &AllPlaces,
         outcomes: &[RepositoryOutcome],
     ) -> Result<Vec<Change>, CycleError> {
         let keys = self.signers.keys();
@@ -424,8 +424,8 @@ fn events(
     repository: &Repository,
     said: &Announcement,
     servers: &BTreeSet<ServerUrl>,
-    places: &BTreeMap<ServerUrl, Place>,
-    mirrors: &BTreeMap<ServerUrl, MirrorRecord>,
+    places: &Places,
+    mirrors: &Mirrors,
 ) -> Vec<Permitted> {
     let announcement = amended(said, servers);
     // It has the maintainers' state already, where the copy has their name, and would leave the path empty.

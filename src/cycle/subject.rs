@@ -18,6 +18,7 @@ use crate::{
         catalog::{Obstacle, Repository},
         converge::{Seen, Wanted},
         conversation::{PullRequest, Threads},
+        per_server::Places,
         placement::Place,
         record::{Ending, REASON_MAX, RepositoryRecord},
         rest::{Known, Proofs},
@@ -38,7 +39,7 @@ pub struct Subject {
     /// What each server that answered serves already.
     pub seen: BTreeMap<ServerUrl, Seen>,
     /// Where it belongs, also when there is nothing to mirror yet.
-    pub places: BTreeMap<ServerUrl, Place>,
+    pub places: Places,
     /// Where it would belong but for a rule about the server.
     pub barred: BTreeMap<ServerUrl, (Place, Blocked)>,
     /// Where it does not, and why.
@@ -116,7 +117,7 @@ impl World {
             obstacle,
             wanted: BTreeMap::new(),
             seen: BTreeMap::new(),
-            places: spread.places,
+            places: spread.places.into(),
             barred: spread.barred,
             left_out: spread.left_out,
             is_denied,

@@ -40,7 +40,7 @@ pub(super) struct Talked {
     /// Every confirmed maintainer's coordinate.
     pub(super) coordinates: Vec<String>,
     /// The relays that they name.
-    pub(super) relays: BTreeSet<RelayUrl>,
+    pub(super) relays: Box<[RelayUrl]>,
 }
 
 impl From<&Repository> for Talked {
@@ -181,10 +181,11 @@ impl World {
 }
 
 /// The relays that the maintainers name for a repository's conversation, a few of each.
-pub(super) fn relays_of(repository: &Repository) -> BTreeSet<RelayUrl> {
+pub(super) fn relays_of(repository: &Repository) -> Box<[RelayUrl]> {
     let named = repository.announcements.iter();
-    named
+    let named: BTreeSet<RelayUrl> = named
         .flat_map(|announcement| announcement.relays.iter().take(RELAYS_PER_EVENT))
         .filter_map(|relay| RelayUrl::parse(relay).ok())
-        .collect()
+        .collect();
+    named.into_iter().collect()
 }

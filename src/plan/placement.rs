@@ -80,12 +80,12 @@ pub fn places(
 ///
 /// A server that has never answered is left out until it does: nobody should be sent there.
 #[must_use]
-pub fn announced_servers(
-    places: &BTreeMap<ServerUrl, Place>,
+pub fn announced_servers<'a>(
+    places: impl IntoIterator<Item = (&'a ServerUrl, &'a Place)>,
     servers: &BTreeMap<ServerUrl, Grasp>,
 ) -> BTreeSet<ServerUrl> {
     places
-        .iter()
+        .into_iter()
         .filter(|(_, place)| place.own)
         .filter(|(server, _)| servers.get(*server) == Some(&Grasp::Full))
         .map(|(server, _)| server.clone())

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     converge::{Answer, Outcome, Seen, Wanted},
     hold::Held,
-    mirrors::Mirrors,
+    per_server::Mirrors,
     retry::{Backoff, Failure},
 };
 use crate::model::{placement::Placement, server::ServerUrl, status::MirrorStatus};
@@ -96,7 +96,7 @@ impl RepositoryRecord {
     pub fn look_anew(&mut self) {
         self.too_large = None;
         self.lost.clear();
-        for mirror in self.mirrors.values_mut() {
+        for (_, mirror) in self.mirrors.iter_mut() {
             mirror.refused.clear();
             mirror.retry_at = None;
             mirror.failures = 0;
@@ -107,7 +107,7 @@ impl RepositoryRecord {
     /// Forgets what is believed of the local copy and of the servers' conversations, so that both are looked at.
     pub fn doubt(&mut self) {
         self.local = None;
-        for mirror in self.mirrors.values_mut() {
+        for (_, mirror) in self.mirrors.iter_mut() {
             mirror.conversation = None;
         }
     }

@@ -8,7 +8,7 @@ use super::{
     converge::Seen,
     hold::{Held, Stands},
     holdings::Holdings,
-    placement::Place,
+    per_server::{PerServer, Places},
     record::{self, Ending, MirrorRecord, RepositoryRecord},
     retry::Failure,
 };
@@ -25,9 +25,9 @@ const DEEP_AGAIN_SECS: u64 = DEEP_EVERY_SECS / 2;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proofs {
     /// Without these there is no mirror.
-    pub governing: Vec<(PublicKey, EventId)>,
+    pub governing: Box<[(PublicKey, EventId)]>,
     /// These a server may refuse.
-    pub attached: Vec<(PublicKey, EventId)>,
+    pub attached: Box<[(PublicKey, EventId)]>,
 }
 
 /// What is kept of a repository in memory from one cycle to the next: enough to see that there is nothing to do.
@@ -42,13 +42,13 @@ pub struct Known {
     /// The conversation, with dates, and what of it is not forwarded.
     pub thread: BTreeMap<EventId, Timestamp>,
     /// The relays that its maintainers name for the conversation.
-    pub relays: BTreeSet<RelayUrl>,
+    pub relays: Box<[RelayUrl]>,
     /// Fingerprint of what is forwarded.
     pub fingerprint: String,
     /// Where it belongs.
-    pub places: BTreeMap<ServerUrl, Place>,
+    pub places: Places,
     /// What each server is to serve; empty while there is nothing to mirror.
-    pub proofs: BTreeMap<ServerUrl, Proofs>,
+    pub proofs: PerServer<Proofs>,
     /// How all mirrors end as long as nothing changes, when something is in the way.
     pub obstacle: Option<Ending>,
     /// What is remembered of the mirrors.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     catalog::Repository,
-    placement::Place,
+    per_server::{Mirrors, Places},
     record::{MirrorRecord, REASON_MAX},
 };
 use crate::model::{announcement::Announcement, server::ServerUrl, status::MirrorStatus};
@@ -258,11 +258,7 @@ impl Signing {
 
     /// The servers to be listed: those that hold a copy in the bot's namespace, unless somebody took them out.
     #[must_use]
-    pub fn to_be_listed(
-        &self,
-        places: &BTreeMap<ServerUrl, Place>,
-        mirrors: &BTreeMap<ServerUrl, MirrorRecord>,
-    ) -> BTreeSet<ServerUrl> {
+    pub fn to_be_listed(&self, places: &Places, mirrors: &Mirrors) -> BTreeSet<ServerUrl> {
         let holds = |server: &ServerUrl| {
             mirrors.get(server).is_some_and(|mirror| mirror.status == MirrorStatus::InSync)
         };
@@ -280,8 +276,8 @@ impl Signing {
     pub fn to_be_shown(
         &self,
         repository: &Repository,
-        places: &BTreeMap<ServerUrl, Place>,
-        mirrors: &BTreeMap<ServerUrl, MirrorRecord>,
+        places: &Places,
+        mirrors: &Mirrors,
         afresh: bool,
         now: Timestamp,
     ) -> Option<ServerUrl> {
@@ -309,8 +305,8 @@ impl Signing {
 
     /// Shows the mirrors that wait for a signature as such. Each of them is a good copy in the bot's namespace. Where the
     /// server refuses the copy, the reason says what became of listing it.
-    pub fn show(&self, mirrors: &mut BTreeMap<ServerUrl, MirrorRecord>) {
-        for (server, mirror) in mirrors {
+    pub fn show(&self, mirrors: &mut Mirrors) {
+        for (server, mirror) in mirrors.iter_mut() {
             let request = self.request.as_ref().filter(|request| request.servers.contains(server));
             match (mirror.status, request, self.declined.get(server)) {
                 (MirrorStatus::InSync, Some(request), _) => {
@@ -364,11 +360,7 @@ pub fn said_again(repository: &Repository, author: PublicKey) -> Option<Unsigned
 /// Whether a server whose path a maintainer's announcement lists has lost git data, or was never brought it, although it
 /// serves the `state`.
 #[must_use]
-pub fn is_demanded(
-    state: Option<EventId>,
-    places: &BTreeMap<ServerUrl, Place>,
-    mirrors: &BTreeMap<ServerUrl, MirrorRecord>,
-) -> bool {
+pub fn is_demanded(state: Option<EventId>, places: &Places, mirrors: &Mirrors) -> bool {
     let lacks = |(server, mirror): (&ServerUrl, &MirrorRecord)| {
         mirror.refs_differ.is_some()
             && mirror.refs_differ == state

@@ -20,7 +20,7 @@ mod transport;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    num::NonZeroU32,
+    num::{NonZeroU32, NonZeroUsize},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -156,6 +156,8 @@ impl Relays {
             .admit_policy(door.clone())
             .websocket_transport(Transport::new(addresses))
             .authenticator(SignerAuthenticator::new(keys))
+            // Nobody listens to all relays at once, and each place in the queue has room for an event.
+            .notification_channel_size(NonZeroUsize::MIN)
             .build();
         Self { links: Mutex::default(), making: tokio::sync::Mutex::default(), client, door, limits }
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{coordinate::Coordinate, server::ServerUrl, status::MirrorStatus},
-    plan::{hold::Held, mirrors::Mirrors, record::RepositoryRecord},
+    plan::{hold::Held, per_server::Mirrors, record::RepositoryRecord},
 };
 
 /// The report's `d` tag.

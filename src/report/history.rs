@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{coordinate::Coordinate, server::ServerUrl, status::MirrorStatus},
-    plan::record::MirrorRecord,
+    plan::{per_server::Mirrors, record::MirrorRecord},
 };
 
 /// The most changes kept of one mirror.
@@ -60,10 +60,7 @@ pub struct History {
 
 /// Whether there is something to note.
 #[must_use]
-pub fn has_changed(
-    before: &BTreeMap<ServerUrl, MirrorRecord>,
-    after: &BTreeMap<ServerUrl, MirrorRecord>,
-) -> bool {
+pub fn has_changed(before: &Mirrors, after: &Mirrors) -> bool {
     after.iter().any(|(server, mirror)| {
         before.get(server).is_none_or(|before| Change::of(mirror, 0).is_after(&Change::of(before, 0)))
     })
@@ -71,7 +68,7 @@ pub fn has_changed(
 
 impl History {
     /// Notes how the mirrors stand at `now` (Unix seconds), where that is new.
-    pub fn note(&mut self, mirrors: &BTreeMap<ServerUrl, MirrorRecord>, now: u64) {
+    pub fn note(&mut self, mirrors: &Mirrors, now: u64) {
         for (server, mirror) in mirrors {
             let changes = self.mirrors.entry(server.clone()).or_default();
             let change = Change::of(mirror, now);
@@ -109,8 +106,8 @@ mod tests {
         }
     }
 
-    fn at(name: &str, mirror: MirrorRecord) -> BTreeMap<ServerUrl, MirrorRecord> {
-        BTreeMap::from([(format!("wss://{name}").parse().unwrap(), mirror)])
+    fn at(name: &str, mirror: MirrorRecord) -> Mirrors {
+        Mirrors::from([(format!("wss://{name}").parse().unwrap(), mirror)])
     }
 
     #[test]
@@ -119,7 +116,7 @@ mod tests {
         let good = at("a.example", mirror(MirrorStatus::InSync, None, 1));
         let bad = at("a.example", mirror(MirrorStatus::Failing, Some("broke"), 1));
         let newer = at("a.example", mirror(MirrorStatus::InSync, None, 2));
-        assert!(has_changed(&BTreeMap::new(), &good) && !has_changed(&good, &good));
+        assert!(has_changed(&Mirrors::default(), &good) && !has_changed(&good, &good));
         assert!(has_changed(&good, &bad) && has_changed(&good, &newer), "a new state is news, too");
         for (now, mirrors) in [(1, &good), (2, &good), (3, &bad), (4, &bad), (5, &newer)] {
             history.note(mirrors, now);

@@ -327,7 +327,7 @@ mod tests {
     use super::*;
     use crate::{
         model::status::MirrorStatus,
-        plan::{mirrors::Mirrors, record::MirrorRecord},
+        plan::{per_server::Mirrors, record::MirrorRecord},
         report::document::{CycleSummary, LeftAlone, RepositoryOutcome},
     };
 

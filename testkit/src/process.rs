@@ -82,6 +82,12 @@ pub fn rss(pid: u32) -> Option<u64> {
     memory(pid, "VmRSS:")
 }
 
+/// What of that belongs to the process alone, in KiB: the rest are files that it has mapped, which the system may take back.
+#[must_use]
+pub fn own_memory(pid: u32) -> Option<u64> {
+    memory(pid, "RssAnon:")
+}
+
 fn memory(pid: u32, name: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;

@@ -3,9 +3,8 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    io,
+    io::{self, Read, Seek, SeekFrom},
     num::NonZeroU32,
-    os::unix::fs::FileExt,
     path::Path,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use tokio::task::spawn_blocking;
+use tokio::{sync::OnceCell, task::spawn_blocking};
 
 use super::watch::Activity;
 use crate::git::pack::{Pack, empty_pack};
@@ -23,7 +22,7 @@ use crate::git::pack::{Pack, empty_pack};
 const READ_AT_ONCE: usize = 256 << 10;
 
 /// How many pieces are kept for others that send the same pack.
-const RECENT: usize = 8;
+const RECENT: usize = 16;
 
 /// How many pieces fit into a second, at least: several pushes share what may be sent.
 const PIECES_A_SECOND: u32 = 16;
@@ -99,27 +98,28 @@ pub(super) async fn body(
 /// The pieces read last. A pack goes to many servers at about the same time, and is read once for those that keep up
 /// with each other. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Recent(Arc<Mutex<VecDeque<Piece>>>);
+pub(super) struct Recent(Arc<Mutex<VecDeque<Arc<Piece>>>>);
 
 #[derive(Debug)]
 struct Piece {
     /// A pack's name is its own as long as anybody sends it.
     path: Arc<Path>,
     offset: u64,
-    bytes: Bytes,
+    /// Whoever comes while it is being read waits for it.
+    bytes: OnceCell<Bytes>,
 }
 
 impl Recent {
-    fn find(&self, path: &Path, offset: u64) -> Option<Bytes> {
-        let pieces = self.pieces();
-        let found = pieces.iter().find(|piece| piece.offset == offset && &*piece.path == path);
-        found.map(|piece| piece.bytes.clone())
-    }
-
-    fn keep(&self, piece: Piece) {
+    fn piece(&self, path: &Arc<Path>, offset: u64) -> Arc<Piece> {
         let mut pieces = self.pieces();
+        let found = pieces.iter().find(|piece| piece.offset == offset && piece.path == *path);
+        if let Some(piece) = found {
+            return Arc::clone(piece);
+        }
+        let piece = Arc::new(Piece { path: Arc::clone(path), offset, bytes: OnceCell::new() });
         pieces.truncate(RECENT - 1);
-        pieces.push_front(piece);
+        pieces.push_front(Arc::clone(&piece));
+        piece
     }
 
     /// Somebody has sent the pack at `path` to its end; whoever comes later reads it again.
@@ -127,7 +127,7 @@ impl Recent {
         self.pieces().retain(|piece| &*piece.path != path);
     }
 
-    fn pieces(&self) -> MutexGuard<'_, VecDeque<Piece>> {
+    fn pieces(&self) -> MutexGuard<'_, VecDeque<Arc<Piece>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -162,29 +162,21 @@ impl Reading {
     /// The piece at `offset`, empty at the end: read straight into the buffer that is sent, since an async file would copy
     /// it once more.
     async fn at(&self, offset: u64) -> io::Result<Bytes> {
-        if let Some(bytes) = self.recent.find(&self.path, offset) {
-            return Ok(bytes);
-        }
-        let (file, piece) = (Arc::clone(&self.file), self.piece);
-        let read = move || {
-            let mut bytes = vec![0; piece];
-            let mut filled = 0;
-            while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-                match file.read_at(rest, offset + filled as u64) {
-                    Ok(0) => break,
-                    Ok(read) => filled += read,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            bytes.truncate(filled);
-            Ok(Bytes::from(bytes))
+        let piece = self.recent.piece(&self.path, offset);
+        let read = || async {
+            let (file, len) = (Arc::clone(&self.file), self.piece);
+            let read = move || -> io::Result<Bytes> {
+                let mut bytes = Vec::with_capacity(len);
+                let mut file = &*file;
+                file.seek(SeekFrom::Start(offset))?;
+                file.take(len as u64).read_to_end(&mut bytes)?;
+                Ok(Bytes::from(bytes))
+            };
+            spawn_blocking(read).await.map_err(io::Error::other)?
         };
-        let bytes = spawn_blocking(read).await.map_err(io::Error::other)??;
+        let bytes = piece.bytes.get_or_try_init(read).await?.clone();
         if bytes.is_empty() {
             self.recent.forget(&self.path);
-        } else {
-            self.recent.keep(Piece { path: Arc::clone(&self.path), offset, bytes: bytes.clone() });
         }
         Ok(bytes)
     }

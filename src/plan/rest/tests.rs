@@ -5,6 +5,7 @@ use nostr::prelude::Keys;
 use super::{
     super::{
         hold::{Held, Stands},
+        placement::Place,
         record::HeldConversation,
         testing::event,
     },
@@ -40,10 +41,10 @@ fn at_rest() -> (Known, ServerUrl, Holdings, EventId) {
         made_of: [announcement.id, state.id].into(),
         coordinates: vec![coordinate],
         thread: [(EventId::from_byte_array([0; 32]), Timestamp::from_secs(3))].into(),
-        relays: BTreeSet::new(),
+        relays: Box::default(),
         fingerprint: "f".to_owned(),
         places: [(server.clone(), place)].into(),
-        proofs: [(server.clone(), Proofs { governing, attached: Vec::new() })].into(),
+        proofs: [(server.clone(), Proofs { governing: governing.into(), attached: Box::default() })].into(),
         obstacle: None,
         record: RepositoryRecord {
             mirrors: [(server.clone(), mirror)].into(),

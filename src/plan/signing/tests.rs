@@ -7,6 +7,7 @@ use nostr::{
 
 use super::super::{
     catalog::{Limits, Watched, build},
+    placement::Place,
     testing::{event, server},
 };
 use super::*;
@@ -58,7 +59,7 @@ fn what_a_person_takes_out_is_not_added_again() {
         own,
     };
     let places =
-        BTreeMap::from([(server("a"), place(false)), (server("b"), place(true)), (server("e"), place(true))]);
+        Places::from([(server("a"), place(false)), (server("b"), place(true)), (server("e"), place(true))]);
     let mirrors = places.keys().map(|url| (url.clone(), mirror(MirrorStatus::InSync))).collect();
     assert_eq!(signing.to_be_listed(&places, &mirrors), on(&["e"]));
     let failing = places.keys().map(|url| (url.clone(), mirror(MirrorStatus::Failing))).collect();
@@ -102,11 +103,11 @@ fn a_server_that_refuses_the_copy_is_shown_a_listing_until_it_says_no_to_that() 
         takes_pushes: true,
         own,
     };
-    let places: BTreeMap<_, _> = [("a", false), ("b", true), ("c", true), ("e", true)]
+    let places: Places = [("a", false), ("b", true), ("c", true), ("e", true)]
         .map(|(name, own)| (server(name), place(own)))
         .into();
     let repository = announcing(&owner, 10, &["a"]);
-    let mut mirrors: BTreeMap<_, _> =
+    let mut mirrors: Mirrors =
         places.keys().map(|url| (url.clone(), mirror(MirrorStatus::Refused))).collect();
     mirrors.insert(server("c"), mirror(MirrorStatus::InSync));
     let shown = |signing: &Signing, at| signing.to_be_shown(&repository, &places, &mirrors, false, secs(at));
@@ -180,7 +181,7 @@ fn who_waits_for_a_person_is_told_apart_from_who_waits_for_the_signer() {
         stands,
     };
     let mut signing = Signing::default();
-    let mut mirrors = BTreeMap::from([
+    let mut mirrors = Mirrors::from([
         (server("a"), mirror(MirrorStatus::InSync)),
         (server("b"), mirror(MirrorStatus::Failing)),
         (server("c"), mirror(MirrorStatus::InSync)),
