@@ -130,7 +130,7 @@ impl World {
         }
         let coordinate = &subject.repository.coordinate;
         self.note_changes(coordinate, &subject.record.mirrors, &mirrors, now).await?;
-        subject.record.mirrors = mirrors.into();
+        subject.record.mirrors = mirrors;
         let in_sync = |mirror: &MirrorRecord| mirror.status == MirrorStatus::InSync;
         if subject.in_depth
             || subject.record.deep_checked_at.is_none() && subject.record.mirrors.values().all(in_sync)
