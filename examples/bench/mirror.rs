@@ -24,6 +24,8 @@ use crate::{
 const DONE_WITHIN: Duration = Duration::from_secs(600);
 /// Packs up to this size have the sharper limit for wall time.
 const LARGE_PACK: u64 = 50_000_000;
+/// Commits that are followed one after the other.
+const COMMITS: usize = 3;
 const CYCLE_DONE: &str = "cycle done";
 
 /// Mirrors `corpus` from one server to `count` others.
@@ -128,16 +130,23 @@ async fn changes(
     say(&title);
     rows.title(&title);
     let folder = tempfile::tempdir()?;
-    owner.work.commit("NEWS.md", "# Something new\n");
-    let (spent, pushes) = follow(daemon, owner, source, servers).await?;
-    let sinks = Sinks::start(count, &corpus.refs, false, folder.path())?;
+    // The first one opens connections that the next ones use.
+    let (mut followed, mut behind) = (Vec::new(), owner.work.refs());
+    for news in 1..=COMMITS {
+        behind = owner.work.refs();
+        owner.work.commit("NEWS.md", &format!("# Something new, {news}\n"));
+        followed.push(follow(daemon, owner, source, servers).await?);
+    }
+    followed.sort_unstable();
+    let (spent, pushes) = followed.get(COMMITS / 2).copied().unwrap_or_default();
+    let sinks = Sinks::start(count, &behind, false, folder.path())?;
     let git = git_push(owner.work.path(), &sinks.behind).await?;
     let than = format!("git push, {count} times");
     let limit = Target::Ratio(1.0 / 20.0, "1/20");
     rows.beside("one commit: client CPU", Figure::Time(spent), Figure::Time(git.cpu), &than, limit);
     rows.alone("one commit: pushes", Figure::Count(pushes as f64), Target::Most(Figure::Count(count as f64)));
 
-    let behind = owner.work.refs();
+    behind = owner.work.refs();
     owner.work.git(&["branch", "bench-again", "HEAD~1"]);
     let (spent, pushes) = follow(daemon, owner, source, servers).await?;
     let sinks = Sinks::start(count, &behind, false, folder.path())?;
