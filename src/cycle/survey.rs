@@ -200,6 +200,7 @@ impl World {
             servers.extend(self.introduced(discovered.clone(), kept, now).await?);
             discovered.extend(kept.worked_out.iter().flat_map(|known| known.discovered.clone()));
         }
+        tracing::debug!(repositories = catalog.repositories.len(), "worked out what is wanted");
         let own = OwnCopies::of(events, &bot);
         let announced: Vec<Announcement> = own.events().cloned().filter_map(Announcement::read).collect();
         let copies = namespace::identifiers(&catalog.repositories, &announced);

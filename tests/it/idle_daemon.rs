@@ -44,7 +44,7 @@ async fn idle_cost(repositories: usize) -> Cost {
         owner.publish(owner.announcement().at(&a), &a).await;
     }
     let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
-    let mirror = mirror.set("bot.cycle_interval_secs", 1);
+    let mirror = mirror.set("bot.cycle_interval_secs", 1).env("RUST_LOG", "grasp_mirror=debug");
     let daemon = mirror.daemon().await;
     in_sync(&mirror, 2 * repositories).await;
     // What the bot itself published is news once.
@@ -53,8 +53,11 @@ async fn idle_cost(repositories: usize) -> Cost {
     a.proxy().reset();
     b.proxy().reset();
     let from = number(&mirror).await;
-    let before = daemon.cpu();
+    let worked_out = || daemon.log().matches("worked out what is wanted").count();
+    let (before, catalogs) = (daemon.cpu(), worked_out());
     cycles(&mirror, 4).await;
+    assert!(catalogs > 0, "the log says it");
+    assert_eq!(worked_out(), catalogs, "all rests, so nothing is worked out again");
     let seen = [a.proxy().seen(), b.proxy().seen()];
     let over = (number(&mirror).await - from) as f64;
     let used = daemon.cpu() - before;
