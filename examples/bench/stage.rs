@@ -17,6 +17,8 @@ use nostr_lmdb::NostrLmdb;
 /// How many servers have all repositories.
 pub const SERVERS: usize = 3;
 const AUTHORS: usize = 20;
+/// What is a day old is not news; what is of the last hours is asked for twice, as all of this would be.
+const SIGNED_SECS_AGO: u64 = 24 * 3_600;
 /// A server takes 60 events a minute on one connection.
 const REPOSITORIES_PER_LINE: usize = 25;
 /// Connections that publish at the same time.
@@ -41,6 +43,7 @@ impl Stage {
             servers.push(Server::builder().behind_proxy().start().await);
         }
         let authors: Vec<Person> = (0..AUTHORS).map(|_| Person::new()).collect();
+        authors.iter().for_each(|author| author.signed_ago(SIGNED_SECS_AGO));
         let names = (0..repos.div_ceil(AUTHORS)).map(|number| format!("repository-{number}")).collect();
         let mut stage = Self { servers, authors, names };
         let laid = stage.publish().await?;
