@@ -241,8 +241,7 @@ impl World {
         const MAX_DISCOVERED: usize = 64;
         let mut named: Vec<ServerUrl> = Vec::new();
         for announcement in catalog.repositories.iter().flat_map(|repository| &repository.announcements) {
-            let clone_urls = announcement.clone_urls.iter().filter_map(|url| ServerUrl::parse_clone_url(url));
-            named.extend(clone_urls.map(|(server, ..)| server).filter(|server| announcement.lists(server)));
+            named.extend(announcement.servers());
         }
         let watched = &self.settings.watched.authors;
         if !watched.is_empty() {

@@ -11,9 +11,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream};
+use futures::{
+    FutureExt, Stream, StreamExt,
+    future::{BoxFuture, Shared},
+    stream,
+};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use tokio::{sync::OnceCell, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use super::watch::Activity;
 use crate::git::pack::{Pack, empty_pack};
@@ -98,36 +102,37 @@ pub(super) async fn body(
 /// The pieces read last. A pack goes to many servers at about the same time, and is read once for those that keep up
 /// with each other. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Recent(Arc<Mutex<VecDeque<Arc<Piece>>>>);
+pub(super) struct Recent(Arc<Mutex<VecDeque<Piece>>>);
 
 #[derive(Debug)]
 struct Piece {
     /// A pack's name is its own as long as anybody sends it.
     path: Arc<Path>,
     offset: u64,
-    /// Whoever comes while it is being read waits for it.
-    bytes: OnceCell<Bytes>,
+    read: BeingRead,
 }
 
+/// A piece that is being read, or was. Whoever wants it waits for it, and none of them for another's connection.
+type BeingRead = Shared<BoxFuture<'static, Result<Bytes, Arc<io::Error>>>>;
+
 impl Recent {
-    fn piece(&self, path: &Arc<Path>, offset: u64) -> Arc<Piece> {
+    fn piece(&self, path: &Arc<Path>, offset: u64, read: impl FnOnce() -> BeingRead) -> BeingRead {
         let mut pieces = self.pieces();
-        let found = pieces.iter().find(|piece| piece.offset == offset && piece.path == *path);
-        if let Some(piece) = found {
-            return Arc::clone(piece);
+        if let Some(found) = pieces.iter().find(|piece| piece.offset == offset && piece.path == *path) {
+            return found.read.clone();
         }
-        let piece = Arc::new(Piece { path: Arc::clone(path), offset, bytes: OnceCell::new() });
+        let read = read();
         pieces.truncate(RECENT - 1);
-        pieces.push_front(Arc::clone(&piece));
-        piece
+        pieces.push_front(Piece { path: Arc::clone(path), offset, read: read.clone() });
+        read
     }
 
-    /// Somebody has sent the pack at `path` to its end; whoever comes later reads it again.
+    /// Somebody has sent the pack at `path` to its end, or cannot read it; whoever comes later reads it again.
     fn forget(&self, path: &Path) {
         self.pieces().retain(|piece| &*piece.path != path);
     }
 
-    fn pieces(&self) -> MutexGuard<'_, VecDeque<Arc<Piece>>> {
+    fn pieces(&self) -> MutexGuard<'_, VecDeque<Piece>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -159,26 +164,26 @@ struct Reading {
 }
 
 impl Reading {
-    /// The piece at `offset`, empty at the end: read straight into the buffer that is sent, since an async file would copy
-    /// it once more.
+    /// The piece at `offset`, empty at the end.
     async fn at(&self, offset: u64) -> io::Result<Bytes> {
-        let piece = self.recent.piece(&self.path, offset);
-        let read = || async {
-            let (file, len) = (Arc::clone(&self.file), self.piece);
-            let read = move || -> io::Result<Bytes> {
-                let mut bytes = Vec::with_capacity(len);
-                let mut file = &*file;
-                file.seek(SeekFrom::Start(offset))?;
-                file.take(len as u64).read_to_end(&mut bytes)?;
-                Ok(Bytes::from(bytes))
-            };
-            spawn_blocking(read).await.map_err(io::Error::other)?
-        };
-        let bytes = piece.bytes.get_or_try_init(read).await?.clone();
-        if bytes.is_empty() {
+        let read = self.recent.piece(&self.path, offset, || self.read(offset)).await;
+        if read.as_ref().map_or(true, Bytes::is_empty) {
             self.recent.forget(&self.path);
         }
-        Ok(bytes)
+        read.map_err(|error| io::Error::new(error.kind(), error))
+    }
+
+    /// Straight into the buffer that is sent: an async file would copy it once more.
+    fn read(&self, offset: u64) -> BeingRead {
+        let (file, len) = (Arc::clone(&self.file), self.piece);
+        let read = spawn_blocking(move || {
+            let mut bytes = Vec::with_capacity(len);
+            let mut file = &*file;
+            file.seek(SeekFrom::Start(offset))?;
+            file.take(len as u64).read_to_end(&mut bytes)?;
+            Ok(Bytes::from(bytes))
+        });
+        async { read.await.map_err(io::Error::other).flatten().map_err(Arc::new) }.boxed().shared()
     }
 }
 
@@ -209,5 +214,17 @@ mod tests {
         }
         assert!(recent.pieces().len() < RECENT, "little is kept of what was sent to its end");
         assert_eq!([first.to_vec(), whole(late).await.unwrap()].concat(), content);
+    }
+
+    #[tokio::test]
+    async fn a_piece_is_read_once_for_all_who_want_it_at_the_same_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.pack");
+        fs::write(&path, [7; 3_000]).unwrap();
+        let pack = Pack::Stored { path, len: 3_000 };
+        let recent = Recent::default();
+        let first = async || pack_pieces(&pack, 1_000, &recent).await.unwrap().next().await.unwrap().unwrap();
+        let pieces = join_all((0..8).map(|_| first())).await;
+        assert!(pieces.iter().all(|piece| piece.as_ptr() == pieces[0].as_ptr()), "one piece of memory");
     }
 }
