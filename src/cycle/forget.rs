@@ -1,5 +1,5 @@
-//! Takes down what the bot announced of repositories that are left alone, on every server and relay that may have it
-//! (NIP-09), until each has heard of it.
+//! Takes down what the bot announced of repositories that are left alone, and what it said of servers where that is
+//! switched off, on every server and relay that may have it (NIP-09), until each has heard of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -114,8 +114,8 @@ pub async fn say(
 }
 
 impl World {
-    /// Signs deletion requests for the bot's `obsolete` announcements, and tells `servers` and relays of all that they
-    /// have not heard of. One that is down hears of it later.
+    /// Signs deletion requests for the bot's `obsolete` announcements and for what it says of servers no more, and tells
+    /// `servers` and relays of all that they have not heard of. One that is down hears of it later.
     pub(super) async fn take_down(
         &self,
         servers: &BTreeMap<ServerUrl, Server>,
@@ -143,15 +143,18 @@ impl World {
                 copy = announcement.coordinate.identifier,
                 "its maintainers do not want it: my announcement is deleted"
             );
-            new.push(event.clone());
-            deletions.push(Deletion { event, left });
+            new.push(Deletion { event, left });
         }
+        if let Some(event) = self.monitoring_taken_back(now).await? {
+            new.push(Deletion { event, left: self.config.bot.relays.iter().cloned().collect() });
+        }
+        deletions.extend(new.iter().cloned());
         if !new.is_empty() || before.is_none() {
             // Before the store forgets what is deleted.
             self.records.write(RECORD, &deletions).await?;
         }
-        for event in &new {
-            self.store.save(event).await?;
+        for one in &new {
+            self.store.save(&one.event).await?;
         }
         let told = self.tell(&deletions, servers).await;
         let mut left = deletions.clone();

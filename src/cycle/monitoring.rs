@@ -1,4 +1,4 @@
-//! Tells relays how the servers are, where the operator wants that (NIP-66).
+//! Tells relays how the servers are, where the operator wants that (NIP-66), and takes it back where that is over.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +20,7 @@ impl World {
         if !self.config.servers.publish_monitoring {
             return Ok(());
         }
-        let kinds = [Kind::RelayDiscovery, Kind::RelayMonitor];
-        let said = self.store.query(Filter::new().kinds(kinds).author(self.bot())).await?;
+        let said = self.monitoring().await?;
         let up: Vec<_> = servers.iter().filter(|(_, server)| server.is_up()).collect();
         let weeks = noted::scoreboards(&self.records, up.iter().map(|(url, _)| (*url).clone()).collect());
         let weeks = weeks.await?;
@@ -54,5 +53,21 @@ impl World {
         }
         self.send_to_own_relays(&signed).await;
         Ok(())
+    }
+
+    /// The deletion of what was published before the operator switched it off; `None` when nothing was, or is deleted.
+    pub(super) async fn monitoring_taken_back(&self, now: Timestamp) -> Result<Option<Event>, CycleError> {
+        if self.config.servers.publish_monitoring {
+            return Ok(None);
+        }
+        let Some(draft) = monitoring::taken_back(&self.monitoring().await?, now) else { return Ok(None) };
+        tracing::info!("servers.publish_monitoring is off: what was published of servers is deleted");
+        Ok(Some(draft.sign(&self.keys)?))
+    }
+
+    /// What was published.
+    async fn monitoring(&self) -> Result<Vec<Event>, CycleError> {
+        let kinds = [Kind::RelayDiscovery, Kind::RelayMonitor];
+        Ok(self.store.query(Filter::new().kinds(kinds).author(self.bot())).await?)
     }
 }

@@ -1,15 +1,16 @@
 //! What the daemon shows by HTTP: the dashboard, its data, health checks and metrics. Nothing can be changed here.
 //!
 //! The daemon hands over its [`Picture`] whenever that changes, and a [`Library`] for what lies in the store. Clients
-//! are bounded in every direction: so many connections and event streams at a time, a short time for a request's head
-//! and between two requests, and no patience with whoever does not read.
+//! are bounded in every direction: so many connections and event streams at a time; a time for the head of a request, for
+//! reading an answer, and for keeping a connection, so that everybody who waits has a turn; and so much memory.
 
 mod assets;
 mod gate;
 mod live;
+mod paced;
 mod routes;
 
-use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use grasp_mirror_commands::Nip05;
@@ -19,13 +20,13 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{Semaphore, watch},
     task::JoinSet,
-    time::sleep,
+    time::{sleep, timeout},
 };
-use tokio_io_timeout::TimeoutStream;
 
+use self::paced::Paced;
 use crate::{
     model::{coordinate::Coordinate, server::ServerUrl},
     plan::progress::Progress,
@@ -37,17 +38,30 @@ use crate::{
 pub struct Patience {
     /// Connections at a time. Further ones wait until one is closed.
     pub connections: usize,
-    /// How long a client may take for the head of a request, and between two requests.
+    /// How long a client may take for the head of a request, all of it, and between two requests.
     pub head: Duration,
-    /// How long a client may read nothing of an answer.
-    pub reads: Duration,
+    /// How long a client may take to read an answer, all of it, or what is new in a stream of events.
+    pub answer: Duration,
+    /// How long a client may keep a connection. The answer that it is reading then is the last; a stream of events goes on.
+    pub connection: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { connections: 128, head: Duration::from_secs(5), reads: Duration::from_secs(20) }
+        Self {
+            connections: 128,
+            head: Duration::from_secs(5),
+            answer: Duration::from_secs(60),
+            connection: Duration::from_secs(600),
+        }
     }
 }
+
+/// What the kernel may keep for a client that does not read, in bytes.
+const UNREAD_MAX: u32 = 128 * 1_024;
+
+/// Connections that wait to be accepted.
+const WAITING: u32 = 1_024;
 
 /// The longest head of a request, in bytes, and the most headers.
 const HEAD_MAX: usize = 16 * 1_024;
@@ -104,7 +118,7 @@ impl Bound {
     /// [`ListenError`] when it is taken, or not this machine's.
     pub async fn to(address: SocketAddr) -> Result<Self, ListenError> {
         let failed = |source| ListenError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = listen(address).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self { listener, address, patience: Patience::default() })
     }
@@ -158,19 +172,35 @@ impl Bound {
     }
 }
 
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A daemon that was killed gets its port back at once.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    // Connections inherit it.
+    socket.set_send_buffer_size(UNREAD_MAX)?;
+    socket.bind(address)?;
+    socket.listen(WAITING)
+}
+
 async fn connection(
     stream: TcpStream,
     service: TowerToHyperService<axum::Router>,
     patience: Patience,
 ) -> Result<(), hyper::Error> {
-    // Whoever listens to events sends nothing for hours, so only writing is timed here.
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(patience.reads));
+    let stream = TokioIo::new(Paced::new(stream, patience.answer));
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(patience.head)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_MAX);
-    builder.serve_connection(TokioIo::new(Box::pin(stream)), service).await
+    let mut connection = pin!(builder.serve_connection(stream, service));
+    match timeout(patience.connection, connection.as_mut()).await {
+        Ok(end) => end,
+        Err(_) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    }
 }

@@ -291,16 +291,16 @@ impl Report {
         let deleted = mem::take(&mut self.left_alone.deleted);
         let forgotten = mem::take(&mut self.left_alone.forgotten);
         let all = outcomes.len() + deleted.len() + forgotten.len();
-        let mut ranked: Vec<_> =
-            outcomes.iter().map(|one| (!one.is_troubled(unused), !one.is_at_risk(), one)).collect();
-        ranked.sort_by_key(|(fine, safe, outcome)| (*fine, *safe, &outcome.coordinate));
-        let (troubled, fine): (Vec<_>, Vec<_>) = ranked.into_iter().partition(|(fine, ..)| !fine);
+        let mut repos: Vec<_> = outcomes.iter().map(ReportedRepository::of).collect();
+        let rank = |repo: &ReportedRepository| (!repo.is_troubled(unused), !repo.is_at_risk());
+        repos.sort_by(|a, b| (rank(a), &a.a).cmp(&(rank(b), &b.a)));
+        let (troubled, fine): (Vec<_>, Vec<_>) = repos.into_iter().partition(|repo| repo.is_troubled(unused));
         // Room for `truncated` to grow by some digits, and for `left_alone` where it holds deletions only.
         let mut room = max_bytes.saturating_sub(len_in_event(&self) + 96);
-        self.repos = troubled.into_iter().filter_map(|(.., one)| told(&mut room, one)).collect();
+        self.repos = troubled.into_iter().filter(|repo| takes_in(&mut room, repo)).collect();
         self.left_alone.forgotten = forgotten.into_iter().filter(|entry| fits(&mut room, entry)).collect();
         self.left_alone.deleted = deleted.into_iter().filter(|gone| fits(&mut room, gone)).collect();
-        self.repos.extend(fine.into_iter().filter_map(|(.., one)| told(&mut room, one)));
+        self.repos.extend(fine.into_iter().filter(|repo| takes_in(&mut room, repo)));
         let alone = self.left_alone.deleted.len() + self.left_alone.forgotten.len();
         self.truncated = all - self.repos.len() - alone;
         self
@@ -339,14 +339,11 @@ fn fits(room: &mut usize, entry: &impl Serialize) -> bool {
     left.is_some()
 }
 
-/// What is said of `outcome`, if that fits into `room`, which then is less.
-fn told(room: &mut usize, outcome: &RepositoryOutcome) -> Option<ReportedRepository> {
+/// The same for a repository; where nothing is left none is written out to be measured.
+fn takes_in(room: &mut usize, repo: &ReportedRepository) -> bool {
     /// Less takes no repository: its coordinate and the names of the fields, in bytes.
     const SHORTEST: usize = 128;
-    if *room < SHORTEST {
-        return None;
-    }
-    Some(ReportedRepository::of(outcome)).filter(|repo| fits(room, repo))
+    *room >= SHORTEST && fits(room, repo)
 }
 
 impl RepositoryOutcome {
@@ -363,17 +360,6 @@ impl RepositoryOutcome {
     fn may_vanish(&self) -> usize {
         let there = self.are(MirrorStatus::InSync) + self.are(MirrorStatus::AwaitingSignature);
         there.saturating_sub(1)
-    }
-
-    /// See [`ReportedRepository::is_at_risk`].
-    fn is_at_risk(&self) -> bool {
-        self.state.is_some() && self.copies_wanted() > 0 && self.may_vanish() == 0
-    }
-
-    /// See [`ReportedRepository::is_troubled`].
-    fn is_troubled(&self, unused: &BTreeSet<&ServerUrl>) -> bool {
-        let mut not_in_sync = self.mirrors.iter().filter(|(_, mirror)| mirror.status != MirrorStatus::InSync);
-        not_in_sync.any(|(server, _)| !unused.contains(server))
     }
 }
 

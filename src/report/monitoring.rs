@@ -91,6 +91,23 @@ fn lasting<'a>(tags: impl IntoIterator<Item = &'a Tag>) -> BTreeSet<&'a [String]
     tags.filter(|tag| !matches!(tag.first().map(String::as_str), Some(RTT_OPEN | WEEK))).collect()
 }
 
+/// The deletion request (NIP-09) for all that was said, in every version until `now`: nobody is to go by what nobody looks
+/// after. `None` when nothing was said.
+#[must_use]
+pub fn taken_back(said: &[Event], now: Timestamp) -> Option<Draft> {
+    // One of them may be dated later than our clock.
+    let created_at = said.iter().map(|event| event.created_at).max()?.max(now);
+    let mut tags: Vec<Tag> = said.iter().map(|event| Tag::event(event.id)).collect();
+    tags.extend(said.iter().map(|event| {
+        let name = event.tags.identifier().unwrap_or_default();
+        Tag::custom("a", [format!("{}:{}:{name}", event.kind.as_u16(), event.pubkey.to_hex())])
+    }));
+    let kinds: BTreeSet<u16> = said.iter().map(|event| event.kind.as_u16()).collect();
+    tags.extend(kinds.iter().map(|kind| Tag::custom("k", [kind.to_string()])));
+    let content = "I publish no more how servers are".to_owned();
+    Some(Draft { kind: Kind::EventDeletion, tags, content, created_at })
+}
+
 /// That this bot says so, how often, and what it looks at.
 #[must_use]
 pub fn announcement(now: Timestamp) -> Draft {
@@ -165,6 +182,26 @@ mod tests {
         assert_eq!(bare, ["d | wss://abc.onion:81/grasp", "n | tor", "t | grasp", "rtt-open | 0"]);
         let many = Advertised { nips: (0..1_000).collect(), ..nothing };
         assert_eq!(said("wss://a.example", &many, 1, 0, NOW).tags.len(), NIPS_MAX + 4);
+    }
+
+    #[test]
+    fn all_that_was_said_is_taken_back_in_every_version() {
+        let keys = Keys::generate();
+        let about = said("wss://a.example", &Advertised::default(), 7, 1, NOW).sign(&keys).unwrap();
+        let monitor = announcement(Timestamp::from_secs(NOW + 5)).sign(&keys).unwrap();
+        let draft = taken_back(&[about.clone(), monitor.clone()], Timestamp::from_secs(NOW + 2)).unwrap();
+        assert_eq!(draft.created_at.as_secs(), NOW + 5, "not before what it deletes");
+        let bot = keys.public_key().to_hex();
+        let expected = [
+            format!("e | {}", about.id.to_hex()),
+            format!("e | {}", monitor.id.to_hex()),
+            format!("a | 30166:{bot}:wss://a.example/"),
+            format!("a | 10166:{bot}:"),
+            "k | 10166".to_owned(),
+            "k | 30166".to_owned(),
+        ];
+        assert_eq!(written(&draft), expected);
+        assert_eq!(taken_back(&[], Timestamp::from_secs(NOW)), None);
     }
 
     #[test]

@@ -1,43 +1,21 @@
 //! The dashboard in a real browser: it shows a real daemon's state, follows it without being loaded again, is harmless
 //! whatever strangers wrote, and is of use with a keyboard, on a phone, in the dark, and with thousands of repositories.
 //!
-//! Screenshots are in `target/screenshots/`.
+//! Screenshots are in `target/screenshots/`; `docs/dashboard.png` is `readme` of them.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
-use futures::{FutureExt, future::BoxFuture};
-use grasp_mirror::{
-    http::{Bound, Library, Names, Patience},
-    model::{coordinate::Coordinate, placement::Placement, server::ServerUrl, status::MirrorStatus},
-    plan::{
-        progress::Progress,
-        record::{MirrorRecord, RepositoryRecord},
-    },
-    report::{
-        Report,
-        document::{CycleSummary, LeftAlone, RepositoryOutcome, ServerOutcome},
-        history::History,
-        page::{Page, Sources},
-        picture::{Card, Picture},
-        scoreboard::{SLOT_SECS, Scoreboard, Slot},
-    },
-};
-use grasp_mirror_commands::archive::Kept;
+use grasp_mirror::report::picture::Picture;
 use grasp_mirror_testkit::{Browser, Fault, Mirror, Owner, Server, Site, TestRelay};
-use nostr::prelude::{Keys, PublicKey, Timestamp};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
+
+use super::gallery::{Gallery, HOSTILE, now, npub, outcomes};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 const SOON: Duration = Duration::from_secs(30);
-const HOSTILE: &str = "<script>alert('x')</script><img src=x onerror=alert(1)> \" onmouseover=\"alert(2)";
 
 #[tokio::test]
 async fn it_shows_a_real_daemon_and_follows_it() {
@@ -64,6 +42,7 @@ async fn it_shows_a_real_daemon_and_follows_it() {
 
     // With the keyboard alone: from the filter into the grid, along it, and into the repository.
     browser.value("window.never = 'loaded again'").await;
+    assert_eq!(browser.value("document.querySelector('#bot-npub').title").await, mirror.npub());
     browser.press("/").await;
     browser.write("no such repository").await;
     browser.wait("document.querySelector('#count').textContent.startsWith('0 of 1')").await;
@@ -77,6 +56,8 @@ async fn it_shows_a_real_daemon_and_follows_it() {
         browser.press(key).await;
     }
     browser.wait("document.activeElement.matches('td.cell') && !document.querySelector('#tip').hidden").await;
+    let told = browser.value("document.querySelector('#tip').textContent").await;
+    assert_eq!(told, format!("{}: in sync", b.authority()));
 
     // A server fails: what is focused says so by itself.
     b.proxy().fault_on("git-receive-pack", Fault::Status(500));
@@ -124,6 +105,7 @@ async fn every_state_of_affairs_looks_well_in_light_and_dark_on_a_desk_and_on_a_
         ("three", Gallery::of(3, false)),
         ("troubled", Gallery::of(12, true)),
         ("two-thousand", Gallery::of(2_000, true)),
+        ("readme", Gallery::shown()),
     ] {
         let owner = gallery.owner;
         let (address, picture) = gallery.open().await;
@@ -143,6 +125,7 @@ async fn every_state_of_affairs_looks_well_in_light_and_dark_on_a_desk_and_on_a_
                     assert_eq!(browser.faults().await, json!([]), "{name} {scheme}");
                 }
                 assert!(browser.overflow().await <= 0, "{name} is wider than {width} px");
+                all_is_there(&mut browser, name).await;
                 let text = browser.value("document.body.innerText").await.to_string();
                 assert!(
                     !["null", "undefined", "NaN", "[object"].iter().any(|slip| text.contains(slip)),
@@ -154,6 +137,11 @@ async fn every_state_of_affairs_looks_well_in_light_and_dark_on_a_desk_and_on_a_
         if name == "two-thousand" {
             of_two_thousand(&mut browser, &url, &picture).await;
         }
+        if name == "readme" {
+            browser.window(1120, 960, "light").await;
+            browser.visit(&url, ".matrix").await;
+            browser.picture("readme").await;
+        }
         if name == "troubled" {
             problems_are_told(&mut browser, address, &picture).await;
         }
@@ -161,15 +149,46 @@ async fn every_state_of_affairs_looks_well_in_light_and_dark_on_a_desk_and_on_a_
     browser.close().await;
 }
 
+/// How much the browser has to do before it shows anything, and how much there is then.
+async fn work_of(browser: &mut Browser) -> (Value, u64, u64) {
+    let asked = "performance.getEntriesByType('resource').map((one) => new URL(one.name).pathname).sort()";
+    let elements = "document.querySelectorAll('*').length";
+    let bytes =
+        "performance.getEntriesByName(new URL('/api/mirrors.json', location).href)[0].decodedBodySize";
+    let [elements, bytes] = [browser.value(elements).await, browser.value(bytes).await];
+    (browser.value(asked).await, elements.as_u64().unwrap(), bytes.as_u64().unwrap())
+}
+
+/// How fast it is depends on the machine; what it costs does not: one request for all data, a row of which is small, and
+/// as many elements as with a tenth of the repositories.
 async fn of_two_thousand(browser: &mut Browser, url: &str, picture: &watch::Sender<Picture>) {
     browser.window(1280, 800, "light").await;
+    let (address, _fewer) = Gallery::of(200, true).open().await;
+    browser.visit(&format!("http://{address}/"), ".matrix").await;
+    let (asked, elements, _) = work_of(browser).await;
     browser.visit(url, ".matrix").await;
+    let (of_all, of_all_elements, bytes) = work_of(browser).await;
+    println!("{bytes} bytes of data, {of_all_elements} elements, {of_all}");
+    assert_eq!((&of_all, of_all_elements), (&asked, elements), "(left: of 2,000; right: of 200)");
+    let data = of_all.as_array().unwrap().iter().filter(|path| path.to_string().contains("/api/m")).count();
+    assert_eq!(data, 1, "{of_all}");
+    assert!(bytes < 2_000 * 512, "{bytes}");
     let painted = "performance.getEntriesByName('first-contentful-paint')[0].startTime";
-    println!("first paint after {} ms", browser.value(painted).await);
+    let all =
+        "new Promise((done) => new PerformanceObserver((list) => done(list.getEntries().at(-1).startTime))
+        .observe({ type: 'largest-contentful-paint', buffered: true }))";
+    let (first, all) = (browser.value(painted).await, browser.value(all).await);
+    println!("of 2,000 repositories: first paint after {first} ms, the matrix after {all} ms");
+
     let rows = "document.querySelectorAll('.matrix tbody tr').length";
     assert_eq!(browser.value(rows).await, 100, "a page, however many there are");
     let first = "document.querySelector('.matrix tbody tr').textContent";
-    assert!(browser.value(first).await.as_str().unwrap().contains("0/"), "problems first");
+    assert!(browser.value(first).await.as_str().unwrap().starts_with("repository-3"), "problems first");
+    let strip = "[...document.querySelectorAll('.strip > span')].map((part) => part.style.flexGrow)";
+    assert_eq!(browser.value(strip).await, json!(["100", "100", "1800"]));
+    browser.click("#only-0").await;
+    browser.wait("document.querySelector('#count').textContent === '100 of 2,000 repositories'").await;
+    browser.click("#only-0").await;
     browser.click("#next").await;
     browser.wait("document.querySelector('.pager').textContent.startsWith('101–200 of 2,000')").await;
     assert_eq!(browser.value("document.activeElement.id").await, "next");
@@ -187,6 +206,41 @@ async fn of_two_thousand(browser: &mut Browser, url: &str, picture: &watch::Send
     assert_eq!(browser.complaints().await, json!([]));
 }
 
+/// What a page of one repository and the servers' page have to show, on a page that shows it.
+async fn all_is_there(browser: &mut Browser, name: &str) {
+    let wanted: &[(&str, u64)] = match name {
+        // One of each, nine servers, the last day of each.
+        "troubled-servers" => {
+            &[(".server .facts", 9), (".server polyline", 9), (".server rect.refusals", 27)]
+        }
+        "troubled-repository" => {
+            &[(".timeline svg", 9), (".mirrors .clone code", 9), (".archive tbody tr", 3)]
+        }
+        _ => return,
+    };
+    for (selector, number) in wanted {
+        let found = browser.value(&format!("document.querySelectorAll('{selector}').length")).await;
+        assert_eq!(found, *number, "{name}: {selector}");
+    }
+    if name == "troubled-repository" {
+        let text = browser.value("document.querySelector('.mirrors > li').innerText").await;
+        for part in ["namespace", "read back 1", "since 2 h ago, next try in ", "HTTP 500", "changes"] {
+            assert!(text.as_str().unwrap().contains(part), "{part}: {text}");
+        }
+    }
+}
+
+/// Whoever sees no colours has the signs, and each has its word.
+async fn statuses_differ(browser: &mut Browser) {
+    for of in ["sign.textContent", "getComputedStyle(sign).backgroundColor", "sign.nextSibling.textContent"] {
+        let all = format!("new Set([...document.querySelectorAll('.keys .sign')].map((sign) => {of})).size");
+        assert_eq!(browser.value(&all).await, 7, "{of}");
+    }
+    let shown =
+        "new Set([...document.querySelectorAll('.matrix td .sign')].map((sign) => sign.className)).size";
+    assert_eq!(browser.value(shown).await, 7);
+}
+
 async fn problems_are_told(browser: &mut Browser, address: SocketAddr, picture: &watch::Sender<Picture>) {
     let url = &format!("http://{address}/");
     let banner =
@@ -194,6 +248,7 @@ async fn problems_are_told(browser: &mut Browser, address: SocketAddr, picture: 
     browser.window(1280, 800, "dark").await;
     browser.visit(url, ".matrix").await;
     assert_eq!(browser.value(banner).await, "");
+    statuses_differ(browser).await;
     let alone = "document.querySelector('details.alone').innerText";
     browser.click("details.alone summary").await;
     let told = browser.value(alone).await;
@@ -227,190 +282,4 @@ async fn problems_are_told(browser: &mut Browser, address: SocketAddr, picture: 
     browser.wait("document.querySelector('#tip').textContent.includes('onerror')").await;
     assert_eq!(browser.value("document.querySelectorAll('#tip img, #tip script').length").await, 0);
     assert_eq!(browser.faults().await, json!([]));
-}
-
-fn now() -> u64 {
-    Timestamp::now().as_secs()
-}
-
-/// When the made-up mirrors were looked at: the same whenever they are made up.
-fn looked_at() -> u64 {
-    static AT: OnceLock<u64> = OnceLock::new();
-    *AT.get_or_init(now)
-}
-
-fn npub(key: PublicKey) -> String {
-    grasp_mirror::model::coordinate::npub(&key)
-}
-
-fn servers() -> Vec<ServerUrl> {
-    let hosts = [
-        "relay.ngit.dev",
-        "gitnostr.com",
-        "git.orangesync.tech",
-        "ngit.danconwaydev.com",
-        "git.shakespeare.diy",
-        "git.upleb.uk",
-        "grasp.budabit.club",
-        "git.uid.ovh",
-        "git.vps.satsnode.xyz",
-    ];
-    hosts.map(|host| format!("wss://{host}").parse().unwrap()).into()
-}
-
-fn mirror(status: MirrorStatus, reason: Option<&str>) -> MirrorRecord {
-    MirrorRecord {
-        status,
-        placement: Placement::Namespace,
-        reason: reason.map(str::to_owned),
-        since: looked_at() - 7_200,
-        read_back_at: Some(looked_at() - 600),
-        retry_at: (status == MirrorStatus::Failing).then(|| looked_at() + 300),
-        failures: 0,
-        failure: None,
-        state: None,
-        refs_differ: None,
-        refused: BTreeMap::new(),
-        conversation: None,
-    }
-}
-
-/// Made-up repositories, with some of every trouble.
-fn outcomes(number: usize, troubled: bool, owner: PublicKey) -> Vec<RepositoryOutcome> {
-    let outcome = |n: usize| {
-        let status = |at: usize| match (n % 20, at) {
-            _ if !troubled => mirror(MirrorStatus::InSync, None),
-            (3, _) => mirror(MirrorStatus::Failing, Some("HTTP 500 Internal Server Error")),
-            (_, 2) => mirror(MirrorStatus::Unreachable, Some("it cannot be reached: connection refused")),
-            (5, 4) => mirror(MirrorStatus::Refused, Some(HOSTILE)),
-            (6, 5) => mirror(MirrorStatus::Pending, Some("waits its turn")),
-            (7, 6) => mirror(MirrorStatus::Blocked, Some("blocked by your policy")),
-            (8, 7) => mirror(MirrorStatus::AwaitingSignature, Some("waits for a signature")),
-            (9, at) if at > 0 => mirror(MirrorStatus::Unreachable, Some("silent for 30 s")),
-            _ => mirror(MirrorStatus::InSync, None),
-        };
-        RepositoryOutcome {
-            coordinate: Coordinate::new(owner, format!("repository-{n}")),
-            state: None,
-            mirrors: servers().into_iter().enumerate().map(|(at, server)| (server, status(at))).collect(),
-            notes: if n % 50 == 7 { vec![HOSTILE.to_owned()] } else { Vec::new() },
-            wanted: servers().len(),
-            rewritten_at: None,
-            held: None,
-            repaired: 0,
-        }
-    };
-    (0..number).map(outcome).collect()
-}
-
-/// A page without a daemon behind it.
-pub(super) struct Gallery {
-    picture: Picture,
-    owner: PublicKey,
-}
-
-impl Gallery {
-    fn started() -> Self {
-        let owner = Keys::generate().public_key();
-        let report = Report::of(CycleSummary::default(), &BTreeSet::new(), &[], &[], LeftAlone::default());
-        let bot = Card { key: owner, name: "grasp-mirror".to_owned(), nip05: None };
-        Self { picture: Picture::new(bot, 3_600, report, now()), owner }
-    }
-
-    pub(super) fn of(repositories: usize, troubled: bool) -> Self {
-        let mut gallery = Self::started();
-        let cycle = CycleSummary {
-            number: 12,
-            trigger: "timer".to_owned(),
-            started_at: now() - 240,
-            finished_at: now() - 200,
-            next_at: Some(now() + 3_300),
-        };
-        let server = |url: &ServerUrl| ServerOutcome {
-            url: url.clone(),
-            reachable: !troubled || url.host() != "git.orangesync.tech",
-            software: Some("ngit-grasp 3.0.9".to_owned()),
-            unused: None,
-        };
-        let servers: Vec<_> = servers().iter().map(server).collect();
-        let outcomes = outcomes(repositories, troubled, gallery.owner);
-        let authors = BTreeSet::from([gallery.owner]);
-        let alone = Coordinate::new(gallery.owner, HOSTILE);
-        let reason = format!("its maintainer {} said: forget", npub(gallery.owner));
-        let forgotten: BTreeMap<_, _> = troubled.then_some((alone, reason)).into_iter().collect();
-        let left_alone = LeftAlone { forgotten, private: usize::from(troubled), ..LeftAlone::default() };
-        let report = Report::of(cycle, &authors, &servers, &outcomes, left_alone);
-        gallery.picture.end(&report, &outcomes, 40_000, now() - 200);
-        gallery.picture.settled = true;
-        gallery
-    }
-
-    /// Shows it until the test ends.
-    async fn open(self) -> (SocketAddr, watch::Sender<Picture>) {
-        self.open_with(Patience::default()).await
-    }
-
-    pub(super) async fn open_with(self, patience: Patience) -> (SocketAddr, watch::Sender<Picture>) {
-        let bound = Bound::to("127.0.0.1:0".parse().unwrap()).await.unwrap().with(patience);
-        let address = bound.address();
-        let (sender, receiver) = watch::channel(self.picture);
-        tokio::spawn(bound.serve(receiver, watch::channel(Names::default()).1, Arc::new(Shelf)));
-        (address, sender)
-    }
-}
-
-struct Shelf;
-
-impl Library for Shelf {
-    fn page(&self, picture: Picture, coordinate: Coordinate) -> BoxFuture<'_, Result<Option<Page>, String>> {
-        let row = picture.row(&coordinate).cloned().unwrap();
-        let outcome = outcomes(4, true, coordinate.owner).remove(3);
-        let mut history = History::default();
-        for hours in (0..40).rev() {
-            let status = if hours % 7 == 0 { MirrorStatus::Failing } else { MirrorStatus::InSync };
-            let reason = (status == MirrorStatus::Failing).then_some(HOSTILE);
-            let mirrors = servers().into_iter().map(|server| (server, mirror(status, reason))).collect();
-            history.note(&mirrors, now() - hours * 3_600);
-        }
-        let record = RepositoryRecord { mirrors: outcome.mirrors, ..RepositoryRecord::default() };
-        let kept = |n: u64| Kept {
-            at: now() - n * 90_000,
-            name: format!("refs/heads/{HOSTILE}"),
-            tip: "1".repeat(40),
-            until: now() + 900_000,
-        };
-        let page = Page::of(Sources {
-            bot: picture.bot.key,
-            row: &row,
-            record: &record,
-            history: &history,
-            archive: (1..4).map(kept).collect(),
-            repository: None,
-            own: &[],
-        });
-        async move { Ok(Some(page)) }.boxed()
-    }
-
-    fn scoreboards(
-        &self,
-        servers: Vec<ServerUrl>,
-    ) -> BoxFuture<'_, Result<BTreeMap<ServerUrl, Scoreboard>, String>> {
-        let board = |(at, server): (usize, ServerUrl)| {
-            let mut board = Scoreboard::default();
-            for slot in (0..96_u32).rev() {
-                let answered = u32::from(at != 2 || slot > 30);
-                let latency_ms = answered * (40 + 25 * at as u32 + slot * 7 % 23);
-                let (failures, refusals) = (u32::from(slot % 23 == 5), u32::from(slot % 41 == 9));
-                let seen =
-                    Slot { asked: 1, answered, latency_ms, slowest_ms: latency_ms, failures, refusals };
-                board.note(seen, now() - u64::from(slot) * SLOT_SECS);
-            }
-            (server, board)
-        };
-        async move { Ok(servers.into_iter().enumerate().map(board).collect()) }.boxed()
-    }
-
-    fn progress(&self) -> BoxFuture<'_, Result<Option<Progress>, String>> {
-        async { Ok(None) }.boxed()
-    }
 }

@@ -29,6 +29,7 @@ mod first_contact;
 mod forget;
 mod forks_share;
 mod full_disk;
+mod gallery;
 mod gated_inbox;
 mod git_wire;
 mod heal_listed;

@@ -1,9 +1,9 @@
 //! How the servers are is published as NIP-66 has it, where the operator wants it: of those that answer, and not with
-//! each cycle.
+//! each cycle. Where the operator wants it no more, it is deleted.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
-use grasp_mirror_testkit::{Mirror, Scene};
+use grasp_mirror_testkit::{Mirror, Scene, TestRelay};
 use nostr::{
     event::{Event, Kind},
     filter::Filter,
@@ -11,9 +11,9 @@ use nostr::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
-async fn said(scene: &Scene, mirror: &Mirror) -> Vec<Event> {
+async fn said(relay: &TestRelay, mirror: &Mirror) -> Vec<Event> {
     let kinds = [Kind::RelayDiscovery, Kind::RelayMonitor];
-    let mut events = scene.relay.served(Filter::new().author(mirror.bot_pubkey()).kinds(kinds)).await;
+    let mut events = relay.served(Filter::new().author(mirror.bot_pubkey()).kinds(kinds)).await;
     events.sort_by_key(|event| (event.kind, event.id));
     events
 }
@@ -30,12 +30,12 @@ async fn servers_that_answer_are_announced_once_and_only_where_that_is_wanted() 
     let mut scene = Scene::set().await;
     let mirror = scene.mirror(BINARY).watches(&scene.owner);
     mirror.once().await.expect_code(0);
-    assert_eq!(said(&scene, &mirror).await, [], "nobody asked for it");
+    assert_eq!(said(&scene.relay, &mirror).await, [], "nobody asked for it");
 
     let mirror = mirror.set("servers.publish_monitoring", true);
     scene.b.stop().await;
     mirror.once().await;
-    let first = said(&scene, &mirror).await;
+    let first = said(&scene.relay, &mirror).await;
     let [monitor, a] = first.as_slice() else { panic!("{first:#?}") };
     assert_eq!((monitor.kind, names(monitor, "frequency")), (Kind::RelayMonitor, vec!["86400".to_owned()]));
     assert_eq!(names(monitor, "c"), ["open", "nip11"]);
@@ -46,9 +46,40 @@ async fn servers_that_answer_are_announced_once_and_only_where_that_is_wanted() 
 
     scene.b.resume().await;
     mirror.once().await.expect_code(0);
-    let second = said(&scene, &mirror).await;
+    let second = said(&scene.relay, &mirror).await;
     assert_eq!(second.len(), 3, "{second:#?}");
     assert!(first.iter().all(|event| second.contains(event)), "what was said stands: {second:#?}");
     mirror.once().await.expect_code(0);
-    assert_eq!(said(&scene, &mirror).await, second);
+    assert_eq!(said(&scene.relay, &mirror).await, second);
+}
+
+#[tokio::test]
+async fn what_is_published_no_more_is_deleted_once_wherever_it_was() {
+    let (scene, away) = tokio::join!(Scene::set(), TestRelay::start());
+    let mirror = scene.mirror(BINARY).uses(&away).watches(&scene.owner);
+    let mirror = mirror.set("servers.publish_monitoring", true);
+    mirror.once().await.expect_code(0);
+    for relay in [&scene.relay, &away] {
+        assert_eq!(said(relay, &mirror).await.len(), 3, "two servers and the monitor");
+    }
+
+    let mirror = mirror.set("servers.publish_monitoring", false);
+    away.stop().await;
+    mirror.once().await.expect_code(0);
+    assert_eq!(said(&scene.relay, &mirror).await, []);
+    away.resume().await;
+    assert_eq!(said(&away, &mirror).await.len(), 3);
+    // One that was away hears of it later.
+    mirror.once().await.expect_code(0);
+    assert_eq!(said(&away, &mirror).await, []);
+    mirror.once().await.expect_code(0);
+    let deletions = Filter::new().author(mirror.bot_pubkey()).kind(Kind::EventDeletion);
+    for relay in [&scene.relay, &away] {
+        assert_eq!(relay.served(deletions.clone()).await.len(), 1, "once");
+    }
+
+    // On again, it is said again.
+    let mirror = mirror.set("servers.publish_monitoring", true);
+    mirror.once().await.expect_code(0);
+    assert_eq!(said(&scene.relay, &mirror).await.len(), 3);
 }

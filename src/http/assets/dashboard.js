@@ -1,6 +1,6 @@
 // Reads what there is, draws the page that the address names, and keeps it current.
 
-import { ago, h, now, setClock, shortNpub, span, until } from "./dom.js";
+import { ago, copy, h, now, setClock, shortNpub, span, until } from "./dom.js";
 import { matrix, order, prepare, setUnused } from "./matrix.js";
 import { repository, servers } from "./pages.js";
 
@@ -50,8 +50,7 @@ function drawHeader() {
   const { header } = state;
   if (!header) return;
   text(byId("bot-name"), header.bot.nip05 ? `${header.bot.name} (${header.bot.nip05})` : header.bot.name);
-  text(byId("bot-npub"), shortNpub(header.bot.npub));
-  byId("bot-npub").title = header.bot.npub;
+  drawNpub(header.bot.npub);
   text(byId("software"), header.software);
   byId("phase").dataset.state = state.connected ? header.phase : "lost";
   text(byId("phase-text"), phaseWords(header));
@@ -61,6 +60,22 @@ function drawHeader() {
     byId("banner").dataset.kind = problem.kind;
     text(byId("banner"), problem.words);
   }
+}
+
+// Whom to write to: the whole of it is what a press gives.
+function drawNpub(npub) {
+  const button = byId("bot-npub");
+  if (button.title === npub) return;
+  const words = button.firstChild;
+  button.title = npub;
+  button.hidden = false;
+  text(words, shortNpub(npub));
+  button.onclick = async () => {
+    const copied = await copy(npub);
+    // Browsers copy only on pages they trust; then it is there to be selected.
+    text(words, copied ? "Copied" : npub);
+    if (copied) setTimeout(() => text(words, shortNpub(npub)), 2000);
+  };
 }
 
 function banner(header) {

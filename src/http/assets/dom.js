@@ -70,14 +70,23 @@ export const clock = (at) => CLOCK.format(new Date(at * 1000));
 export const time = (at, text = ago(at)) =>
   h("time", { datetime: new Date(at * 1000).toISOString(), title: clock(at) }, text);
 
-export function copyButton(text, code) {
+// Whether it was copied.
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function copyButton(text, code) {
   const button = h("button", { type: "button", class: "plain", "aria-label": `Copy: ${text}` }, "Copy");
   button.addEventListener("click", async () => {
-    try {
-      await navigator.clipboard.writeText(text);
+    if (await copy(text)) {
       button.textContent = "Copied";
       setTimeout(() => (button.textContent = "Copy"), 2000);
-    } catch {
+    } else {
       // Browsers copy only on pages they trust; then it is at least selected.
       getSelection().selectAllChildren(code);
     }

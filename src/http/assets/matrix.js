@@ -32,12 +32,14 @@ const hasProblem = (row) =>
   Boolean(row.held) || row.copies < row.wanted ||
   [...row.s].some((letter, column) => letter !== "i" && letter !== "." && !unused.has(column));
 
+const names = new Intl.Collator("en", { numeric: true });
+
 // Problems first, the fewest copies first among them.
 export function order(a, b) {
   const ill = hasProblem(a);
   if (ill !== hasProblem(b)) return ill ? -1 : 1;
   if (ill && a.copies !== b.copies) return a.copies - b.copies;
-  return a.d.localeCompare(b.d, "en") || (a.npub < b.npub ? -1 : 1);
+  return names.compare(a.d, b.d) || (a.npub < b.npub ? -1 : 1);
 }
 
 export function matrix(state, tip) {
@@ -276,7 +278,7 @@ function buckets(header, rows, changed) {
   const items = sizes.map((size, at) =>
     size ? choice(at, `${BUCKETS[at].name}: ${size.toLocaleString("en")}`, h("span", { class: `swatch copies-${at}` })) : null);
   return h("section", { class: "redundancy", "aria-label": "Redundancy" },
-    h("h2", {}, "Repositories by verified copies: all but one of its servers may vanish before anything is lost"),
+    h("h2", {}, "Repositories by verified copies: all but one of the copies may vanish before anything is lost"),
     strip, h("ul", { class: "legend" }, items, troubled > 0 && choice("problems", `with problems: ${troubled.toLocaleString("en")}`)));
 }
 

@@ -1,7 +1,7 @@
 // The page of one repository, and the page of the servers.
 
 import { STATUSES, ago, clock, command, count, h, host, letterOf, quoted, setClock, sign, time, until } from "./dom.js";
-import { errors, latency, timeline } from "./plots.js";
+import { caption, errors, latency, timeline } from "./plots.js";
 
 async function read(url) {
   const answer = await fetch(url);
@@ -61,7 +61,8 @@ function repositoryPage(page) {
       page.deep_checked_at && fact("Refs last compared", time(page.deep_checked_at)),
       page.rewritten_at && fact("History rewritten", time(page.rewritten_at))),
     notes(page),
-    h("h2", {}, "Clone"), command(`git clone ${page.nostr_url}`),
+    h("h2", {}, "Clone"), h("p", { class: "soft" }, "From wherever it is, with ngit's git-remote-nostr; or from one server, with git alone, below."),
+    command(`git clone ${page.nostr_url}`),
     h("h2", {}, "Servers"),
     page.mirrors.length
       ? h("ul", { class: "mirrors" }, page.mirrors.map(mirror))
@@ -121,15 +122,18 @@ export function servers(state) {
     const known = new Map((plots ?? []).map((plot) => [plot.server, plot]));
     const swatch = (kind, text) => h("li", {}, h("span", { class: `swatch ${kind}` }), text);
     return h("div", {}, h("h1", {}, "Servers"),
-      h("p", { class: "soft lead" }, "The last 24 hours, in quarters of an hour. Every check asks each server who it is (NIP-11)."),
+      h("p", { class: "soft lead" }, "Numbers: the last 7 days. Plots: the last 24 hours. Every check asks each server who it is (NIP-11)."),
       h("ul", { class: "plotkey", "aria-label": "Colours" }, swatch("latency", "time to answer"), swatch("unanswered", "unanswered"),
         swatch("failures", "failed mirrors"), swatch("refusals", "refusals")),
       state.header.servers.length
-        ? h("ul", { class: "servers" }, state.header.servers.map((server) => card(server, known.get(server.url))))
+        ? h("ul", { class: "servers" }, [...state.header.servers].sort(downFirst).map((server) => card(server, known.get(server.url))))
         : h("p", { class: "empty" }, h("strong", {}, "No servers yet"), "They are asked who they are when the first look begins."));
   });
   return { element, render };
 }
+
+const rank = (server) => (server.unused ? 2 : server.reachable ? 1 : 0);
+const downFirst = (a, b) => rank(a) - rank(b);
 
 function card(server, plot) {
   const up = !server.unused && server.reachable;
@@ -143,9 +147,9 @@ function card(server, plot) {
     server.software && h("p", { class: "soft" }, quoted(server.software)),
     server.unused && h("p", { class: "reason" }, quoted(server.unused)),
     h("dl", { class: "facts" },
-      fact("In sync", `${server.in_sync.toLocaleString("en")} of ${server.mirrors.toLocaleString("en")}`),
-      reached && fact("Answered, 7 days", reached),
-      week?.answered && fact("Mean, 7 days", `${Math.round(week.latency_ms / week.answered)} ms`),
-      week && fact("Failed, refused", `${week.failures ?? 0}, ${week.refusals ?? 0}`)),
-    plot ? [latency(plot.slots), errors(plot.slots)] : null);
+      fact("In sync now", `${server.in_sync.toLocaleString("en")} of ${server.mirrors.toLocaleString("en")}`),
+      reached && fact("Answered", reached),
+      week?.answered && fact("Mean time", `${Math.round(week.latency_ms / week.answered)} ms`),
+      week && fact("Failed / refused", `${week.failures ?? 0} / ${week.refusals ?? 0}`)),
+    plot ? [latency(plot.slots), errors(plot.slots), caption("24 h ago")] : null);
 }

@@ -21,8 +21,11 @@ export function timeline(history) {
   const label = `${history.length} changes in ${span(end - first)}`;
   return h("figure", { class: "timeline" },
     svg("svg", { viewBox: `0 0 ${width} 16`, preserveAspectRatio: "none", role: "img", "aria-label": label }, segments),
-    h("figcaption", {}, h("span", {}, `${span(end - start)} ago`), h("span", {}, "now")));
+    h("figcaption", {}, ends(`${span(end - start)} ago`)));
 }
+
+const ends = (from) => [h("span", {}, from), h("span", {}, "now")];
+export const caption = (from) => h("div", { class: "ends", "aria-hidden": "true" }, ends(from));
 
 // Answers of the last day: how long they took, and below what went wrong.
 export function latency(slots) {
