@@ -13,7 +13,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --create-home --home-dir /data grasp-mirror
 COPY --from=build /src/target/release/grasp-mirror /usr/local/bin/grasp-mirror
-USER grasp-mirror
+# By number, so that whoever runs it can see that it is not root.
+USER 10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 7335

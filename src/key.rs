@@ -102,7 +102,7 @@ fn read(file: &Path) -> Result<BotKey, KeyError> {
     let failed = |source| KeyError::Io { file: file.to_owned(), source };
     let opened = File::open(file).map_err(failed)?;
     let mode = opened.metadata().map_err(failed)?.permissions().mode();
-    if mode & 0o077 != 0 {
+    if mode & 0o077 != 0 && !is_credential(file) {
         tracing::warn!(file = %file.display(), mode = format!("{:o}", mode & 0o777), "others may read the bot's key: chmod 600 it");
     }
     let mut text = String::new();
@@ -113,6 +113,12 @@ fn read(file: &Path) -> Result<BotKey, KeyError> {
     }
     let keys = parse(&text.into(), || file.display().to_string())?;
     Ok(BotKey { keys, source: KeySource::File(file.to_owned()) })
+}
+
+/// Whether systemd handed the file over (`LoadCredential`). Its mode then shows the mask of an ACL, and nobody else may
+/// enter the folder.
+fn is_credential(file: &Path) -> bool {
+    std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|folder| file.starts_with(folder))
 }
 
 fn parse(nsec: &SecretString, origin: impl Fn() -> String) -> Result<Keys, KeyError> {

@@ -12,6 +12,7 @@ mod live;
 mod mirror;
 mod push;
 mod stage;
+mod start;
 mod table;
 
 use std::{env, path::PathBuf, process::ExitCode};
@@ -28,10 +29,10 @@ use crate::{corpus::Corpus, table::Rows};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// The groups of rows, in the order in which they run.
-const GROUPS: [&str; 7] = ["push", "tls", "update", "mirror", "mirror-large", "live", "idle"];
+const GROUPS: [&str; 8] = ["push", "tls", "update", "mirror", "mirror-large", "live", "idle", "start"];
 
 /// Those that need no repository of their own making.
-const WITHOUT_CORPUS: [&str; 2] = ["live", "idle"];
+const WITHOUT_CORPUS: [&str; 3] = ["live", "idle", "start"];
 
 /// Measures what mirroring costs and prints one table. Takes about ten minutes on two cores.
 #[derive(Debug, Parser)]
@@ -49,7 +50,7 @@ struct Args {
     /// Smaller repositories and fewer repetitions: to see whether it works
     #[arg(long)]
     quick: bool,
-    /// Only these groups of rows: push, tls, update, mirror, mirror-large, live, idle
+    /// Only these groups of rows: push, tls, update, mirror, mirror-large, live, idle, start
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     rows: Vec<String>,
     #[command(subcommand)]
@@ -164,6 +165,9 @@ async fn measure(bench: &Bench) -> Result<()> {
     }
     if wanted("idle") {
         idle::measure(bench, &mut rows).await?;
+    }
+    if wanted("start") {
+        start::measure(&mut rows).await?;
     }
     println!("\n{rows}");
     Ok(())

@@ -230,6 +230,7 @@ async fn it_is_ready_when_it_knows_what_to_do_and_healthy_while_cycles_succeed()
         !check_metrics(&site.get("/metrics").await.body)
             .contains("grasp_mirror_last_success_timestamp_seconds")
     );
+    assert_eq!(site.get("/.well-known/nostr.json?name=bot").await.status, 404, "it has no name");
     proxy.heal();
     daemon.wait_ready().await;
     look::wait_until(SOON, "cycles succeed", async || site.get("/healthz").await.status == 200).await;

@@ -1,7 +1,10 @@
-//! What packagers take from the binary: completions that complete, and a manual page for every command.
+//! What packagers take from the binary: completions that complete, a manual page for every command, and what a container's
+//! health check asks.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-use std::{fs, process::Command};
+use std::{fs, net::SocketAddr, process::Command, time::Duration};
+
+use grasp_mirror_testkit::{Fault, Mirror, TestRelay, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -12,7 +15,7 @@ fn printed(args: &[&str]) -> String {
 }
 
 /// The commands, as the help lists them.
-fn commands() -> Vec<String> {
+pub(super) fn commands() -> Vec<String> {
     let help = printed(&["--help"]);
     let list = help.split_once("Commands:\n").unwrap().1.split("\n\n").next().unwrap();
     let starts = list.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
@@ -72,4 +75,34 @@ fn without_certificates_it_says_what_is_missing() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("No CA certificates were loaded") && said.contains("(ca-certificates)"), "{said}");
+}
+
+/// Runs the Dockerfile's own health check, at another address.
+async fn is_healthy(address: SocketAddr) -> bool {
+    let (_, check) = include_str!("../../Dockerfile").split_once("HEALTHCHECK").unwrap();
+    let (_, check) = check.split_once(" CMD ").unwrap();
+    let check = check.split_once("\nENTRYPOINT").unwrap().0.replace("\\\n", "");
+    let check: Vec<String> = serde_json::from_str(&check).unwrap();
+    let [bash, args @ ..] = check.as_slice() else { panic!("{check:?}") };
+    let port = address.port().to_string();
+    let mut command = Command::new(bash);
+    command.args(args.iter().map(|arg| arg.replace("7335", &port)));
+    tokio::task::spawn_blocking(move || command.status().unwrap().success()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_container_is_healthy_while_the_bot_is() {
+    let relay = TestRelay::start().await;
+    let proxy = relay.proxied().await;
+    // On a blank machine the bot waits for its relay.
+    proxy.fault(Fault::Hang);
+    let mirror = Mirror::new(BINARY).uses(format!("ws://{}", proxy.address())).shows();
+    let mut daemon = mirror.start_daemon();
+    let site = daemon.site().await;
+    assert!(!is_healthy(site.address).await, "it answers 503");
+    proxy.heal();
+    daemon.wait_ready().await;
+    look::wait_until(Duration::from_secs(30), "it is healthy", async || is_healthy(site.address).await).await;
+    daemon.stop().await;
+    assert!(!is_healthy(site.address).await, "nobody answers");
 }

@@ -1,16 +1,18 @@
 //! What the README says of commands and configuration is what the program itself says.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::mem;
+use std::{collections::BTreeSet, mem};
 
 use grasp_mirror_commands::usages;
+
+use super::packaging::commands;
 
 const README: &str = include_str!("../../README.md");
 const CONFIG_EXAMPLE: &str = include_str!("../../config.example.toml");
 
 /// The rows of the first table below `heading`.
 fn table(heading: &str) -> Vec<&'static str> {
-    let text = README.split_once(heading).unwrap().1;
+    let (_, text) = README.split_once(heading).unwrap();
     let rows = text.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
     rows.take_while(|line| line.starts_with('|')).collect()
 }
@@ -22,6 +24,14 @@ fn the_table_of_commands_is_the_bot_s_own_help() {
         .map(|usage| format!("| `{}` | {} |", usage.to_string().replace('|', "\\|"), usage.about))
         .collect();
     assert_eq!(table("## Talk to it"), expected, "it should be:\n{}", expected.join("\n"));
+}
+
+#[test]
+fn every_command_of_the_program_has_its_row() {
+    let cells = table("| command | does | exit code |").into_iter().filter_map(|row| row.split('|').nth(1));
+    let told =
+        cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).filter_map(|code| code.split(' ').next());
+    assert_eq!(told.map(str::to_owned).collect::<BTreeSet<_>>(), commands().into_iter().collect());
 }
 
 /// One row a key: its section and name, its default, and the first sentence of what the example says of it.

@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
-use std::{str, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, str, time::Duration};
 
 use grasp_mirror_testkit::{Mirror, TestRelay};
+use nostr::prelude::ToBech32;
 use tokio::{net::UnixDatagram, time::timeout};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
@@ -48,4 +49,25 @@ async fn the_service_manager_is_told() {
     hears(&manager, "READY=1").await;
     daemon.stop().await;
     hears(&manager, "STOPPING=1").await;
+}
+
+/// What systemd hands over looks as if others might read it, and they may not.
+#[test]
+fn a_key_that_others_may_read_is_told_unless_it_is_a_credential() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nsec");
+    let mirror = Mirror::new(BINARY);
+    fs::write(&file, mirror.keys.secret_key().to_bech32().unwrap()).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o440)).unwrap();
+    let told = |credentials: &Path| {
+        let mut command = mirror.command(&["plan"]);
+        fs::write(mirror.env_file(), "").unwrap();
+        let output =
+            command.env("MIRROR_NSEC_FILE", &file).env("CREDENTIALS_DIRECTORY", credentials).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap().contains("others may read the bot's key: chmod 600 it")
+    };
+    assert!(told(Path::new("/elsewhere")));
+    assert!(!told(folder.path()));
 }
