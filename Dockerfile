@@ -11,7 +11,8 @@ FROM debian:trixie-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 10001 --create-home --home-dir /data grasp-mirror
+    && useradd --uid 10001 --home-dir /data grasp-mirror \
+    && install --directory --owner=grasp-mirror --mode=700 /data
 COPY --from=build /src/target/release/grasp-mirror /usr/local/bin/grasp-mirror
 # By number, so that whoever runs it can see that it is not root.
 USER 10001
