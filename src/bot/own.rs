@@ -17,7 +17,7 @@ use tokio::{
 use super::{Notice, inbox::contacts, orders::OrderError};
 use crate::{
     config::Config,
-    cycle::{CycleError, OwnWord, own_filters, own_word, read_into},
+    cycle::{CycleError, OwnWord, monitoring_filter, own_filters, own_word, read_into},
     model::draft::Draft,
     plan::{
         converge::Answer,
@@ -229,6 +229,8 @@ impl Own {
     /// Reads the bot's own events from `relays`.
     async fn look(&self, relays: BTreeSet<&RelayUrl>) -> Served {
         let mut filters = self.filters();
+        // A new machine goes on from it, or takes it back.
+        filters.push(monitoring_filter(self.bot()));
         // So that the first answer does not have to wait for it.
         filters.extend(contacts(&self.config.environment.allowed));
         let filters = &filters;

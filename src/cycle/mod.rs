@@ -64,6 +64,7 @@ pub use self::{
     forget::{Matter, Say, say},
     hold::decide,
     memory::{all_remembered, described, known, last_report, remembered},
+    monitoring::monitoring_filter,
     noted::{scoreboards, weeks},
     pairing::{PairError, Paired, Pairing},
     preview::Preview,

@@ -2,13 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use nostr::prelude::{Event, Filter, Kind, Timestamp};
+use nostr::prelude::{Event, Filter, Kind, PublicKey, Timestamp};
 
 use super::{CycleError, noted, servers::Server, world::World};
 use crate::{
     model::server::ServerUrl,
     report::monitoring::{self, Probe},
 };
+
+/// What `bot` published of servers.
+#[must_use]
+pub fn monitoring_filter(bot: PublicKey) -> Filter {
+    Filter::new().kinds([Kind::RelayDiscovery, Kind::RelayMonitor]).author(bot)
+}
 
 impl World {
     /// Signs and sends what is to be said anew of `servers` that answered.
@@ -67,7 +73,6 @@ impl World {
 
     /// What was published.
     async fn monitoring(&self) -> Result<Vec<Event>, CycleError> {
-        let kinds = [Kind::RelayDiscovery, Kind::RelayMonitor];
-        Ok(self.store.query(Filter::new().kinds(kinds).author(self.bot())).await?)
+        Ok(self.store.query(monitoring_filter(self.bot())).await?)
     }
 }

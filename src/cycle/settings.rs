@@ -8,6 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     CycleError,
+    monitoring::monitoring_filter,
     world::{AT_ONCE, World},
 };
 use crate::{
@@ -209,7 +210,9 @@ impl World {
 
     /// How many of the bot's relays showed what they have of its settings.
     pub(super) async fn read_own_word(&self) -> usize {
-        let filters = own_filters(self.bot());
+        let mut filters = own_filters(self.bot());
+        // A new machine goes on from it, or takes it back.
+        filters.push(monitoring_filter(self.bot()));
         let reads = stream::iter(self.config.bot.relays.clone()).map(|relay| {
             let filters = filters.clone();
             async move {

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
+use std::time::Duration;
+
 use grasp_mirror_testkit::{Mirror, Scene, TestRelay};
 use nostr::{
     event::{Event, Kind},
@@ -10,6 +12,7 @@ use nostr::{
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+const SOON: Duration = Duration::from_secs(30);
 
 async fn said(relay: &TestRelay, mirror: &Mirror) -> Vec<Event> {
     let kinds = [Kind::RelayDiscovery, Kind::RelayMonitor];
@@ -78,8 +81,19 @@ async fn what_is_published_no_more_is_deleted_once_wherever_it_was() {
         assert_eq!(relay.served(deletions.clone()).await.len(), 1, "once");
     }
 
-    // On again, it is said again.
+    // On again, it is said again; a new machine knows what was said.
     let mirror = mirror.set("servers.publish_monitoring", true);
     mirror.once().await.expect_code(0);
-    assert_eq!(said(&scene.relay, &mirror).await.len(), 3);
+    let again = said(&scene.relay, &mirror).await;
+    assert_eq!(again.len(), 3);
+    let mirror = mirror.on_a_new_machine();
+    mirror.once().await.expect_code(0);
+    assert_eq!(said(&scene.relay, &mirror).await, again, "within the day");
+    let mirror = mirror.on_a_new_machine().set("servers.publish_monitoring", false);
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done", SOON).await;
+    for relay in [&scene.relay, &away] {
+        assert_eq!(said(relay, &mirror).await, [], "on a new machine");
+    }
+    daemon.stop().await;
 }
