@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use grasp_mirror_commands::approve::Decided;
 use nostr::prelude::Timestamp;
 
-use super::{CycleError, kept::Kept, memory::remembered, world::World};
+use super::{
+    CycleError, kept::Kept, memory::remembered, subject::Subject, survey::record_name, world::World,
+};
 use crate::{
     git::{GitError, Repository as LocalCopy},
     model::coordinate::Coordinate,
@@ -65,6 +67,26 @@ impl World {
         let reason = record.held.as_ref().and_then(|held| held.reason(&repository.coordinate));
         repository.obstacle = reason.map(Obstacle::Limit);
         Ok(())
+    }
+
+    /// Writes down that a state which takes most away is followed, before anything is sent because of that: from then on
+    /// it is too late for a no, whatever becomes of this run. Somebody who said so since it was judged is heard.
+    ///
+    /// # Errors
+    ///
+    /// [`CycleError`] when the store fails.
+    pub(super) async fn begin_to_follow(&self, subject: &mut Subject) -> Result<(), CycleError> {
+        let coordinate = &subject.repository.coordinate;
+        let Some(held) = subject.record.held.as_mut().filter(|held| held.stands == Stands::Followed) else {
+            return Ok(());
+        };
+        let verdict: Option<Verdict> = self.records.read(&verdict_name(coordinate)).await?;
+        if verdict.is_some_and(|verdict| verdict.state == held.state && !verdict.approved) {
+            held.stands = Stands::Rejected;
+            subject.obstacle = held.reason(coordinate).map(Obstacle::Limit);
+            return Ok(());
+        }
+        Ok(self.records.write(&record_name(coordinate), &subject.record).await?)
     }
 
     /// The repositories about which somebody, or time, has decided since they were last looked at.

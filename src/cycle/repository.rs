@@ -72,6 +72,7 @@ impl World {
     ) -> Result<(RepositoryOutcome, Known), CycleError> {
         let now = course.now;
         let _turn = subject.turn.take();
+        self.begin_to_follow(&mut subject).await?;
         let known = subject.known();
         let is_there = subject.obstacle.is_some()
             || !subject.wanted.is_empty()

@@ -5,7 +5,7 @@
 
 use std::{path::Path, time::Duration};
 
-use grasp_mirror_testkit::{Mirror, Owner, Protocol, Scene, look, send, tools};
+use grasp_mirror_testkit::{Fault, Mirror, Owner, Protocol, Scene, Server, TestRelay, look, send, tools};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 /// Far less than the interval between two cycles.
@@ -238,6 +238,35 @@ async fn what_is_held_stays_in_sight_while_others_are_walked() {
     let url = mirror.url_at(&scene.b, "hello");
     look::wait_until(SOON, "so is the yes", async || look::refs(&url).await == owner.work.refs()).await;
     daemon.stop().await;
+}
+
+#[tokio::test]
+async fn it_is_too_late_for_a_no_when_a_kill_left_the_state_with_a_server() {
+    let (a, b, relay) =
+        tokio::join!(Server::start(), Server::builder().behind_proxy().start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    grow(&owner);
+    owner.update(&a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    mirror.once().await.expect_code(0);
+    shrink(&owner);
+    owner.work.commit("more", "1");
+    owner.update(&a).await;
+    mirror.once().await.expect_code(2);
+    mirror.run(&["approve", "hello"]).await.expect_code(0);
+    b.proxy().reset();
+
+    b.proxy().fault_on("git-receive-pack", Fault::Hang);
+    let daemon = mirror.daemon().await;
+    look::wait_until(SOON, "it is pushed", async || b.proxy().seen().count("GET", "git-receive-pack") > 0)
+        .await;
+    daemon.kill();
+    b.proxy().heal();
+    let said = mirror.run(&["reject", "hello"]).await.expect_code(2);
+    assert!(said.stdout.contains("Too late"), "{}{}", said.stdout, said.stderr);
+    mirror.once().await.expect_code(0);
+    assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
 }
 
 fn now() -> u64 {
