@@ -257,7 +257,7 @@ impl World {
             ));
         };
         if !has_work(wanted, seen) {
-            let job = branches(subject, wanted, seen, given, course.lanes);
+            let job = self.branches(subject, wanted, seen, given, course.lanes);
             let done = Box::pin(self.transfer.converge(job)).await;
             course.lanes.dropped(url);
             return Ok((url.clone(), (done.ending, done.seen, held_before(subject, url))));
@@ -284,7 +284,7 @@ impl World {
         if let Err(ending @ Ending::Waiting(_)) = git {
             return Ok((ending.clone(), Seen::default(), None));
         }
-        let first = || self.transfer.converge(branches(subject, wanted, seen, given, lanes));
+        let first = || self.transfer.converge(self.branches(subject, wanted, seen, given, lanes));
         let done = match lanes.take(server, newer, first).await {
             Ok(done) => done,
             Err(ending) => return Ok((ending, Seen::default(), None)),
@@ -311,7 +311,8 @@ impl World {
             let wanted = Wanted { conversation, pull_requests: talk.requests.clone(), ..again.wanted };
             let (events, git) = (Arc::clone(&talk.events), git.clone());
             let (until, newer) = (lanes.until(), newer.clone());
-            self.transfer.converge(Job { wanted, seen: again.seen, events, git, until, newer })
+            let insists = self.is_afresh(&subject.repository.coordinate);
+            self.transfer.converge(Job { wanted, seen: again.seen, events, git, until, newer, insists })
         };
         let done = match lanes.take(server, newer, second).await {
             Ok(done) => done,
@@ -321,6 +322,26 @@ impl World {
         let fingerprint = fingerprint(&talk.conversation);
         let held = complete.then(|| HeldConversation { fingerprint, seen_at: course.now.as_secs() });
         Ok((done.ending, done.seen, held))
+    }
+
+    /// The first part of a mirror's way, without the conversation.
+    fn branches(
+        &self,
+        subject: &Subject,
+        wanted: &Wanted,
+        seen: &Seen,
+        given: Given<'_>,
+        lanes: &Lanes,
+    ) -> Job {
+        Job {
+            wanted: Wanted { conversation: Vec::new(), ..wanted.clone() },
+            seen: seen.clone(),
+            events: Arc::clone(&subject.events),
+            git: given.git.clone(),
+            until: lanes.until(),
+            newer: given.newer.clone(),
+            insists: self.is_afresh(&subject.repository.coordinate),
+        }
     }
 
     /// Everything the state names, here or as a pack that was just fetched; or how a mirror that needs it ends.
@@ -453,18 +474,6 @@ impl World {
         }
         sources.sort_by_key(|source| subject.record.distrusted.contains_key(&shown_text(source)));
         sources
-    }
-}
-
-/// The first part of a mirror's way, without the conversation.
-fn branches(subject: &Subject, wanted: &Wanted, seen: &Seen, given: Given<'_>, lanes: &Lanes) -> Job {
-    Job {
-        wanted: Wanted { conversation: Vec::new(), ..wanted.clone() },
-        seen: seen.clone(),
-        events: Arc::clone(&subject.events),
-        git: given.git.clone(),
-        until: lanes.until(),
-        newer: given.newer.clone(),
     }
 }
 

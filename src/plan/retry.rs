@@ -41,6 +41,9 @@ impl Failure {
     }
 }
 
+/// For so many seconds at most a server is left alone that says for how long it wants to be.
+pub const TOLD_MAX_SECS: u64 = 24 * 3_600;
+
 /// How long is waited between tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
@@ -99,8 +102,7 @@ impl Backoff {
     /// alone is, for a day at most.
     #[must_use]
     pub fn retry_at(&self, tried: &Tried<'_>, failures: u32, told_secs: Option<u64>, now: Timestamp) -> u64 {
-        const DAY_SECS: u64 = 24 * 3_600;
-        let told = told_secs.unwrap_or(0).min(DAY_SECS);
+        let told = told_secs.unwrap_or(0).min(TOLD_MAX_SECS);
         now.as_secs().saturating_add(self.wait_secs(tried, failures).max(told))
     }
 

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{Limits, RelayError, door::Door, pace::Pace};
-use crate::plan::converge::Answer;
+use crate::plan::{converge::Answer, retry::told_secs};
 
 /// Requests open at once on one connection; relays allow some hundred, small ones a dozen.
 const OPEN_REQUESTS: usize = 8;
@@ -137,7 +137,14 @@ impl Link {
 
     /// Sends one event, one at a time on this connection, and waits when the relay says to slow down.
     pub(super) async fn send(&self, event: &Event) -> Result<Answer, RelayError> {
+        let queued_at = Instant::now();
         let mut pace = self.writing.lock().await;
+        if let Some(words) = pace.left_alone_since(queued_at) {
+            return Err(RelayError::RateLimited {
+                relay: self.relay.url().to_string(),
+                reason: words.to_owned(),
+            });
+        }
         let mut waits = 0;
         loop {
             if let Some(at) = pace.next_at() {
@@ -145,13 +152,17 @@ impl Link {
             }
             let answer = self.send_once(event).await;
             match &answer {
-                Err(error @ RelayError::RateLimited { .. }) => {
+                Err(error @ RelayError::RateLimited { reason: words, .. }) => {
                     let wait = pace.hint(Instant::now());
                     tracing::debug!(wait_secs = wait.as_secs(), %error, "slowing down");
                     pace.remember(self.relay.url());
                     let learned = pace.events_per_minute().unwrap_or(u32::MAX);
                     self.events_per_minute.fetch_min(learned, Ordering::Relaxed);
                     waits += 1;
+                    if told_secs(words).is_some_and(|secs| secs > wait.as_secs()) {
+                        pace.leave_alone(Instant::now(), words);
+                        return answer;
+                    }
                     if waits > RATE_LIMIT_WAITS {
                         return answer;
                     }

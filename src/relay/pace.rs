@@ -37,6 +37,8 @@ pub(super) struct Pace {
     a_minute: Option<u32>,
     sent: VecDeque<Instant>,
     not_before: Option<Instant>,
+    /// When it said for how long it wants to be left alone, and its words.
+    left_alone: Option<(Instant, String)>,
 }
 
 impl Pace {
@@ -89,6 +91,16 @@ impl Pace {
         (self.since, self.taken, self.last) = (None, 0, None);
         self.sent.clear();
         MINUTE
+    }
+
+    /// The relay said, at `now`, that it wants to be left alone for longer than anybody waits here.
+    pub(super) fn leave_alone(&mut self, now: Instant, words: &str) {
+        self.left_alone = Some((now, words.to_owned()));
+    }
+
+    /// What the relay said if that was after `then`: whoever has waited since then does not know it. Who comes later does.
+    pub(super) fn left_alone_since(&self, then: Instant) -> Option<&str> {
+        self.left_alone.as_ref().filter(|(at, _)| *at >= then).map(|(_, words)| words.as_str())
     }
 
     /// How many events the relay takes in a minute, as far as it has said.

@@ -57,6 +57,8 @@ pub struct Job {
     pub until: Option<Instant>,
     /// Something newer than all this, which ends the run early.
     pub newer: Newer,
+    /// Whether somebody asked for it: then it does not count for how long the server wanted to be left alone.
+    pub insists: bool,
 }
 
 /// How a mirror's run ended, and what was seen on the way.
@@ -178,6 +180,10 @@ impl Run<'_> {
                 Ok(()) => {}
                 Err(Stopped::Unreachable(reason)) => return Ending::Unreachable(reason),
                 Err(Stopped::RateLimited(reason, told_secs)) => {
+                    if let Some(secs) = told_secs {
+                        let server = &self.job.wanted.server;
+                        self.transfer.common.cooling.note(server, secs, &reason);
+                    }
                     return Ending::RateLimited { reason, told_secs };
                 }
                 Err(Stopped::Failed(reason) | Stopped::Refused(reason) | Stopped::Unanswered(reason)) => {
@@ -217,6 +223,7 @@ impl Run<'_> {
             let Some(event) = self.job.events.get(id) else {
                 return Err(Stopped::Failed(format!("the event {id} is not in the store any more")));
             };
+            self.wait_for_it()?;
             let answer = self.transfer.relays.send(&relay, event).await?;
             tracing::debug!(server = %self.job.wanted.server, event = %id, kind = event.kind.as_u16(), ?answer, "sent");
             let refused = matches!(answer, Answer::Refused(_));
@@ -270,6 +277,7 @@ impl Run<'_> {
     /// Makes the server's heads and tags exactly the state's.
     async fn push(&mut self) -> Result<(), Stopped> {
         let url = self.url();
+        self.wait_for_it()?;
         self.wait_for_earlier().await?;
         for again in [true, false] {
             let advertised = self.transfer.git.receive_pack_refs(&url).await?;
@@ -383,6 +391,15 @@ impl Run<'_> {
         pushed.ok_or(Stopped::Overtaken)
     }
 
+    /// Leaves the server alone for as long as it said that it wants to be, to whichever mirror.
+    fn wait_for_it(&self) -> Result<(), Stopped> {
+        let left = self.transfer.common.cooling.left(&self.job.wanted.server).filter(|_| !self.job.insists);
+        match left {
+            Some((secs, words)) => Err(Stopped::RateLimited(words, Some(secs))),
+            None => Ok(()),
+        }
+    }
+
     /// Waits until nothing is on its way here that an earlier walk pushed.
     async fn wait_for_earlier(&self) -> Result<(), Stopped> {
         let newer = &self.job.newer;
@@ -398,6 +415,7 @@ impl Run<'_> {
     async fn push_requests(&mut self, requests: &[PullRequest]) -> Result<(), Stopped> {
         let supply = self.supply()?;
         let url = self.url();
+        self.wait_for_it()?;
         self.wait_for_earlier().await?;
         let mut advertised = self.transfer.git.receive_pack_refs(&url).await?;
         for request in requests {

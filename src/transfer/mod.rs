@@ -4,6 +4,7 @@
 //! step after each. Work is bounded per server and in all, and every address that only an event names passes
 //! the [`guard`].
 
+mod cooling;
 pub mod fetch;
 pub mod guard;
 mod hosts;
@@ -20,7 +21,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use self::{guard::Guard, hosts::Hosts, pushes::Pushes};
+use self::{cooling::Cooling, guard::Guard, hosts::Hosts, pushes::Pushes};
 use crate::{git::wire::GitHttp, relay::Relays};
 
 /// What bounds the work in all.
@@ -51,6 +52,7 @@ pub struct Transfer {
 pub struct Common {
     pushes: Pushes,
     hosts: Hosts,
+    cooling: Cooling,
 }
 
 impl Common {

@@ -177,3 +177,46 @@ async fn git_that_says_when_is_left_alone_until_then_whatever_happens() {
     stage.is_in_sync(&mirror).await;
     daemon.stop().await;
 }
+
+#[tokio::test]
+async fn nor_is_anything_else_brought_there_before() {
+    let stage = Stage::set().await;
+    let other = Owner::new("other").at_home_on(&stage.relay);
+    other.publish(other.announcement().at(&stage.a), &stage.a).await;
+    let mirror = stage.mirror().watches(&other).set("bot.cycle_interval_secs", 1);
+    let (mirror, ada) = mirror.commanded_at(&stage.relay).await;
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done", SOON).await;
+    stage.is_in_sync(&mirror).await;
+    look::wait_until(SOON, "the other one is in sync", async || {
+        mirror.status_of(&other.coordinate()).await["copies"] == 2
+    })
+    .await;
+    stage.b.proxy().fault_on("git-receive-pack", Fault::Later(503, 1200));
+    stage.owner.work.commit("README.md", "# hello again\n");
+    stage.owner.update(&stage.a).await;
+    look::wait_until(SOON, "it was refused", async || stage.problem(&mirror).await["status"] == "failing")
+        .await;
+    stage.b.proxy().heal();
+    stage.b.proxy().reset();
+
+    other.work.commit("README.md", "# other again\n");
+    let state = other.update(&stage.a).await;
+    let problem = async || mirror.status_of(&other.coordinate()).await["problems"][0].clone();
+    look::wait_until(SOON, "it waits, too", async || {
+        mirror.status_of(&other.coordinate()).await["state"] == state.id.to_hex()
+            && problem().await["status"] == "failing"
+    })
+    .await;
+    let problem = problem().await;
+    assert!(problem["reason"].as_str().unwrap().contains("503"), "{problem}");
+    let wait = secs_until(&problem);
+    assert!(wait > 1_000 && wait <= 1_201, "{problem}");
+    let seen = stage.b.proxy().seen();
+    assert_eq!(seen.count("GET", "git-receive-pack") + seen.count("POST", "git-receive-pack"), 0);
+    assert!(seen.verb("EVENT").is_empty(), "{:?}", seen.messages);
+
+    ada.resync("resync other").await;
+    assert_eq!(look::refs(&mirror.url_at(&stage.b, "other")).await, other.work.refs());
+    daemon.stop().await;
+}
