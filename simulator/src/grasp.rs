@@ -272,23 +272,12 @@ impl Grasp {
                 );
             }
             self.serve(event);
+            self.come_back(&found.coordinate);
             return Said::Taken;
         }
-        if let Some((repository, events)) = self.left.remove(&found.coordinate) {
+        if self.left.contains_key(&found.coordinate) {
             self.serve(event);
-            self.repositories.insert(found.coordinate, repository);
-            for event in events {
-                let is_old = self.served.values().any(|known| {
-                    event.kind == Kind::RepoState
-                        && known.kind == event.kind
-                        && known.pubkey == event.pubkey
-                        && known.tags.identifier() == event.tags.identifier()
-                        && wins(known, &event)
-                });
-                if !is_old && !self.deleted.contains(&event.id) {
-                    self.serve(&event);
-                }
-            }
+            self.come_back(&found.coordinate);
             return Said::Taken;
         }
         if before.is_some_and(|before| before.roles == found.roles) {
@@ -333,6 +322,24 @@ impl Grasp {
         self.forget_states_of_nothing(&coordinate.identifier);
         let kept = served.into_values().filter(|event| !self.serves(&event.id)).collect();
         self.left.insert(coordinate.clone(), (repository, kept));
+    }
+
+    /// A repository that was left is there again, with what was served of it.
+    fn come_back(&mut self, coordinate: &Coordinate) {
+        let Some((repository, events)) = self.left.remove(coordinate) else { return };
+        self.repositories.insert(coordinate.clone(), repository);
+        for event in events {
+            let is_old = self.served.values().any(|known| {
+                event.kind == Kind::RepoState
+                    && known.kind == event.kind
+                    && known.pubkey == event.pubkey
+                    && known.tags.identifier() == event.tags.identifier()
+                    && wins(known, &event)
+            });
+            if !is_old && !self.deleted.contains(&event.id) {
+                self.serve(&event);
+            }
+        }
     }
 
     /// Where there is no repository of that name left, there is no state either.

@@ -418,6 +418,33 @@ contract! {
         assert!(scene.push_main(2).await && scene.server.serves(&newer).await);
     }
 
+    what_takes_the_server_off_the_list_is_taken_the_second_time_where_a_copy_names_its_author(scene) {
+        let (bot, owner_hex) = (Person::new(), scene.key().to_hex());
+        let (listed, state) = scene.published().await;
+        let a = scene.coordinate();
+        let issue = Person::new().sign(1621, "", &[&["a", &a]]);
+        assert_eq!(scene.server.send(&issue).await, Said::Taken);
+        let copy = scene.listing(&bot, &[&["maintainers", &owner_hex]]);
+        let copied = scene.state(&bot, 1, None);
+        assert_eq!(scene.server.send(&copy).await, Said::Purgatory);
+        assert_eq!(scene.server.send(&copied).await, Said::Taken, "its git data is there");
+        let elsewhere = scene.elsewhere(&[]);
+        assert!(is_refused(&scene.server.send(&elsewhere).await, "must list service"));
+        assert!(!scene.server.serves(&listed).await && scene.server.serves(&state).await);
+        assert!(!scene.server.serves(&issue).await, "it went with the repository");
+        assert!(is_refused(&scene.server.send(&issue).await, "restricted:"));
+        // By then it is over with the repository; taking the announcement brings that back.
+        let key = scene.key();
+        assert_eq!(scene.server.refs(key, D).await, Refs::new());
+        assert_eq!(scene.server.send(&elsewhere).await, Said::Taken);
+        assert!(scene.server.serves(&elsewhere).await && scene.server.serves(&copied).await);
+        assert_eq!(scene.server.refs(key, D).await, scene.refs_at(1));
+        assert!(scene.server.serves(&issue).await);
+        assert_eq!(scene.server.send(&issue).await, Said::Taken);
+        assert!(scene.server.serves(&issue).await);
+        assert_eq!(scene.server.refs(bot.public_key(), D).await, scene.refs_at(1));
+    }
+
     // The trap for whoever takes a served state for a proof.
     an_owner_who_lists_it_at_last_finds_an_empty_repository(scene) {
         let bot = Person::new();

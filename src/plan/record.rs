@@ -98,6 +98,7 @@ impl RepositoryRecord {
         self.lost.clear();
         for (_, mirror) in self.mirrors.iter_mut() {
             mirror.refused.clear();
+            mirror.unlisted.clear();
             mirror.retry_at = None;
             mirror.failures = 0;
         }
@@ -190,6 +191,9 @@ pub struct MirrorRecord {
     /// Events the server refused for good, with its words; not sent again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<EventId, String>,
+    /// Announcements that the server refused since they do not list it, and that are sent once more.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unlisted: BTreeSet<EventId>,
     /// The conversation the server was last seen to hold in full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation: Option<HeldConversation>,
@@ -202,10 +206,10 @@ impl MirrorRecord {
         *reason = clean(&format!("{reason}; {more}"), REASON_MAX);
     }
 
-    /// Whether the server refused the event since the maintainers do not list the server (any more).
+    /// Whether the server refused the event, also when it was said again, since the maintainers do not list it (any more).
     #[must_use]
     pub fn refuses_unlisted(&self, id: &EventId) -> bool {
-        self.refused.get(id).is_some_and(|words| words.contains("must list service"))
+        self.refused.get(id).is_some_and(|words| is_unlisted(words))
     }
 }
 
@@ -326,7 +330,22 @@ pub fn after(
     now: Timestamp,
 ) -> MirrorRecord {
     let failure = failure_of(&ending);
-    let lacks_another = is_refused_for_want(seen, governing);
+    let mut unlisted = before.map(|record| record.unlisted.clone()).unwrap_or_default();
+    // A server says no to an announcement that takes it off the list, and does what it says. Sent again it is taken where a
+    // copy, or another maintainer's announcement, introduces its author (ngit-grasp 3.0.9). That goes first.
+    let said_again = |id: &EventId, words: &str| {
+        is_unlisted(words) && governing.first() != Some(id) && !unlisted.contains(id)
+    };
+    let to_be_said_again: BTreeSet<EventId> = seen
+        .answers
+        .iter()
+        .filter(|(id, answer)| matches!(answer, Answer::Refused(words) if said_again(id, words)))
+        .map(|(id, _)| *id)
+        .collect();
+    unlisted.retain(|id| !seen.answers.contains_key(id));
+    unlisted.extend(&to_be_said_again);
+    let lacks_another =
+        is_refused_for_want(seen, governing) || governing.iter().any(|id| to_be_said_again.contains(id));
     let waits = matches!(ending, Ending::Waiting(_));
     let (status, reason) = match ending {
         Ending::Settled(Outcome::Refused(reason)) if lacks_another => (MirrorStatus::Failing, Some(reason)),
@@ -377,6 +396,9 @@ pub fn after(
             {
                 refused.remove(id);
             }
+            Answer::Refused(_) if to_be_said_again.contains(id) => {
+                refused.remove(id);
+            }
             Answer::Refused(reason) if is_for_good(reason) || is_for_want(reason) => {
                 refused.insert(*id, reason.clone());
                 // Sent together with what it lacked, perhaps: then it is taken next time.
@@ -414,8 +436,14 @@ pub fn after(
         state: before.and_then(|record| record.state),
         refused,
         refs_differ,
+        unlisted,
         conversation,
     }
+}
+
+/// Whether a server refuses an announcement for not listing it.
+fn is_unlisted(words: &str) -> bool {
+    words.contains("must list service")
 }
 
 /// Whether a relay's refusal will be the same tomorrow (NIP-01 machine-readable prefixes).
@@ -519,6 +547,28 @@ mod tests {
         let blocked = ended(None, &refused(1, "restricted: not you"), no("restricted: not you"));
         assert_eq!(blocked.status, MirrorStatus::Refused);
         assert!(blocked.refused.contains_key(&id(1)));
+    }
+
+    #[test]
+    fn what_takes_the_server_off_the_list_is_said_once_more() {
+        let words = "invalid: Announcement must list service in both";
+        let (in_sync, no) =
+            (Ending::Settled(Outcome::InSync), Ending::Settled(Outcome::Refused(words.to_owned())));
+        // Attached: the copy is good, and the announcement is due again.
+        let first = ended(None, &refused(9, words), in_sync.clone());
+        assert_eq!((first.status, first.refused.len(), first.unlisted.len()), (MirrorStatus::InSync, 0, 1));
+        // Not looked at: still to be said again.
+        let idle = ended(Some(&first), &Seen::default(), Ending::Down("down".to_owned()));
+        assert!(idle.unlisted.contains(&id(9)));
+        let second = ended(Some(&idle), &refused(9, words), in_sync);
+        assert!(second.refuses_unlisted(&id(9)) && second.unlisted.is_empty());
+        // A lead's, which governs: nothing is in sync without it.
+        let first = ended(None, &refused(2, words), no.clone());
+        assert_eq!((first.status, first.refuses_unlisted(&id(2))), (MirrorStatus::Failing, false));
+        let second = ended(Some(&first), &refused(2, words), no.clone());
+        assert_eq!((second.status, second.refuses_unlisted(&id(2))), (MirrorStatus::Refused, true));
+        // What goes first is introduced by nothing.
+        assert_eq!(ended(None, &refused(1, words), no).status, MirrorStatus::Refused);
     }
 
     #[test]

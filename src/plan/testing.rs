@@ -21,6 +21,7 @@ impl MirrorRecord {
             failure: None,
             state: None,
             refs_differ: None,
+            unlisted: Default::default(),
             refused: BTreeMap::new(),
             conversation: None,
         }

@@ -205,17 +205,16 @@ async fn it_knocks_nowhere_inside_and_needs_a_report() {
     }
 }
 
-/// A server does not take the announcement that takes it off the list, so its lead cannot govern a copy there.
 #[tokio::test]
 async fn a_copy_is_taken_for_what_it_is() {
     let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
-    let [led, refused] = ["led", "refused"].map(|d| Owner::new(d).at_home_on(&relay));
+    let [led, unlisted] = ["led", "unlisted"].map(|d| Owner::new(d).at_home_on(&relay));
     led.publish(led.announcement().at(&a).lead(&led.public_key()), &a).await;
-    let leading = || refused.announcement().at(&a).lead(&refused.public_key());
-    refused.publish(leading().at(&b), &a).await;
-    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&led).watches(&refused);
+    let leading = || unlisted.announcement().at(&a).lead(&unlisted.public_key());
+    unlisted.publish(leading().at(&b), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&led).watches(&unlisted);
     mirror.once().await.expect_code(0);
-    let (_, answer) = refused.announce(leading(), &a).await;
+    let (_, answer) = unlisted.announce(leading(), &a).await;
     answer.expect_accepted();
     mirror.once().await;
     mirror.once().await.expect_code(0);
@@ -231,8 +230,8 @@ async fn a_copy_is_taken_for_what_it_is() {
     let expected = [
         "led a \"listed\" \"holds\"",
         "led b \"lead\" \"holds\"",
-        "refused a \"listed\" \"holds\"",
-        "refused b \"namespace\" \"holds\"",
+        "unlisted a \"listed\" \"holds\"",
+        "unlisted b \"lead\" \"holds\"",
     ];
     assert_eq!(each, expected.map(str::to_owned).into());
 }

@@ -95,9 +95,9 @@ async fn a_co_maintainers_state_counts_where_the_lead_lists_it() {
     assert_eq!(of_the_bot(&mirror, &b, 30618).await, []);
 }
 
-/// A server does not take the announcement that takes it off the list, so its lead cannot govern a copy there.
+/// A server takes the announcement that takes it off the list when it is said once more, since the copy names its lead.
 #[tokio::test]
-async fn a_server_that_its_lead_takes_off_the_list_has_the_bots_own_copy() {
+async fn a_server_that_its_lead_takes_off_the_list_has_a_copy_that_follows_it() {
     let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
     let owner = Owner::new("hello").at_home_on(&relay);
     let key = owner.public_key();
@@ -110,7 +110,7 @@ async fn a_server_that_its_lead_takes_off_the_list_has_the_bots_own_copy() {
     answer.expect_accepted();
     mirror.once().await;
     mirror.once().await.expect_code(0);
-    assert!(placements(&mirror).await.contains("\"namespace\""));
+    assert!(placements(&mirror).await.contains("\"lead\""));
     let url = mirror.url_at(&b, "hello");
     assert_eq!(look::refs(&url).await, owner.work.refs());
     owner.work.commit("README.md", "# hello again\n");

@@ -20,6 +20,7 @@ mod daemon;
 mod damaged_source;
 mod dashboard;
 mod dead_server;
+mod delisted;
 mod discover;
 mod disk_floor;
 mod drips;

@@ -72,8 +72,8 @@ async fn moved(
     history.push(owner.work.refs());
     let url = mirror.url_at(b, "hello");
     let watch = Watch::over(url.clone());
-    // A server's refusal shows in the first run what holds in the second.
-    for _ in 0..2 {
+    // What a server refuses in the first run and in the second shows what holds in the third.
+    for _ in 0..3 {
         mirror.once().await;
     }
     assert_eq!(placed(mirror, b).await, expected);
@@ -102,7 +102,8 @@ async fn a_mirror_is_served_at_every_moment_of_every_move() {
         (None, Some(at_a()), "namespace"),
         (None, Some(leading(at_a())), "lead"),
         (None, Some(leading(at_a()).at(&b)), "listed"),
-        // The server does not take the announcement that takes it off, so the lead cannot govern a copy there.
+        // This server has taken the owner's announcements by way of the copy before, and says no the second time, too: so
+        // the lead cannot govern a copy there.
         (None, Some(leading(at_a())), "namespace"),
         (Some(owner.nsec()), None, "signed"),
         (None, Some(at_a()), "namespace"),
@@ -129,7 +130,7 @@ async fn so_it_is_from_the_lead_s_to_where_a_maintainer_s_key_lists_it() {
     let mut history = vec![owner.work.refs()];
     let mirror = mirror.env("MIRROR_SIGNER", &owner.nsec());
     moved(&mirror, &owner, (&a, &b), None, ("signed", true), &mut history).await;
-    moved(&mirror, &owner, (&a, &b), Some(leading()), ("namespace", false), &mut history).await;
+    moved(&mirror, &owner, (&a, &b), Some(leading()), ("lead", false), &mut history).await;
 }
 
 /// By the owner's list, and by the bot's own announcement: as a maintainer it lists the server itself.

@@ -90,8 +90,7 @@ async fn what_ngit_says_of_leads_and_servers_is_followed() {
     ngit(&["repo", "edit", "--remove-grasp-server", &b.url()], &owner.nsec()).await;
     mirror.once().await;
     mirror.once().await.expect_code(0);
-    // It does not take the announcement that takes it off, so its lead cannot govern a copy there.
-    assert_eq!(placed(&mirror, &b).await, "namespace");
+    assert_eq!(placed(&mirror, &b).await, "lead");
     assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
 }
 
