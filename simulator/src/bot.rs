@@ -20,7 +20,7 @@ use grasp_mirror::{
         namespace,
         placement::{self, Grasp, Place},
         record::{self, Ending, HeldConversation, RepositoryRecord},
-        retry::{Backoff, Failure, Tried},
+        retry::{Backoff, Failure, Tried, retry_after_secs},
         spread::{Usual, spread},
         wanted::{fingerprint, wanted},
     },
@@ -37,7 +37,7 @@ use crate::{
     people::{key, sign},
     rest::{self, Kept, Server, Servers},
     walk::{OVERTAKEN, Walk},
-    world::{Crash, Home, World, tell},
+    world::{Crash, Home, Trouble, World, tell},
 };
 
 const LIMITS: Limits = Limits { max_refs: 100, max_repos_per_author: 10 };
@@ -67,6 +67,12 @@ pub(crate) struct Subject {
     /// What it is worked out from.
     pub(crate) made_of: BTreeSet<EventId>,
     pub(crate) in_depth: bool,
+}
+
+/// Whether the event may belong to a conversation: that is read, not compared.
+fn is_talk(event: &Event) -> bool {
+    let kind = event.kind;
+    conversation::may_be_of_kind(kind.as_u16()) && kind != Kind::EventDeletion && !kind.is_replaceable()
 }
 
 type End = (Ending, Seen, Option<HeldConversation>);
@@ -128,7 +134,9 @@ impl Bot<'_> {
         for repository in catalog.repositories {
             let coordinate = &repository.coordinate;
             let deep = in_depth.contains(coordinate);
-            let rests = self.world.habits.rests && !afresh && !deep;
+            let known = self.kept.repositories.get(coordinate);
+            let decided = known.is_some_and(|known| self.is_decided(coordinate, &known.record));
+            let rests = self.world.habits.rests && !afresh && !deep && !decided;
             if let Some(endings) = rests.then(|| self.rests(coordinate, &events, &servers, patient)).flatten()
             {
                 resting.push((coordinate.clone(), endings));
@@ -183,13 +191,17 @@ impl Bot<'_> {
             }
             let now = self.world.time();
             let left_alone = !afresh && self.disk.tries.get(&url).is_some_and(|tries| tries.waits(now));
-            let mut is_up = false;
+            let (mut is_up, mut told_secs) = (false, None);
             if !left_alone {
                 if !afresh {
                     check::server_has_waited(self.world, at);
                 }
                 self.world.step()?;
-                is_up = self.world.ask(at).is_ok();
+                let asked = self.world.ask(at);
+                is_up = asked.is_ok();
+                if let Err(Trouble::RateLimited(secs)) = asked {
+                    told_secs = secs.and_then(|secs| retry_after_secs(&secs.to_string(), now));
+                }
             }
             if is_up {
                 self.disk.met.insert(at);
@@ -197,12 +209,16 @@ impl Bot<'_> {
             let grasp = if self.disk.met.contains(&at) { Grasp::Full } else { Grasp::Unknown };
             servers.insert(
                 url,
-                Server { grasp, is_down: !is_up, left_alone, is_lost: false, is_compared: false },
+                Server { grasp, is_down: !is_up, told_secs, left_alone, is_lost: false, is_compared: false },
             );
+        }
+        let compares = self.world.habits.relays;
+        if compares {
+            self.discover(&mut servers)?;
         }
         for at in 0..self.world.relays.len() {
             self.world.step()?;
-            let (events, _) = self.world.read_relay(at);
+            let (events, _) = self.world.read_relay(at, is_talk);
             self.save(&events);
         }
         for at in 0..self.world.hosts.len() {
@@ -211,15 +227,17 @@ impl Bot<'_> {
             self.world.step()?;
             let events = self.world.read(at).unwrap_or_default();
             self.save(&events);
-            if self.world.habits.rests {
+            if self.world.habits.rests && !compares {
                 server.is_compared = self.compare(&url)?;
             }
         }
         Ok(servers)
     }
 
+    /// Takes in what was read. What is compared comes in by that alone, and messages come to the inbox.
     fn save(&mut self, events: &[Event]) {
-        for event in events {
+        let all = !self.world.habits.relays;
+        for event in events.iter().filter(|event| all || is_talk(event)) {
             self.disk.save(event);
         }
     }
@@ -235,6 +253,9 @@ impl Bot<'_> {
     ) -> Result<Subject, Crash> {
         let usable = rest::grasps(servers);
         let mut record = self.disk.record(&repository.coordinate);
+        if self.world.habits.holds {
+            self.hold_back(&mut repository, &mut record)?;
+        }
         repository.heed(&record);
         let announced = own.iter().find(|event| {
             event.kind == Kind::GitRepoAnnouncement && event.tags.identifier().as_deref() == Some(copy)
@@ -255,8 +276,10 @@ impl Bot<'_> {
         } else if in_depth {
             record.doubt();
         }
-        let state =
-            repository.state.clone().filter(|state| !state.refs.is_empty() && repository.obstacle.is_none());
+        // What had something is followed: its servers are to be empty, too.
+        let had_something = self.world.habits.holds && !record.mirrors.is_empty();
+        let is_followed = |state: &State| had_something || !state.refs.is_empty();
+        let state = repository.state.clone().filter(is_followed).filter(|_| repository.obstacle.is_none());
         let mut subject = Subject {
             repository,
             state,
@@ -339,6 +362,7 @@ impl Bot<'_> {
         patient: bool,
         afresh: bool,
     ) -> Result<RepositoryRecord, Crash> {
+        self.begin_to_follow(&mut subject)?;
         let coordinate = subject.repository.coordinate.clone();
         let endings: BTreeMap<ServerUrl, End> = match &subject.repository.obstacle {
             Some(obstacle) => {
@@ -460,7 +484,10 @@ impl Bot<'_> {
         let mut lacking = Vec::new();
         for url in subject.wanted.keys().cloned().collect::<Vec<_>>() {
             let before = subject.record.mirrors.get(&url);
-            if patient && before.is_some_and(|record| record.waits(state, now)) {
+            let cools_down = self.world.habits.cools_down && !afresh;
+            if before.is_some_and(|record| {
+                patient && record.waits(state, now) || cools_down && record.cools_down(now)
+            }) {
                 continue;
             }
             let waited_for_server = before.is_some_and(|record| record.failure == Some(Failure::ServerDown));
@@ -482,7 +509,7 @@ impl Bot<'_> {
             }
             let asked = seen.lacks.is_none();
             let wanted = Wanted { conversation: Vec::new(), ..subject.wanted[&url].clone() };
-            let (ending, seen) = self.walk(subject, wanted, seen, &git)?;
+            let (ending, seen) = self.walk(subject, wanted, seen, &git, afresh)?;
             if asked && ending == Ending::Settled(Outcome::InSync) {
                 lacking.push((url, seen));
                 continue;
@@ -493,6 +520,9 @@ impl Bot<'_> {
         if git.is_ok() {
             self.world.step()?;
             let refs = subject.state.as_ref().map(|state| state.refs.clone()).unwrap_or_default();
+            let names = refs.keys().map(ToString::to_string).collect();
+            let followed = &mut self.world.ledger.decisions.followed;
+            followed.insert(subject.repository.coordinate.clone(), names);
             self.disk.copies.entry(subject.repository.coordinate.clone()).or_default().refs = refs;
             subject.record.local = state;
         }
@@ -506,7 +536,8 @@ impl Bot<'_> {
                 pull_requests: requests.clone(),
                 ..subject.wanted[&url].clone()
             };
-            let (ending, seen) = self.walk(subject, wanted.clone(), Seen { lacks: None, ..seen }, &git)?;
+            let (ending, seen) =
+                self.walk(subject, wanted.clone(), Seen { lacks: None, ..seen }, &git, afresh)?;
             let holds = match &seen.lacks {
                 Some(lacks) => lacks.iter().all(|id| seen.refused.contains_key(id)),
                 None => wanted.conversation.is_empty() || !wanted.takes_conversation(&seen),
@@ -535,8 +566,10 @@ impl Bot<'_> {
         wanted: Wanted,
         seen: Seen,
         git: &Result<(), Ending>,
+        insists: bool,
     ) -> Result<(Ending, Seen), Crash> {
         let at = self.world.host(&wanted.server);
+        let of = subject.repository.state.as_ref().map(|state| state.event.id);
         let mut walk = Walk {
             world: self.world,
             disk: self.disk,
@@ -546,6 +579,9 @@ impl Bot<'_> {
             events: &subject.events,
             git: git.clone(),
             refusal: None,
+            of,
+            insists,
+            cooling: &mut self.kept.cooling,
         };
         let ending = walk.run()?;
         Ok((ending, walk.seen))
@@ -560,7 +596,7 @@ impl Bot<'_> {
         self.fetch(subject, &needed)?;
         let coordinate = &subject.repository.coordinate;
         let held = self.disk.copies.get(coordinate).map(|copy| &copy.objects);
-        if held.is_some_and(|held| needed.is_subset(held)) {
+        if needed.is_empty() || held.is_some_and(|held| needed.is_subset(held)) {
             return Ok(Ok(()));
         }
         Ok(Err(Ending::Hindered(Failure::SourceGone, "no clone URL serves what was signed".to_owned())))

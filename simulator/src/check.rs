@@ -22,7 +22,15 @@ use nostr::{
     key::PublicKey,
 };
 
-use crate::{bot::bot, disk::Disk, world::World};
+use crate::{
+    bot::bot,
+    discover::{first_authors, is_compared, named},
+    disk::Disk,
+    inbox::Order,
+    own::{is_own, person},
+    people::key,
+    world::{Target, World},
+};
 
 /// Who may sign the state of `coordinate`, by everything on the disk: grown one by one from the owner.
 fn confirmed(disk: &Disk, coordinate: &Coordinate) -> BTreeSet<PublicKey> {
@@ -111,6 +119,147 @@ pub(crate) fn may_be_sent(world: &mut World, disk: &Disk, at: usize, event: &Eve
         if private.is_some_and(|found| !found.lists(&url)) {
             world.break_promise(|| format!("{} of private {coordinate} is sent to server {at}", event.id));
         }
+    }
+}
+
+/// A state goes to a server, or what it says: is it one that takes most of the repository away, and nobody has decided?
+pub(crate) fn may_be_followed(world: &mut World, wanted: &Wanted, state: Option<EventId>) {
+    let Some(state) = state.filter(|_| world.habits.holds) else { return };
+    let (now, decisions) = (world.now, &mut world.ledger.decisions);
+    decisions.sent.insert(state);
+    let Some(names) = decisions.followed.get(&wanted.repository) else { return };
+    let lost = names.iter().filter(|name| wanted.refs.keys().all(|kept| kept.as_str() != *name)).count();
+    if lost * 2 <= names.len() {
+        return;
+    }
+    let since = decisions.seen.get(&state).copied().unwrap_or(now);
+    let may = match decisions.said.get(&state) {
+        Some(approved) => *approved,
+        None => now >= since + decisions.hold_secs,
+    };
+    if !may {
+        let (of, said) = (names.len(), decisions.said.get(&state).copied());
+        world.break_promise(|| {
+            format!("{}: {state} takes {lost} of {of} away, and goes out {} s after it was seen; approved: {said:?}",
+                wanted.repository, now - since)
+        });
+    }
+}
+
+/// Somebody decided about a state, and is told that it counts: it has not gone out already.
+pub(crate) fn is_heard_in_time(world: &mut World, repository: &Coordinate, state: EventId, approved: bool) {
+    if !approved && world.ledger.decisions.sent.contains(&state) {
+        world
+            .break_promise(|| format!("{repository}: {state} is rejected, and servers have it from the bot"));
+    }
+    world.ledger.decisions.said.insert(state, approved);
+}
+
+/// Something goes to a server: has the time passed for which it wanted to be left alone?
+pub(crate) fn is_left_alone(world: &mut World, at: usize, insists: bool) {
+    let Some(until) = world.ledger.cools.get(&at).copied() else { return };
+    if !insists && world.now < until {
+        let left = until - world.now;
+        world.break_promise(|| {
+            format!("server {at} wants to be left alone for {left} s more, and something is sent")
+        });
+    }
+}
+
+/// What is remembered of a relay or server is what it has just shown.
+pub(crate) fn holds_what_was_shown(
+    world: &mut World,
+    source: Target,
+    held: &BTreeSet<EventId>,
+    shown: &BTreeSet<EventId>,
+) {
+    if let Some(id) = held.difference(shown).next() {
+        world.break_promise(|| format!("{source:?} is believed to have {id}, which it did not show"));
+    }
+}
+
+/// What was brought is known from now on.
+pub(crate) fn was_taken_in(world: &mut World, disk: &Disk, brought: &[Event]) {
+    if let Some(event) = brought.iter().find(|event| disk.lacks(event)) {
+        world.break_promise(|| format!("{} was brought, and is not known", event.id));
+    }
+}
+
+/// In the end the bot knows what relays and servers have of those whom it follows.
+pub(crate) fn knows_what_there_is(world: &mut World, disk: &Disk, policy: &Policy) {
+    let mut authors = first_authors(disk);
+    loop {
+        let more = named(disk, &authors);
+        if more.is_subset(&authors) {
+            break;
+        }
+        authors.extend(more);
+    }
+    let hosts = world.hosts.iter().filter(|host| policy.admits_server(&host.grasp.url).is_ok());
+    let served = hosts.flat_map(|host| host.grasp.served());
+    let all = world.relays.iter().flat_map(|relay| relay.events.values()).chain(served);
+    let unknown = all.filter(|event| is_compared(event, &authors)).find(|event| disk.lacks(event));
+    if let Some((kind, id)) = unknown.map(|event| (event.kind, event.id)) {
+        world.break_promise(|| format!("in the end {id} (kind {kind}) is not known"));
+    }
+}
+
+/// The bot follows whom the newest list names that it has signed or seen.
+pub(crate) fn obeys_the_newest_list(world: &mut World, authors: &BTreeSet<PublicKey>) {
+    let Some(list) = &world.ledger.own.authors else { return };
+    let named = list.tags.iter().filter(|tag| tag.kind() == "p").filter_map(|tag| tag.content());
+    let named: BTreeSet<PublicKey> =
+        named.filter_map(|key| PublicKey::from_hex(key).ok().map(|key| person(&key))).collect();
+    if named != *authors {
+        let id = list.id;
+        world.break_promise(|| {
+            format!("the list {id} names {}, and {} are followed", named.len(), authors.len())
+        });
+    }
+}
+
+/// First lists are signed on a blank machine: could every relay be read that may have older ones, or had they all a
+/// second chance?
+pub(crate) fn first_lists_wait(world: &mut World, is_first: bool, readable: usize) {
+    let all = world.relays.len();
+    if readable < if is_first { all } else { 1 } {
+        world.break_promise(|| format!("first lists are signed, and {readable} of {all} relays were read"));
+    }
+}
+
+/// Somebody told the bot to do this, and was told that it does.
+pub(crate) fn does_what_it_was_told(
+    world: &mut World,
+    order: Order,
+    authors: &BTreeSet<PublicKey>,
+    paused: bool,
+) {
+    let does = match order {
+        Order::Watch(owner) => authors.contains(&key(owner)),
+        Order::Unwatch(owner) => !authors.contains(&key(owner)),
+        Order::Pause => paused,
+        Order::Resume => !paused,
+        _ => true,
+    };
+    if !does {
+        world.break_promise(|| format!("{order:?} was carried out, and is not so"));
+    }
+}
+
+/// In the end every relay has the newest of the bot's lists.
+pub(crate) fn lists_are_everywhere(world: &mut World, disk: &Disk) {
+    for event in disk.events.values().filter(|event| is_own(event)) {
+        for (at, relay) in world.relays.iter().enumerate() {
+            if !relay.events.contains_key(&event.id) {
+                let (id, kind) = (event.id, event.kind);
+                world.break_promise(|| format!("in the end relay {at} lacks {id} (kind {kind})"));
+                return;
+            }
+        }
+    }
+    let newest = world.newest_list();
+    if newest.as_ref() != world.ledger.own.authors.as_ref() {
+        world.break_promise(|| "in the end a newer list is not obeyed".to_owned());
     }
 }
 
@@ -226,6 +375,13 @@ pub(crate) fn has_converged(world: &mut World, disk: &Disk, policy: &Policy, usu
         let repository = &repository;
         let Some(state) = &repository.state else { continue };
         if state.refs.is_empty() || repository.obstacle.is_some() {
+            continue;
+        }
+        if world.ledger.decisions.said.get(&state.event.id) == Some(&false) {
+            let open = record.mirrors.values().find(|mirror| mirror.status != MirrorStatus::Blocked);
+            if let Some(status) = open.map(|mirror| mirror.status) {
+                world.break_promise(|| format!("{}: rejected, and {status:?}", repository.coordinate));
+            }
             continue;
         }
         let coordinate = &repository.coordinate;

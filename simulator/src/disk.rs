@@ -9,12 +9,14 @@ use grasp_mirror::{
         replace::wins,
         server::ServerUrl,
     },
-    plan::{catalog::Watched, journal::Entry, record::RepositoryRecord, retry::ServerTries},
+    plan::{catalog::Watched, hold::Verdict, journal::Entry, record::RepositoryRecord, retry::ServerTries},
 };
 use nostr::{
     event::{Event, EventId, Kind},
     types::Timestamp,
 };
+
+use crate::relays::same_address;
 
 /// A local copy.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +49,8 @@ pub struct Disk {
     pub watched: Watched,
     /// Whether it was told to pause.
     pub paused: bool,
+    /// What people said of states that are held.
+    pub verdicts: BTreeMap<Coordinate, Verdict>,
 }
 
 impl Disk {
@@ -58,16 +62,11 @@ impl Disk {
         if event.kind == Kind::EventDeletion {
             self.obey_deletion(event);
         }
-        if event.kind.is_addressable() {
+        if event.kind.is_addressable() || event.kind.is_replaceable() {
             if self.coordinate_deleted_at(event).is_some_and(|at| at >= event.created_at) {
                 return;
             }
-            let same = |known: &&Event| {
-                known.kind == event.kind
-                    && known.pubkey == event.pubkey
-                    && known.tags.identifier() == event.tags.identifier()
-            };
-            match self.events.values().find(same) {
+            match self.events.values().find(|known| same_address(known, event)) {
                 Some(known) if !wins(event, known) => return,
                 Some(known) => {
                     let id = known.id;
@@ -77,6 +76,16 @@ impl Disk {
             }
         }
         self.events.insert(event.id, event.clone());
+    }
+
+    /// Whether it would take the event and does not have it.
+    #[must_use]
+    pub fn lacks(&self, event: &Event) -> bool {
+        let is_replaced = |known: &Event| same_address(known, event) && wins(known, event);
+        !self.deleted.contains(&event.id)
+            && !self.events.contains_key(&event.id)
+            && self.coordinate_deleted_at(event).is_none_or(|at| at < event.created_at)
+            && !self.events.values().any(is_replaced)
     }
 
     fn obey_deletion(&mut self, deletion: &Event) {

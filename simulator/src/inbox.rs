@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use grasp_mirror::plan::journal::{ATTEMPTS, Admission, Entry, Letter, Stage, admit};
 use nostr::{
-    event::{Event, EventId},
+    event::{Event, EventId, Kind},
     types::RelayUrl,
 };
 
 use crate::{
     bot::{Bot, bot},
-    people::{event, key},
-    world::{Crash, World, tell},
+    grasp::Said,
+    people::{event, key, tag},
+    world::{Crash, Target, Trouble, World, tell},
 };
 
 /// What somebody may say.
@@ -27,6 +28,10 @@ pub enum Order {
     Resume,
     /// `resync`.
     Resync,
+    /// `approve` what is held for this project.
+    Approve(usize),
+    /// `reject` it.
+    Reject(usize),
 }
 
 /// Commands on their way, and what came of them.
@@ -42,6 +47,27 @@ pub struct Post {
     pub answers: BTreeMap<EventId, BTreeSet<EventId>>,
     /// Those that were delivered while they were young enough, to a bot that was alive.
     pub heard: BTreeSet<EventId>,
+    /// Of them, those that were delivered before the bot lost its disk.
+    pub before_loss: BTreeSet<EventId>,
+    /// Those whose answers no relay took for a day.
+    pub given_up: BTreeSet<EventId>,
+    /// The questions of which relays have just shown that they are answered.
+    shown: BTreeSet<EventId>,
+}
+
+/// The number of the relay with this address.
+fn number_of(relay: &RelayUrl) -> usize {
+    relay.as_str().chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap()
+}
+
+fn relay_url(number: usize) -> RelayUrl {
+    RelayUrl::parse(&format!("wss://relay{number}.example")).unwrap()
+}
+
+/// The question whose answer this copy for the bot itself is.
+fn copy_of(event: &Event) -> Option<EventId> {
+    let tag = event.tags.iter().find(|tag| tag.kind() == "copy" && event.pubkey == bot())?;
+    EventId::from_hex(tag.content()?).ok()
 }
 
 impl Post {
@@ -54,8 +80,29 @@ impl Post {
         self.said.insert(message.id, order);
         for _ in 0..world.rng.usize(1..4) {
             let delay = if world.chance(10) { world.rng.u64(..100_000) } else { world.rng.u64(..600) };
-            self.arriving.push((world.now + delay, message.clone(), order));
+            if world.habits.relays {
+                let relay = Target::Relay(world.rng.usize(..world.relays.len()));
+                world.mail.push((world.now + delay, relay, message.clone()));
+            } else {
+                self.arriving.push((world.now + delay, message.clone(), order));
+            }
         }
+    }
+
+    /// The bot lost its disk: what it answered and nobody shows, it may answer again.
+    pub(crate) fn forgotten(&mut self) {
+        self.before_loss.append(&mut self.heard.clone());
+    }
+
+    /// How many answers a question that was heard may have in the end.
+    pub(crate) fn answers_of(&self, id: &EventId) -> (usize, bool) {
+        let answers = self.answers.get(id).map_or(0, BTreeSet::len);
+        let is_well = match (self.before_loss.contains(id), self.given_up.contains(id)) {
+            (true, _) => true,
+            (false, true) => answers <= 1,
+            (false, false) => answers == 1,
+        };
+        (answers, is_well)
     }
 }
 
@@ -83,6 +130,9 @@ impl Bot<'_> {
     ///
     /// [`Crash`].
     pub fn hear(&mut self, post: &mut Post) -> Result<bool, Crash> {
+        if self.world.habits.relays {
+            return self.hear_relays(post);
+        }
         let now = self.world.now;
         let (due, later): (Vec<_>, Vec<_>) =
             std::mem::take(&mut post.arriving).into_iter().partition(|(at, _, _)| *at <= now);
@@ -104,6 +154,44 @@ impl Bot<'_> {
         Ok(afresh)
     }
 
+    /// Reads what relays have for the bot. What it answered on a machine that is gone comes first.
+    fn hear_relays(&mut self, post: &mut Post) -> Result<bool, Crash> {
+        for id in self.kept.undelivered.iter().copied().collect::<Vec<_>>() {
+            if let Some(entry) = self.disk.entry(&id) {
+                self.deliver(&entry, post)?;
+            }
+        }
+        let mut messages: BTreeMap<EventId, Event> = BTreeMap::new();
+        for relay in 0..self.world.relays.len() {
+            self.world.step()?;
+            let heard = &self.kept.heard;
+            let is_new =
+                |event: &Event| event.kind == Kind::EncryptedDirectMessage && !heard.contains(&event.id);
+            let (direct, _) = self.world.read_relay(relay, is_new);
+            messages.extend(direct.into_iter().map(|event| (event.id, event)));
+        }
+        post.shown = messages.values().filter_map(copy_of).collect();
+        for copy in messages.values() {
+            let Some(id) = copy_of(copy).filter(|id| !self.disk.journal.contains_key(id)) else { continue };
+            self.kept.heard.insert(copy.id);
+            let entry = Entry::answered_elsewhere(id, copy.created_at);
+            if !entry.is_forgotten(self.world.time()) {
+                self.world.step()?;
+                self.disk.write_entry(&entry);
+            }
+        }
+        let mut questions: Vec<Event> =
+            messages.into_values().filter(|message| message.pubkey == key(50)).collect();
+        questions.sort_by_key(|question| (question.created_at, question.id));
+        let mut afresh = false;
+        for question in questions {
+            self.world.totals.commands += 1;
+            afresh |= self.receive(&question, post)?;
+            self.kept.heard.insert(question.id);
+        }
+        Ok(afresh)
+    }
+
     fn receive(&mut self, message: &Event, post: &mut Post) -> Result<bool, Crash> {
         let known = self.disk.journal.contains_key(&message.id);
         let admission = admit(known, message.created_at, self.world.time());
@@ -117,7 +205,10 @@ impl Bot<'_> {
             }
             Admission::Known | Admission::TooOld => return Ok(false),
         }
-        let relay = RelayUrl::parse("wss://relay0.example").unwrap();
+        if post.shown.contains(&message.id) {
+            self.world.break_promise(|| format!("{} is run, and a relay shows its answer", message.id));
+        }
+        let relay = relay_url(0);
         let mut entry = Entry::received(message.id, message.created_at, message.clone(), relay);
         entry.begin();
         self.world.step()?;
@@ -145,6 +236,13 @@ impl Bot<'_> {
             *post.carried_out.entry(entry.id).or_default() += 1;
             tell!(self.world, "carries out {order:?}");
             match order {
+                Order::Approve(project) => self.decide(project, true)?,
+                Order::Reject(project) => self.decide(project, false)?,
+                Order::Watch(_) | Order::Unwatch(_) | Order::Pause | Order::Resume
+                    if self.world.habits.relays =>
+                {
+                    self.change_own(order)?;
+                }
                 Order::Watch(owner) => {
                     self.disk.watched.authors.insert(key(owner));
                 }
@@ -160,7 +258,21 @@ impl Bot<'_> {
         let salt = self.world.rng.u64(..).to_string();
         let answer = event(bot(), 4, self.world.time(), &salt, Vec::new());
         let letter = Letter { event: answer, to: key(50), written_at: self.world.now, only_on: None };
-        entry.answer([letter], Stage::Answered);
+        let mut letters = Vec::new();
+        if self.world.habits.relays {
+            let tags = vec![tag(&["copy", &entry.id.to_hex()])];
+            let copy = event(bot(), 4, self.world.time(), &salt, tags);
+            let relays = (0..self.world.relays.len()).map(relay_url);
+            let written_at = self.world.now;
+            letters.extend(relays.map(|relay| Letter {
+                event: copy.clone(),
+                to: bot(),
+                written_at,
+                only_on: Some(relay),
+            }));
+        }
+        letters.push(letter);
+        entry.answer(letters, Stage::Answered);
         self.disk.write_entry(&entry);
         self.deliver(&entry, post)?;
         Ok(afresh)
@@ -170,16 +282,51 @@ impl Bot<'_> {
         let mut entry = entry.clone();
         for letter in entry.letters.clone() {
             self.world.step()?;
+            if self.world.habits.relays && !self.is_delivered(entry.id, &letter, post) {
+                continue;
+            }
             let answers = post.answers.entry(entry.id).or_default();
-            answers.insert(letter.event.id);
-            if answers.len() > 1 {
+            if !self.world.habits.relays {
+                answers.insert(letter.event.id);
+            }
+            if answers.len() > 1 && !post.before_loss.contains(&entry.id) {
                 self.world.break_promise(|| format!("{} was answered twice", entry.id));
             }
             self.world.step()?;
             entry.sent(&letter);
             self.disk.write_entry(&entry);
         }
+        if entry.letters.is_empty() {
+            self.kept.undelivered.remove(&entry.id);
+        } else {
+            self.kept.undelivered.insert(entry.id);
+        }
         Ok(())
+    }
+
+    /// Tries to deliver a letter. Whether that is done with.
+    fn is_delivered(&mut self, question: EventId, letter: &Letter, post: &mut Post) -> bool {
+        if letter.is_too_late(self.world.time()) {
+            if letter.only_on.is_none() {
+                post.given_up.insert(question);
+            }
+            return true;
+        }
+        if let Some(relay) = &letter.only_on {
+            // It will not take a copy later either, and others may have.
+            return self.world.tell_relay(number_of(relay), &letter.event).is_ok();
+        }
+        let mut is_taken = false;
+        for relay in 0..self.world.relays.len() {
+            match self.world.tell_relay(relay, &letter.event) {
+                Ok(said) => is_taken |= said == Said::Taken,
+                // Perhaps it has it.
+                Err(Trouble::Broken) => {}
+                Err(_) => continue,
+            }
+            post.answers.entry(question).or_default().insert(letter.event.id);
+        }
+        is_taken
     }
 
     /// Drops what nobody can ask for again.

@@ -19,12 +19,16 @@
 
 pub mod bot;
 mod check;
+mod discover;
 pub mod disk;
 pub mod git;
 pub mod grasp;
+pub mod hold;
 pub mod inbox;
+mod own;
 pub mod owners;
 pub mod people;
+pub mod relays;
 pub mod rest;
 mod schedule;
 mod walk;
@@ -43,6 +47,10 @@ pub const KNOWN_PLAIN: &[u64] = &[
 /// ([`Habits::resting`]). They are always run.
 pub const KNOWN_RESTING: &[u64] = &[68, 81, 145, 165, 412, 462, 7882, 42656];
 
+/// Seeds that found something before relays failed like servers and states were held ([`Habits::spreading`]). They are
+/// always run.
+pub const KNOWN_SPREADING: &[u64] = &[];
+
 /// Seeds that found something with all [`Habits`]. They are always run.
 pub const KNOWN: &[u64] = &[];
 
@@ -56,11 +64,17 @@ fn ledger_is_clean(world: &mut world::World) {
         );
         world.break_promise(|| words);
     }
+    let (signed, told) = (world.ledger.own.signed, world.ledger.told_relays);
+    if signed > 0 || told > 0 {
+        world.break_promise(|| {
+            format!("everything is well, and yet {signed} lists are signed and relays are told {told} things")
+        });
+    }
 }
 
 /// Runs the schedules of these seeds on all processors; the broken ones, and what happened in all.
 #[must_use]
-pub fn run_all(seeds: std::ops::Range<u64>) -> (Vec<(u64, String)>, world::Totals) {
+pub fn run_all(seeds: std::ops::Range<u64>, habits: Habits) -> (Vec<(u64, String)>, world::Totals) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let runs = std::thread::scope(|scope| {
         let run_some = |first: u64| {
@@ -68,7 +82,7 @@ pub fn run_all(seeds: std::ops::Range<u64>) -> (Vec<(u64, String)>, world::Total
             move || {
                 let (mut broken, mut totals) = (Vec::new(), world::Totals::default());
                 for seed in seeds.skip(first as usize).step_by(threads as usize) {
-                    let outcome = run(seed, Habits::all(), false);
+                    let outcome = run(seed, habits, false);
                     broken.extend(outcome.broken.map(|words| (seed, words)));
                     totals.add(&outcome.totals);
                 }

@@ -17,12 +17,15 @@ struct Arguments {
     /// Runs this one only, and prints its steps.
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// With --seed: as schedules were before the bot rested and owners led.
-    #[arg(long, requires = "seed")]
+    /// As schedules were before the bot rested and owners led.
+    #[arg(long)]
     plain: bool,
-    /// With --seed: as schedules were before servers were away for days and walks were overtaken.
-    #[arg(long, requires = "seed", conflicts_with = "plain")]
+    /// As schedules were before servers were away for days and walks were overtaken.
+    #[arg(long, conflicts_with = "plain")]
     resting: bool,
+    /// As schedules were before relays failed like servers and states were held.
+    #[arg(long, conflicts_with_all = ["plain", "resting"])]
+    spreading: bool,
     /// The first seed.
     #[arg(long, value_name = "S", default_value_t = 0)]
     from: u64,
@@ -30,12 +33,13 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let habits = match (arguments.plain, arguments.resting, arguments.spreading) {
+        (true, ..) => Habits::default(),
+        (_, true, _) => Habits::resting(),
+        (.., true) => Habits::spreading(),
+        _ => Habits::all(),
+    };
     if let Some(seed) = arguments.seed {
-        let habits = match (arguments.plain, arguments.resting) {
-            (true, _) => Habits::default(),
-            (_, true) => Habits::resting(),
-            _ => Habits::all(),
-        };
         return match run(seed, habits, true).broken {
             Some(words) => {
                 println!("broken: {words}");
@@ -46,7 +50,7 @@ fn main() -> ExitCode {
     }
     let began = Instant::now();
     let seeds = arguments.from..arguments.from.saturating_add(arguments.schedules);
-    let (broken, totals) = run_all(seeds);
+    let (broken, totals) = run_all(seeds, habits);
     for (seed, words) in broken.iter().take(TOLD) {
         println!("seed {seed}: {words}");
     }

@@ -169,6 +169,16 @@ impl World {
         Some(self.sign_state(at, owner, refs))
     }
 
+    /// The owner of a project leaves little of it, or nothing.
+    pub(crate) fn sign_little(&mut self, at: usize) {
+        let (owner, mut refs) = (self.projects[at].owner, self.projects[at].refs.clone());
+        let left = self.rng.usize(..2);
+        while refs.len() > left {
+            refs.pop_last();
+        }
+        self.sign_state(at, owner, refs);
+    }
+
     /// Somebody does something.
     pub fn somebody_acts(&mut self) {
         let at = self.rng.usize(..self.projects.len());

@@ -21,7 +21,7 @@ use nostr::event::{Event, EventId};
 use crate::{
     bot::{Bot, MAX_EVENTS, Subject},
     check,
-    world::{Crash, tell},
+    world::{Crash, Target, tell},
 };
 
 /// Between two cycles, as far as the share of each is concerned that is looked at in depth.
@@ -33,6 +33,8 @@ pub(crate) struct Server {
     /// What it said, now or before.
     pub(crate) grasp: Grasp,
     pub(crate) is_down: bool,
+    /// For how long it says that it wants to be left alone.
+    pub(crate) told_secs: Option<u64>,
     /// It was not asked: its next try is later.
     pub(crate) left_alone: bool,
     /// It has been down for longer than a day.
@@ -46,8 +48,19 @@ pub(crate) type Servers = BTreeMap<ServerUrl, Server>;
 /// What is kept. It is lost with the bot.
 #[derive(Debug, Default)]
 pub struct Kept {
-    repositories: BTreeMap<Coordinate, Known>,
-    holdings: BTreeMap<ServerUrl, Holdings>,
+    pub(crate) repositories: BTreeMap<Coordinate, Known>,
+    /// What relays and servers were last seen to have.
+    pub(crate) holdings: BTreeMap<Target, Holdings>,
+    /// Servers that want to be left alone, and until when.
+    pub(crate) cooling: BTreeMap<usize, u64>,
+    /// Questions whose answers are not delivered yet.
+    pub(crate) undelivered: BTreeSet<EventId>,
+    /// Messages that it has opened.
+    pub(crate) heard: BTreeSet<EventId>,
+    /// It has looked for its own lists.
+    pub(crate) has_looked: bool,
+    /// It knows what they say.
+    pub(crate) knows_its_lists: bool,
     grasps: BTreeMap<ServerUrl, (Grasp, bool)>,
 }
 
@@ -74,7 +87,7 @@ impl Bot<'_> {
         let Ok(ids) = self.world.holdings(at) else { return Ok(false) };
         let mut holdings = Holdings::default();
         holdings.add(ids.iter().filter_map(|id| self.disk.events.get(id)));
-        self.kept.holdings.insert(url.clone(), holdings);
+        self.kept.holdings.insert(Target::Host(at), holdings);
         Ok(true)
     }
 
@@ -125,7 +138,7 @@ impl Bot<'_> {
             if afresh {
                 (*tries, *counted) = Default::default();
             }
-            tries.failed(url, &Backoff::default(), None, "no answer", now);
+            tries.failed(url, &Backoff::default(), server.told_secs, "no answer", now);
             *counted = (counted.0 + 1, now.as_secs());
         }
         Ok(())
@@ -185,7 +198,10 @@ impl Bot<'_> {
                 return None;
             }
         }
-        let look = |url: &ServerUrl| match (servers.get(url), self.kept.holdings.get(url)) {
+        let look = |url: &ServerUrl| match (
+            servers.get(url),
+            self.kept.holdings.get(&Target::Host(self.world.host(url))),
+        ) {
             (Some(Server { left_alone: true, .. }), _) => Look::LeftAlone("no answer"),
             (Some(Server { is_down: true, .. }), _) => Look::Down("no answer"),
             (Some(Server { is_compared: true, .. }), Some(holdings)) => Look::Has(holdings),

@@ -19,10 +19,12 @@ use crate::{
     grasp::Grasp,
     inbox::{Order, Post},
     ledger_is_clean,
+    own::listed,
     owners::Project,
     people::key,
+    relays::Relay,
     rest::Kept,
-    world::{Crash, Faults, Habits, Home, Host, Ledger, Relay, START, Totals, World, tell},
+    world::{Crash, Faults, Habits, Home, Host, Ledger, START, Totals, World, tell},
 };
 
 /// Cycles after which everything must be as it should be, but for what the bot believes for two days.
@@ -121,6 +123,9 @@ pub fn run(seed: u64, habits: Habits, loud: bool) -> Outcome {
     let (mut world, policy, usual) = world(seed, habits, loud);
     let (mut disk, mut post) = (Disk::default(), Post::default());
     disk.watched.authors.extend([key(1), key(2)]);
+    if habits.holds {
+        world.ledger.decisions.hold_secs = [0, 3_600, 86_400][world.rng.usize(..3)];
+    }
     for at in 0..world.projects.len() {
         world.announce(at);
         let main = world.history.commit(None);
@@ -132,6 +137,12 @@ pub fn run(seed: u64, habits: Habits, loud: bool) -> Outcome {
     for _ in 0..world.rng.u32(5..25) {
         if habits.spreads && world.chance(6) {
             schedule.absence(&mut world, &mut disk, &mut post);
+        }
+        if habits.holds && world.chance(5) {
+            schedule.takes_most_away(&mut world, &mut disk, &mut post);
+        }
+        if habits.relays {
+            schedule.lists_and_losses(&mut world, &mut disk, &mut post);
         }
         match world.rng.u8(..10) {
             0..=2 => world.somebody_acts(),
@@ -147,6 +158,7 @@ pub fn run(seed: u64, habits: Habits, loud: bool) -> Outcome {
                     Order::Resync,
                 ];
                 let order = orders[world.rng.usize(..orders.len())];
+                let order = if habits.holds && world.chance(40) { decision(&mut world) } else { order };
                 post.say(&mut world, order);
             }
             _ => {
@@ -168,6 +180,12 @@ pub fn run(seed: u64, habits: Habits, loud: bool) -> Outcome {
     Outcome { broken: world.broken, totals: world.totals }
 }
 
+/// Somebody decides about what is held, if anything is.
+fn decision(world: &mut World) -> Order {
+    let project = world.rng.usize(..world.projects.len());
+    if world.chance(50) { Order::Approve(project) } else { Order::Reject(project) }
+}
+
 struct Schedule<'a> {
     policy: &'a Policy,
     usual: Usual,
@@ -183,9 +201,52 @@ impl Schedule<'_> {
     /// The bot hears what there is to hear, and runs a cycle.
     fn live(&mut self, world: &mut World, disk: &mut Disk, post: &mut Post, patient: bool) {
         if self.once(world, disk, post, patient).is_err() {
-            self.fresh_start = true;
-            self.afresh = false;
-            self.kept = Kept::default();
+            self.begin_anew(world);
+        }
+    }
+
+    fn begin_anew(&mut self, world: &mut World) {
+        self.fresh_start = true;
+        self.afresh = false;
+        self.kept = Kept::default();
+        world.ledger.own.looks = 0;
+        // What a server said is remembered for the mirror that it was said to, and for the others as long as the bot lives.
+        world.ledger.cools.clear();
+    }
+
+    /// Somebody signs a state that takes most of a project away, and people may decide about it; the bot may be killed
+    /// meanwhile.
+    fn takes_most_away(&mut self, world: &mut World, disk: &mut Disk, post: &mut Post) {
+        let at = world.rng.usize(..world.projects.len());
+        world.sign_little(at);
+        for _ in 0..world.rng.u8(1..4) {
+            if world.chance(50) {
+                let order = if world.chance(50) { Order::Approve(at) } else { Order::Reject(at) };
+                post.say(world, order);
+            }
+            if world.chance(30) {
+                world.crash_in = Some(world.rng.u32(..80));
+            }
+            let secs = if world.chance(20) { world.rng.u64(..100_000) } else { world.rng.u64(..2_000) };
+            world.wait(secs);
+            self.live(world, disk, post, true);
+        }
+    }
+
+    /// Somebody changes the bot's lists with another client, and the bot's disk is lost.
+    fn lists_and_losses(&mut self, world: &mut World, disk: &mut Disk, post: &mut Post) {
+        if world.chance(3) {
+            world.another_client_acts();
+        }
+        if world.chance(2) {
+            tell!(world, "the bot's disk is lost");
+            world.totals.losses += 1;
+            self.begin_anew(world);
+            *disk = Disk::default();
+            post.forgotten();
+            let hold_secs = world.ledger.decisions.hold_secs;
+            world.ledger = Ledger::default();
+            world.ledger.decisions.hold_secs = hold_secs;
         }
     }
 
@@ -198,6 +259,11 @@ impl Schedule<'_> {
     ) -> Result<(), Crash> {
         let (policy, usual, turns) = (self.policy, self.usual, BTreeMap::new());
         let mut bot = Bot { world, disk, kept: &mut self.kept, policy, usual, turns };
+        if bot.world.habits.relays {
+            bot.world.ledger.told_relays = 0;
+            bot.world.ledger.own.signed = 0;
+            bot.look_after_own()?;
+        }
         if self.fresh_start {
             self.afresh |= bot.resume_journal(post)?;
         }
@@ -230,12 +296,17 @@ impl Schedule<'_> {
     fn calm(&mut self, world: &mut World, disk: &mut Disk, post: &mut Post) {
         world.calm_down();
         world.turns = None;
+        if world.habits.relays {
+            self.all_is_watched(world, disk, post);
+        }
         for (at, _, _) in &mut post.arriving {
             *at = world.now;
         }
         self.live(world, disk, post, true);
-        disk.paused = false;
-        disk.watched.authors.extend([key(1), key(2)]);
+        if !world.habits.relays {
+            disk.paused = false;
+            disk.watched.authors.extend([key(1), key(2)]);
+        }
         for cycle in 0..2 * CALM_CYCLES {
             world.wait(if cycle == CALM_CYCLES { BELIEF_SECS } else { CALM_SECS });
             // Git data that a server lost while it serves the state is found by a resync alone.
@@ -247,6 +318,10 @@ impl Schedule<'_> {
             world.wait(CALM_SECS);
             self.live(world, disk, post, true);
             ledger_is_clean(world);
+            if world.habits.relays {
+                check::knows_what_there_is(world, disk, self.policy);
+                check::lists_are_everywhere(world, disk);
+            }
             if let Some(due) =
                 next_due(check::records_of_wanted(disk).iter().flat_map(|record| record.mirrors.values()))
             {
@@ -254,11 +329,25 @@ impl Schedule<'_> {
             }
         }
         for id in &post.heard {
-            let answers = post.answers.get(id).map_or(0, BTreeSet::len);
-            if answers != 1 {
+            let (answers, is_well) = post.answers_of(id);
+            if !is_well {
                 world.break_promise(|| format!("the command {id} has {answers} answers in the end"));
             }
         }
         tell!(world, "the end: {:?}", world.totals);
+    }
+
+    /// Whatever was said before: both owners are followed, and the bot is not paused.
+    fn all_is_watched(&mut self, world: &mut World, disk: &mut Disk, post: &mut Post) {
+        self.live(world, disk, post, true);
+        let before = world.newest_list();
+        let relays: Vec<usize> = (0..world.relays.len()).collect();
+        world.sign_list_elsewhere(&BTreeSet::from([listed(1), listed(2)]), before.as_ref(), &relays);
+        self.live(world, disk, post, true);
+        let (policy, usual, turns) = (self.policy, self.usual, BTreeMap::new());
+        let mut bot = Bot { world, disk, kept: &mut self.kept, policy, usual, turns };
+        if !matches!(bot.change_own(Order::Resume), Ok(true)) {
+            world.break_promise(|| "nothing is wrong any more, and the bot's lists are not known".to_owned());
+        }
     }
 }

@@ -9,10 +9,10 @@ use grasp_mirror::{
         converge::{Answer, Outcome, Seen, Step, Wanted, next_step},
         conversation::PullRequest,
         record::Ending,
-        retry::Failure,
+        retry::{Failure, told_secs},
     },
 };
-use nostr::event::{Event, EventId};
+use nostr::event::{Event, EventId, Kind};
 
 use crate::{
     check,
@@ -37,6 +37,12 @@ pub(crate) struct Walk<'a> {
     pub(crate) events: &'a BTreeMap<EventId, Event>,
     pub(crate) git: Result<(), Ending>,
     pub(crate) refusal: Option<String>,
+    /// The maintainers' state that all this is about.
+    pub(crate) of: Option<EventId>,
+    /// Somebody asked for it: what servers said before does not count.
+    pub(crate) insists: bool,
+    /// Servers that want to be left alone, and until when.
+    pub(crate) cooling: &'a mut BTreeMap<usize, u64>,
 }
 
 enum Stopped {
@@ -56,11 +62,20 @@ impl From<Trouble> for Stopped {
         Self::End(match trouble {
             Trouble::Unreachable => Ending::Unreachable("no connection".to_owned()),
             Trouble::Broken => Ending::Failed("the connection broke".to_owned()),
-            Trouble::RateLimited => {
-                Ending::RateLimited { reason: "rate-limited: slow down".to_owned(), told_secs: None }
-            }
+            Trouble::RateLimited(secs) => limited(secs),
         })
     }
+}
+
+/// What a server says that wants to be left alone, and what is understood of it.
+fn limited(secs: Option<u64>) -> Ending {
+    let reason = match secs {
+        Some(secs) if secs % 60 == 0 => format!("rate-limited: try again in {} minutes", secs / 60),
+        Some(secs) => format!("rate-limited: try again in {secs}s"),
+        None => "rate-limited: slow down".to_owned(),
+    };
+    let told_secs = told_secs(&reason);
+    Ending::RateLimited { reason, told_secs }
 }
 
 fn overtaken() -> Ending {
@@ -89,12 +104,32 @@ impl Walk<'_> {
             match done {
                 Ok(()) => {}
                 Err(Stopped::Crash) => return Err(Crash),
-                Err(Stopped::End(ending)) => return Ok(ending),
+                Err(Stopped::End(ending)) => {
+                    self.note_end(&ending);
+                    return Ok(ending);
+                }
                 Err(Stopped::Refused(reason)) => return Ok(Ending::Failed(reason)),
             }
         }
         self.world.break_promise(|| "a walk does not come to its end".to_owned());
         Ok(Ending::Settled(Outcome::Pending("more to do than fits in one run".to_owned())))
+    }
+
+    /// Nothing goes to a server that said for how long it wants to be left alone, whichever mirror heard it.
+    fn wait_for_it(&self) -> Result<(), Stopped> {
+        let until = self.cooling.get(&self.at).filter(|until| !self.insists && **until > self.world.now);
+        match until {
+            Some(until) => Err(Stopped::End(limited(Some(until - self.world.now)))),
+            None => Ok(()),
+        }
+    }
+
+    fn note_end(&mut self, ending: &Ending) {
+        if let Some(secs) = ending.told_secs() {
+            self.world.totals.cool_downs += 1;
+            let until = self.cooling.entry(self.at).or_default();
+            *until = (*until).max(self.world.now + secs);
+        }
     }
 
     /// Whether something newer was signed for this family, perhaps just now.
@@ -118,12 +153,19 @@ impl Walk<'_> {
                 ))));
             };
             check::may_be_sent(self.world, self.disk, self.at, event);
+            if event.kind == Kind::RepoState {
+                check::may_be_followed(self.world, &self.wanted, self.of);
+            }
             self.world.step()?;
+            self.wait_for_it()?;
+            check::is_left_alone(self.world, self.at, self.insists);
+            let cools = self.world.ledger.cools.clone();
             let said = self.world.send(self.at, event);
             tell!(self.world, "    kind {} {id}: {said:?}", event.kind.as_u16());
             self.world.step()?;
             if self.is_overtaken() {
                 // Its answer is not waited for.
+                self.world.ledger.cools = cools;
                 return Err(Stopped::End(overtaken()));
             }
             let answer = match said? {
@@ -180,6 +222,7 @@ impl Walk<'_> {
         } else if !commands.is_empty() {
             self.git.clone().map_err(Stopped::End)?;
             check::is_signed(self.world, self.disk, &self.wanted);
+            check::may_be_followed(self.world, &self.wanted, self.of);
             match self.push_pack(&commands) {
                 Ok(()) => {}
                 Err(Stopped::Refused(reason)) if reason.contains("deletion of the current branch") => {
@@ -214,20 +257,27 @@ impl Walk<'_> {
             .map(|command| (command.name.clone(), Some(command.new).filter(|id| !id.is_null())))
             .collect();
         self.world.step()?;
+        self.wait_for_it()?;
+        check::is_left_alone(self.world, self.at, self.insists);
+        let cools = self.world.ledger.cools.clone();
         let done = self.world.push(self.at, &self.wanted.place.path, &changes, &objects);
         tell!(self.world, "    push: {done:?}");
         self.world.step()?;
         if self.is_overtaken() {
             // It goes on by itself.
+            self.world.ledger.cools = cools;
             return Err(Stopped::End(overtaken()));
         }
         done?.map_err(Stopped::Refused)
     }
 
     fn have_state_applied(&mut self) -> Result<(), Stopped> {
-        let (Some(state), Some(tip)) = (self.wanted.state, self.wanted.refs.values().next().copied()) else {
-            return Ok(());
-        };
+        let mut tip = self.wanted.refs.values().next().copied();
+        if tip.is_none() {
+            // A state without refs leaves nothing to point at but what the server has still.
+            tip = self.advertised()?.values().next().copied();
+        }
+        let (Some(state), Some(tip)) = (self.wanted.state, tip) else { return Ok(()) };
         let null = ObjectId::null(tip.kind());
         let name = format!("refs/nostr/{}", state.to_hex());
         for new in [tip, null] {

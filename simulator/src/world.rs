@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
-use grasp_mirror::model::{
-    announcement::Announcement, coordinate::Coordinate, refs::ObjectId, server::ServerUrl,
+use grasp_mirror::{
+    model::{
+        announcement::Announcement, coordinate::Coordinate, refs::ObjectId, replace::wins, server::ServerUrl,
+    },
+    plan::settings::AUTHORS,
 };
 use nostr::{
     event::{Event, EventId, Kind},
@@ -14,8 +17,10 @@ use nostr::{
 use crate::{
     git::History,
     grasp::{Change, Grasp, Said},
+    hold::Decisions,
     owners::Project,
     people::key,
+    relays::Relay,
 };
 
 /// When the clock begins.
@@ -35,13 +40,23 @@ pub struct Faults {
     /// It refuses every event, with these words.
     pub refuses: Option<&'static str>,
     /// It shows what it served earlier.
-    pub stale: Option<BTreeSet<EventId>>,
+    pub stale: Option<BTreeMap<EventId, Event>>,
     /// It lists refs that are not there.
     pub foreign: bool,
     /// It shows only a part of what it has.
     pub hides: bool,
     /// It takes so many events more, and then wants to be left alone.
     pub takes: Option<u8>,
+    /// For how long it then says it wants to be, in seconds.
+    pub asks_secs: Option<u64>,
+}
+
+impl Faults {
+    /// What is wrong, without the events that it shows.
+    pub(crate) fn named(&self) -> String {
+        let stale = if self.stale.is_some() { "stale, " } else { "" };
+        format!("{stale}{:?}", Self { stale: None, ..self.clone() })
+    }
 }
 
 /// A server, with what it does wrong.
@@ -55,15 +70,6 @@ pub struct Host {
     pub is_denied: bool,
 }
 
-/// An ordinary relay.
-#[derive(Clone, Debug, Default)]
-pub struct Relay {
-    /// What it has.
-    pub events: BTreeMap<EventId, Event>,
-    /// What is wrong.
-    pub faults: Faults,
-}
-
 /// What went wrong with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
@@ -71,8 +77,8 @@ pub enum Trouble {
     Unreachable,
     /// The connection broke: perhaps the deed was done.
     Broken,
-    /// Later.
-    RateLimited,
+    /// Later, in so many seconds where it says so.
+    RateLimited(Option<u64>),
 }
 
 /// The bot was killed.
@@ -80,7 +86,7 @@ pub enum Trouble {
 pub struct Crash;
 
 /// Where an event is going.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     /// A relay.
     Relay(usize),
@@ -114,6 +120,12 @@ pub struct Habits {
     pub spreads: bool,
     /// Something newer is signed, and heard of, in the middle of a walk.
     pub overtakes: bool,
+    /// Relays do wrong what servers do, and have the bot's lists, its questions and its answers; its disk may be lost.
+    pub relays: bool,
+    /// States that take most of a repository away are held.
+    pub holds: bool,
+    /// Servers say for how long they want to be left alone.
+    pub cools_down: bool,
 }
 
 impl Habits {
@@ -123,10 +135,16 @@ impl Habits {
         Self { rests: true, leaves_alone: true, leads: true, hurries: true, ..Self::default() }
     }
 
+    /// Those of the seeds in [`KNOWN_SPREADING`](crate::KNOWN_SPREADING).
+    #[must_use]
+    pub fn spreading() -> Self {
+        Self { spreads: true, overtakes: true, ..Self::resting() }
+    }
+
     /// All of them.
     #[must_use]
     pub fn all() -> Self {
-        Self { spreads: true, overtakes: true, ..Self::resting() }
+        Self { relays: true, holds: true, cools_down: true, ..Self::spreading() }
     }
 }
 
@@ -151,6 +169,34 @@ pub struct Ledger {
     pub noted: BTreeMap<usize, u64>,
     /// The families of which something newer was heard in this cycle.
     pub overtaken: BTreeSet<String>,
+    /// Events sent to relays since the cycle before.
+    pub told_relays: u32,
+    /// The bot's lists, as they should be known to it.
+    pub own: OwnLists,
+    /// States that are held, and what people said of them.
+    pub decisions: Decisions,
+    /// Until when servers want to be left alone, by their own words, and for which repository that was said.
+    pub cools: BTreeMap<usize, u64>,
+}
+
+/// What the bot has heard and said of its own lists since it last lost its disk.
+#[derive(Clone, Debug, Default)]
+pub struct OwnLists {
+    /// Whom it follows: the newest list that it signed or was shown.
+    pub authors: Option<Event>,
+    /// Lists signed since the cycle before.
+    pub signed: u32,
+    /// How often this process looked for its lists.
+    pub looks: u32,
+}
+
+impl OwnLists {
+    /// The bot signed this, or was shown it.
+    pub(crate) fn learn(&mut self, event: &Event) {
+        if event.kind == AUTHORS && self.authors.as_ref().is_none_or(|known| wins(event, known)) {
+            self.authors = Some(event.clone());
+        }
+    }
 }
 
 /// What happened in all schedules.
@@ -174,6 +220,12 @@ pub struct Totals {
     pub overtakes: u64,
     /// Copies that moved to another server.
     pub moves: u64,
+    /// Times the bot lost its disk.
+    pub losses: u64,
+    /// States that were held, at first.
+    pub holds: u64,
+    /// Walks that ended since their server wants to be left alone for so long.
+    pub cool_downs: u64,
 }
 
 impl Totals {
@@ -188,15 +240,19 @@ impl Totals {
         self.rests += other.rests;
         self.overtakes += other.overtakes;
         self.moves += other.moves;
+        self.losses += other.losses;
+        self.holds += other.holds;
+        self.cool_downs += other.cool_downs;
     }
 }
 
 impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { steps, cycles, crashes, sends, pushes, commands, rests, overtakes, moves } = self;
+        let Self { steps, cycles, crashes, sends, pushes, commands, rests, overtakes, moves, .. } = self;
+        let Self { losses, holds, cool_downs, .. } = self;
         write!(
             f,
-            "{steps} steps in {cycles} cycles, {crashes} kills, {sends} events sent, {pushes} pushes, {commands} commands delivered, {rests} rests, {overtakes} walks overtaken, {moves} copies moved"
+            "{steps} steps in {cycles} cycles, {crashes} kills, {losses} disks lost, {sends} events sent, {pushes} pushes, {commands} commands delivered, {rests} rests, {overtakes} walks overtaken, {moves} copies moved, {holds} states held, {cool_downs} cool-downs"
         )
     }
 }
@@ -324,9 +380,8 @@ impl World {
         for (_, target, event) in due {
             match target {
                 Target::Relay(relay) => {
-                    if !self.relays[relay].faults.down {
-                        self.relays[relay].events.insert(event.id, event);
-                    } else {
+                    let is_up = !self.relays[relay].faults.down;
+                    if !is_up || !self.reaches_relay(relay, &event) {
                         self.mail.push((now + 600, target, event));
                     }
                 }
@@ -343,6 +398,10 @@ impl World {
     /// A fault comes or goes.
     pub fn something_goes_wrong(&mut self) {
         if self.chance(25) {
+            if self.habits.relays {
+                self.relay_goes_wrong();
+                return;
+            }
             let relay = self.rng.usize(..self.relays.len());
             let faults = match self.rng.u8(..4) {
                 0 => Faults { down: true, ..Faults::default() },
@@ -350,7 +409,7 @@ impl World {
                 2 => Faults { hides: true, ..Faults::default() },
                 _ => Faults::default(),
             };
-            tell!(self, "relay {relay}: {faults:?}");
+            tell!(self, "relay {relay}: {}", faults.named());
             self.relays[relay].faults = faults;
             return;
         }
@@ -377,7 +436,7 @@ impl World {
             }
             return;
         }
-        let stale = || Some(self.hosts[at].grasp.served().map(|event| event.id).collect());
+        let stale = || Some(self.hosts[at].grasp.served().map(|event| (event.id, event.clone())).collect());
         let faults = match self.rng.u8(..14) {
             0 | 1 => Faults { down: true, ..Faults::default() },
             2 => Faults { loses_requests: 30, ..Faults::default() },
@@ -387,12 +446,17 @@ impl World {
             6 => Faults { stale: stale(), ..Faults::default() },
             7 => Faults { foreign: true, ..Faults::default() },
             8 => Faults { hides: true, ..Faults::default() },
-            9 => Faults { takes: Some(self.rng.u8(..6)), ..Faults::default() },
+            9 => Faults { takes: Some(self.rng.u8(..6)), asks_secs: self.cool_down(), ..Faults::default() },
             10 => Faults { loses_answers: 20, loses_requests: 20, hides: true, ..Faults::default() },
             _ => Faults::default(),
         };
-        tell!(self, "server {at}: {faults:?}");
+        tell!(self, "server {at}: {}", faults.named());
         self.hosts[at].faults = faults;
+    }
+
+    /// How long a server says that it wants to be left alone, if it says so.
+    fn cool_down(&mut self) -> Option<u64> {
+        (self.habits.cools_down && self.chance(60)).then(|| self.rng.u64(1..200) * 60)
     }
 
     /// From now on nothing goes wrong, and everything that was said arrives.
@@ -426,7 +490,7 @@ impl World {
     }
 
     /// The bot makes a request: does it arrive?
-    fn arrives(&mut self, at: usize) -> Result<(), Trouble> {
+    pub(crate) fn arrives(&mut self, at: usize) -> Result<(), Trouble> {
         if self.hosts[at].is_denied {
             self.break_promise(|| format!("server {at} is denied by the policy, and was asked"));
         }
@@ -439,9 +503,19 @@ impl World {
     }
 
     /// Does its answer?
-    fn returns<T>(&mut self, at: usize, answer: T) -> Result<T, Trouble> {
+    pub(crate) fn returns<T>(&mut self, at: usize, answer: T) -> Result<T, Trouble> {
         let lost = self.hosts[at].faults.loses_answers;
         if self.chance(lost) { Err(Trouble::Broken) } else { Ok(answer) }
+    }
+
+    /// A server that has had enough: what it says, and until when it is to be left alone because of that.
+    fn is_limited(&mut self, at: usize) -> Trouble {
+        let secs = self.hosts[at].faults.asks_secs;
+        if let Some(secs) = secs {
+            let until = self.ledger.cools.entry(at).or_default();
+            *until = (*until).max(self.now + secs);
+        }
+        Trouble::RateLimited(secs)
     }
 
     /// Who are you?
@@ -451,6 +525,10 @@ impl World {
     /// [`Trouble`], as in every request.
     pub fn ask(&mut self, at: usize) -> Result<(), Trouble> {
         self.arrives(at)?;
+        let Faults { takes, asks_secs, .. } = self.hosts[at].faults;
+        if self.habits.cools_down && takes == Some(0) && asks_secs.is_some() && self.chance(20) {
+            return Err(self.is_limited(at));
+        }
         self.returns(at, ())?;
         self.ledger.answered.insert(at, self.now);
         Ok(())
@@ -469,23 +547,6 @@ impl World {
         self.returns(at, shown)
     }
 
-    /// Everything a relay has.
-    ///
-    /// # Errors
-    ///
-    /// [`Trouble`]; with what arrived before.
-    pub fn read_relay(&mut self, at: usize) -> (Vec<Event>, Result<(), Trouble>) {
-        let Relay { events, faults } = &self.relays[at];
-        if faults.down {
-            return (Vec::new(), Err(Trouble::Unreachable));
-        }
-        let (hides, breaks) = (faults.hides, faults.loses_answers);
-        let all: Vec<Event> = events.values().cloned().collect();
-        let breaks = self.chance(breaks);
-        let shown = all.into_iter().filter(|_| !(hides || breaks) || self.rng.bool()).collect();
-        (shown, if breaks { Err(Trouble::Broken) } else { Ok(()) })
-    }
-
     /// Which of `ids` do you serve?
     ///
     /// # Errors
@@ -495,7 +556,7 @@ impl World {
         self.arrives(at)?;
         let Host { grasp, faults, .. } = &self.hosts[at];
         let serves = |id: &&EventId| match &faults.stale {
-            Some(earlier) => earlier.contains(*id),
+            Some(earlier) => earlier.contains_key(*id),
             None => grasp.serves(id),
         };
         let served: BTreeSet<EventId> = ids.iter().filter(serves).copied().collect();
@@ -514,7 +575,7 @@ impl World {
         let Host { grasp, faults, .. } = &self.hosts[at];
         let hides = faults.hides;
         let all: Vec<EventId> = match &faults.stale {
-            Some(earlier) => earlier.iter().copied().collect(),
+            Some(earlier) => earlier.keys().copied().collect(),
             None => grasp.served().map(|event| event.id).collect(),
         };
         let shown: BTreeSet<EventId> = all.into_iter().filter(|_| !hides || self.rng.bool()).collect();
@@ -567,7 +628,7 @@ impl World {
         let served = self.hosts[at].grasp.cloneable();
         let Host { grasp, faults, .. } = &mut self.hosts[at];
         let said = match faults {
-            Faults { takes: Some(0), .. } => return Err(Trouble::RateLimited),
+            Faults { takes: Some(0), .. } => return Err(self.is_limited(at)),
             Faults { refuses: Some(words), .. } => Said::Refused((*words).to_owned()),
             Faults { swallows: true, .. } => {
                 if event.kind.is_addressable() {
@@ -631,6 +692,9 @@ impl World {
         }
         let now = self.time();
         let served = self.hosts[at].grasp.cloneable();
+        if self.habits.cools_down && self.hosts[at].faults.takes == Some(0) {
+            return Err(self.is_limited(at));
+        }
         let Host { grasp, faults, .. } = &mut self.hosts[at];
         let done = if faults.swallows { Ok(()) } else { grasp.push(path, changes, sent, &self.history, now) };
         if changes.iter().any(|(_, new)| new.is_some()) {

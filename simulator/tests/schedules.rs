@@ -2,12 +2,13 @@
 
 #![allow(clippy::panic, reason = "a test")]
 
-use grasp_mirror_simulator::{Habits, KNOWN, KNOWN_PLAIN, KNOWN_RESTING, run, run_all};
+use grasp_mirror_simulator::{Habits, KNOWN, KNOWN_PLAIN, KNOWN_RESTING, KNOWN_SPREADING, run, run_all};
 
 #[test]
 fn schedules_that_found_something_find_nothing_more() {
     for (seeds, habits, how) in [
         (KNOWN, Habits::all(), ""),
+        (KNOWN_SPREADING, Habits::spreading(), " --spreading"),
         (KNOWN_RESTING, Habits::resting(), " --resting"),
         (KNOWN_PLAIN, Habits::default(), " --plain"),
     ] {
@@ -21,7 +22,7 @@ fn schedules_that_found_something_find_nothing_more() {
 
 #[test]
 fn ten_thousand_schedules_keep_every_promise() {
-    let (broken, totals) = run_all(0..10_000);
+    let (broken, totals) = run_all(0..10_000, Habits::all());
     println!("{totals}");
     if let Some((seed, words)) = broken.first() {
         panic!(
