@@ -1,5 +1,6 @@
 //! Git on this machine and on the wire.
 
+mod checksum;
 mod error;
 pub mod pack;
 pub mod repo;

@@ -7,10 +7,10 @@ use std::{
 };
 
 use flate2::{Decompress, FlushDecompress, Status};
-use gix_hash::Hasher;
 use gix_pack::data::{Entry, entry::Header};
 
 use super::{Budget, HASH_LEN, MAX_OBJECT_IN_MEMORY, PackError, TOO_LARGE, links::Kind};
+use crate::{git::checksum::Checksum, model::refs::ObjectId};
 
 /// How much is read from a file at once, in bytes.
 const BUFFER: usize = 128 << 10;
@@ -30,7 +30,7 @@ pub(super) fn kind_of(header: &Header) -> Option<Kind> {
 pub(super) struct PackStream {
     file: BufReader<io::Take<File>>,
     offset: u64,
-    pack_hash: Hasher,
+    checksum: Checksum,
     entry_crc: crc32fast::Hasher,
 }
 
@@ -44,7 +44,7 @@ impl PackStream {
         Ok(Self {
             file: BufReader::with_capacity(BUFFER, file.take(body)),
             offset: 0,
-            pack_hash: gix_hash::hasher(gix_hash::Kind::Sha1),
+            checksum: Checksum::default(),
             entry_crc: crc32fast::Hasher::new(),
         })
     }
@@ -112,10 +112,10 @@ impl PackStream {
         if inflater.total_out() == size { Ok(()) } else { Err(bad("an object shorter than it declares")) }
     }
 
-    /// The hash over everything read; an error when something is left before the trailer.
-    pub(super) fn finish(mut self) -> Result<Hasher, PackError> {
+    /// The checksum of everything read; an error when something is left before the trailer.
+    pub(super) fn finish(mut self) -> Result<ObjectId, PackError> {
         if self.file.fill_buf()?.is_empty() {
-            Ok(self.pack_hash)
+            Ok(self.checksum.finish())
         } else {
             Err(PackError::malformed(self.offset, "more bytes than the declared objects need"))
         }
@@ -123,7 +123,7 @@ impl PackStream {
 
     fn skip(&mut self, count: usize) {
         let seen = self.file.buffer().get(..count).unwrap_or_default();
-        self.pack_hash.update(seen);
+        self.checksum.update(seen);
         self.entry_crc.update(seen);
         self.offset += seen.len() as u64;
         self.file.consume(count);

@@ -2,7 +2,8 @@
 
 use gix_hash::ObjectId;
 
-use super::{PackError, finish, index::IndexEntry};
+use super::{PackError, index::IndexEntry};
+use crate::git::checksum::Checksum;
 
 /// Offsets from here on take eight bytes, in a table of their own.
 const LARGE: u64 = 1 << 31;
@@ -39,8 +40,8 @@ pub(super) fn encode(entries: &[IndexEntry], pack: &ObjectId) -> Result<Vec<u8>,
         out.extend_from_slice(&offset.to_be_bytes());
     }
     out.extend_from_slice(pack.as_slice());
-    let mut hasher = gix_hash::hasher(gix_hash::Kind::Sha1);
-    hasher.update(&out);
-    out.extend_from_slice(finish(hasher)?.as_slice());
+    let mut checksum = Checksum::default();
+    checksum.update(&out);
+    out.extend_from_slice(checksum.finish().as_slice());
     Ok(out)
 }

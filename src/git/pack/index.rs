@@ -206,7 +206,7 @@ fn scan(file: &File, budget: &mut Budget) -> Result<Scanned, PackError> {
         entries.push(IndexEntry { offset, id, crc: stream.entry_crc() });
     }
     let end = stream.offset();
-    let computed = finish(stream.finish()?)?;
+    let computed = stream.finish()?;
     let mut declared = [0; 20];
     std::os::unix::fs::FileExt::read_exact_at(file, &mut declared, end)?;
     if computed != ObjectId::Sha1(declared) {

@@ -33,7 +33,7 @@ pub(in crate::git) use self::{
     stored::StoredPack,
     write::{join_packs, write_pack},
 };
-use crate::model::refs::ObjectId;
+use crate::{git::checksum::Checksum, model::refs::ObjectId};
 
 /// Length of a pack's header in bytes: `PACK`, version, count.
 pub(super) const HEADER_LEN: u64 = 12;
@@ -250,7 +250,7 @@ impl Pack {
 #[must_use]
 pub fn empty_pack() -> Vec<u8> {
     let mut bytes = Vec::with_capacity(32);
-    // Writing to a vector cannot fail, and hashing twelve fixed bytes finds no collision.
+    // Writing to a vector cannot fail.
     let _ = HashingWriter::new(&mut bytes).and_pack(0, |_| Ok(()));
     bytes
 }
@@ -258,7 +258,7 @@ pub fn empty_pack() -> Vec<u8> {
 /// Writes bytes on while hashing them, for a pack's trailer.
 struct HashingWriter<W> {
     inner: W,
-    hasher: gix_hash::Hasher,
+    checksum: Checksum,
     /// CRC-32 over the entry being written; whoever begins one begins it anew.
     crc: crc32fast::Hasher,
     written: u64,
@@ -266,8 +266,7 @@ struct HashingWriter<W> {
 
 impl<W: Write> HashingWriter<W> {
     fn new(inner: W) -> Self {
-        let hasher = gix_hash::hasher(gix_hash::Kind::Sha1);
-        Self { inner, hasher, crc: crc32fast::Hasher::new(), written: 0 }
+        Self { inner, checksum: Checksum::default(), crc: crc32fast::Hasher::new(), written: 0 }
     }
 
     /// Writes a whole pack: the header, what `entries` writes, the trailer. Returns the trailer and length.
@@ -278,7 +277,7 @@ impl<W: Write> HashingWriter<W> {
     ) -> Result<(ObjectId, u64), PackError> {
         self.write_all(&gix_pack::data::header::encode(gix_pack::data::Version::V2, count))?;
         entries(&mut self)?;
-        let trailer = finish(self.hasher)?;
+        let trailer = self.checksum.finish();
         self.inner.write_all(trailer.as_slice())?;
         self.inner.flush()?;
         Ok((trailer, self.written + HASH_LEN))
@@ -288,7 +287,7 @@ impl<W: Write> HashingWriter<W> {
 impl<W: Write> Write for HashingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.inner.write_all(bytes)?;
-        self.hasher.update(bytes);
+        self.checksum.update(bytes);
         self.crc.update(bytes);
         self.written += bytes.len() as u64;
         Ok(bytes.len())
@@ -299,7 +298,7 @@ impl<W: Write> Write for HashingWriter<W> {
     }
 }
 
-/// The digest; an error only for input made to collide (git refuses such input as well).
+/// The name of an object; an error only for input made to collide (git refuses such input as well).
 fn finish(hasher: gix_hash::Hasher) -> io::Result<ObjectId> {
     hasher.try_finalize().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
 }

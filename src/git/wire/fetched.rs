@@ -6,7 +6,7 @@ use super::{
     error::words,
     pkt::{Pkt, PktDecoder, trim},
 };
-use crate::model::refs::ObjectId;
+use crate::{git::checksum::Checksum, model::refs::ObjectId};
 
 /// Why an answer gives no pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl PackAnswer {
 
 /// Checks a pack while it passes: its header, and the SHA-1 at its end.
 pub(super) struct PackCheck {
-    hasher: gix_hash::Hasher,
+    checksum: Checksum,
     header: Vec<u8>,
     /// The last 20 bytes so far, which may be the trailer.
     tail: Vec<u8>,
@@ -98,8 +98,7 @@ pub(super) struct PackCheck {
 
 impl PackCheck {
     pub(super) fn new() -> Self {
-        let hasher = gix_hash::hasher(gix_hash::Kind::Sha1);
-        Self { hasher, header: Vec::new(), tail: Vec::with_capacity(40), bytes: 0 }
+        Self { checksum: Checksum::default(), header: Vec::new(), tail: Vec::with_capacity(40), bytes: 0 }
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -118,14 +117,14 @@ impl PackCheck {
         // Everything but the last 20 bytes is hashed.
         if let Some(at) = bytes.len().checked_sub(20) {
             let (body, end) = bytes.split_at_checked(at).unwrap_or_default();
-            self.hasher.update(&self.tail);
-            self.hasher.update(body);
+            self.checksum.update(&self.tail);
+            self.checksum.update(body);
             self.tail.clear();
             self.tail.extend_from_slice(end);
         } else {
             self.tail.extend_from_slice(bytes);
             let over = self.tail.len().saturating_sub(20);
-            self.hasher.update(self.tail.get(..over).unwrap_or_default());
+            self.checksum.update(self.tail.get(..over).unwrap_or_default());
             self.tail.drain(..over);
         }
         Ok(())
@@ -136,7 +135,7 @@ impl PackCheck {
         if self.bytes < 32 {
             return Err("a pack that ends too early".to_owned());
         }
-        let computed = self.hasher.try_finalize().map_err(|error| error.to_string())?;
+        let computed = self.checksum.finish();
         if computed.as_slice() == self.tail {
             Ok(computed)
         } else {
