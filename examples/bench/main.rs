@@ -44,8 +44,8 @@ struct Args {
     /// How many repositories the daemon watches in the idle rows
     #[arg(long, value_name = "N", default_value_t = 200)]
     repos: usize,
-    /// How many servers the large repository is mirrored to in mirror-large; the small one goes to eight
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    /// How many servers the large repository is mirrored to in mirror-large
+    #[arg(long, value_name = "N", default_value_t = 8)]
     servers: usize,
     /// Smaller repositories and fewer repetitions: to see whether it works
     #[arg(long)]

@@ -112,7 +112,7 @@ fn without_mirrors(subject: &Subject) -> impl Iterator<Item = PlannedStep> {
 fn describe(step: &Step) -> String {
     match step {
         Step::Send(ids) => format!("send {} events, then the git data the server asks for", ids.len()),
-        Step::Push => "push git data".to_owned(),
+        Step::Push => "push what git data is missing".to_owned(),
         Step::PushRequests(requests) => format!("push the commits of {} pull requests", requests.len()),
         Step::Look => "look whether the state is served".to_owned(),
         Step::LookAtConversation => "compare the conversation and send what is missing".to_owned(),

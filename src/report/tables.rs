@@ -286,7 +286,7 @@ pub fn audit(audit: &Audit, now: u64) -> String {
     let sums = &audit.totals;
     let claims = count(sums.claims, "claim", "claims");
     text = format!(
-        "{text}\n{claims}: {} hold, {} do not, {} could not be checked.",
+        "{text}\n{claims}: {} true, {} false, {} could not be checked.",
         sums.hold, sums.do_not_hold, sums.unchecked
     );
     if sums.not_looked_at > 0 {

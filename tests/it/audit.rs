@@ -127,7 +127,7 @@ async fn a_bot_that_lies_is_found_out() {
     assert_eq!(audit["totals"]["unchecked"], 1, "{audit:#}");
     let args = [&mirror.npub(), "--relay", scene.relay.url(), "--allow-private-addresses"];
     let (code, table, _) = self::audit(&args).await;
-    let told = "4 claims: 2 hold, 1 do not, 1 could not be checked.";
+    let told = "4 claims: 2 true, 1 false, 1 could not be checked.";
     assert!(code == 2 && table.contains(told) && table.contains("✗ does not hold"), "{table}");
 
     // Copies that are nowhere.
