@@ -28,26 +28,26 @@ pub async fn git_push(folder: &Path, urls: &[String]) -> Result<Cost> {
     Ok(sum)
 }
 
-/// What git and our client cost for the same pushes, and what they sent.
+/// What git and our client cost for the same pushes, and what the servers took and sent.
 struct Compared {
     git: Cost,
-    git_sent: Taken,
+    git_taken: Taken,
     ours: Cost,
-    ours_sent: Taken,
+    ours_taken: Taken,
 }
 
 /// Both in turn, so that both have the same machine.
 async fn compare(folder: &Path, urls: &[String], sinks: &mut Sinks, reps: usize) -> Result<Compared> {
     let (mut git, mut ours) = (Vec::new(), Vec::new());
-    let (mut git_sent, mut ours_sent) = (Taken::default(), Taken::default());
+    let (mut git_taken, mut ours_taken) = (Taken::default(), Taken::default());
     for _ in 0..reps {
         sinks.take()?;
         git.push(git_push(folder, urls).await?);
-        git_sent = sinks.take()?;
+        git_taken = sinks.take()?;
         ours.push(client::cost(folder, sinks.certificate.as_deref(), urls).await?);
-        ours_sent = sinks.take()?;
+        ours_taken = sinks.take()?;
     }
-    Ok(Compared { git: cost::median(git), git_sent, ours: cost::median(ours), ours_sent })
+    Ok(Compared { git: cost::median(git), git_taken, ours: cost::median(ours), ours_taken })
 }
 
 /// A repository that no server has.
@@ -92,9 +92,11 @@ pub async fn first(corpus: &Corpus, tls: bool, reps: usize, rows: &mut Rows) -> 
         Target::None,
     );
     let bytes = |taken: Taken| Figure::Bytes(taken.up_bytes);
-    rows.beside("bytes sent", bytes(found.ours_sent), bytes(found.git_sent), &than, Target::None);
+    rows.beside("bytes sent", bytes(found.ours_taken), bytes(found.git_taken), &than, Target::None);
+    let bytes = |taken: Taken| Figure::Bytes(taken.down_bytes);
+    rows.beside("bytes received", bytes(found.ours_taken), bytes(found.git_taken), &than, Target::None);
     let requests = |taken: Taken| Figure::Count(taken.requests as f64);
-    rows.beside("requests", requests(found.ours_sent), requests(found.git_sent), &than, Target::None);
+    rows.beside("requests", requests(found.ours_taken), requests(found.git_taken), &than, Target::None);
     Ok(())
 }
 
@@ -113,6 +115,6 @@ pub async fn update(corpus: &Corpus, reps: usize, rows: &mut Rows) -> Result<()>
     let limit = Target::Ratio(1.0 / 20.0, "1/20");
     rows.beside("client CPU", Figure::Time(found.ours.cpu), Figure::Time(found.git.cpu), &than, limit);
     let bytes = |taken: Taken| Figure::Bytes(taken.up_bytes);
-    rows.beside("bytes sent", bytes(found.ours_sent), bytes(found.git_sent), &than, Target::None);
+    rows.beside("bytes sent", bytes(found.ours_taken), bytes(found.git_taken), &than, Target::None);
     Ok(())
 }
