@@ -1,5 +1,6 @@
 # grasp-mirror in a container: docker build -t grasp-mirror . (see "In a container" in README.md)
-FROM rust:1.95-slim-trixie AS build
+# 1.95 or newer.
+FROM rust:1-slim-trixie AS build
 # jemalloc is built with make; the image has only the compiler.
 RUN apt-get update && apt-get install -y --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
