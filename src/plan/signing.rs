@@ -362,7 +362,9 @@ pub fn said_again(repository: &Repository, author: PublicKey) -> Option<Unsigned
 #[must_use]
 pub fn is_demanded(state: Option<EventId>, places: &Places, mirrors: &Mirrors) -> bool {
     let lacks = |(server, mirror): (&ServerUrl, &MirrorRecord)| {
-        mirror.refs_differ.is_some()
+        // One that refuses the repository takes no newer state of it either.
+        mirror.status != MirrorStatus::Refused
+            && mirror.refs_differ.is_some()
             && mirror.refs_differ == state
             && places.get(server).is_some_and(|place| !place.own)
     };

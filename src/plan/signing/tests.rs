@@ -39,6 +39,30 @@ fn secs(at: u64) -> Timestamp {
 }
 
 #[test]
+fn a_state_is_said_again_where_it_may_help() {
+    let (state, own) = (EventId::from_byte_array([1; 32]), Keys::generate().public_key());
+    let place = |own_path| Place {
+        placement: Placement::Listed,
+        path: Coordinate::new(own, "d"),
+        takes_pushes: true,
+        own: own_path,
+    };
+    let demanded = |status, differs: Option<EventId>, own_path| {
+        let mirror = MirrorRecord { refs_differ: differs, ..MirrorRecord::sample(status) };
+        let (places, mirrors) = ([(server("a"), place(own_path))].into(), [(server("a"), mirror)].into());
+        is_demanded(Some(state), &places, &mirrors)
+    };
+    assert!(demanded(MirrorStatus::Failing, Some(state), false));
+    assert!(!demanded(MirrorStatus::Failing, None, false), "it has it");
+    assert!(!demanded(MirrorStatus::Failing, Some(EventId::from_byte_array([2; 32])), false), "an older one");
+    assert!(!demanded(MirrorStatus::Failing, Some(state), true), "the bot's own path");
+    assert!(
+        !demanded(MirrorStatus::Refused, Some(state), false),
+        "it would take none: a new one in every cycle"
+    );
+}
+
+#[test]
 fn what_a_person_takes_out_is_not_added_again() {
     let owner = Keys::generate();
     let mut signing = Signing::default();
