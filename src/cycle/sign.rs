@@ -383,19 +383,22 @@ impl World {
         events: &[Event],
     ) -> Result<bool, CycleError> {
         for event in events {
-            let words = match timeout(PATIENCE, self.relays.send(server.relay_url(), event)).await {
-                Ok(Ok(Answer::Taken | Answer::Purgatory)) => continue,
-                Ok(Ok(Answer::Refused(words))) if is_no(&words) => words,
-                Ok(Ok(Answer::Refused(reason))) => {
-                    tracing::warn!(%server, reason, "an announcement that lists it was not taken now");
-                    return Ok(false);
-                }
-                Ok(Err(error)) => {
-                    tracing::warn!(%server, %error, "an announcement that lists it was not taken now");
-                    return Ok(false);
-                }
-                Err(_) => return Ok(false),
-            };
+            let words =
+                match timeout(PATIENCE, self.shared.transfer.send(&self.relays, server.relay_url(), event))
+                    .await
+                {
+                    Ok(Ok(Answer::Taken | Answer::Purgatory)) => continue,
+                    Ok(Ok(Answer::Refused(words))) if is_no(&words) => words,
+                    Ok(Ok(Answer::Refused(reason))) => {
+                        tracing::warn!(%server, reason, "an announcement that lists it was not taken now");
+                        return Ok(false);
+                    }
+                    Ok(Err(error)) => {
+                        tracing::warn!(%server, %error, "an announcement that lists it was not taken now");
+                        return Ok(false);
+                    }
+                    Err(_) => return Ok(false),
+                };
             tracing::warn!(repository = %change.coordinate, %server, words, "it takes no announcement that lists it");
             let name = signing_name(&change.coordinate);
             let mut signing: Signing = self.records.read(&name).await?.unwrap_or_default();
@@ -409,7 +412,7 @@ impl World {
     async fn send_to(&self, relays: &BTreeSet<RelayUrl>, event: &Event) {
         stream::iter(relays)
             .for_each_concurrent(AT_ONCE, |relay| async move {
-                match timeout(PATIENCE, self.relays.send(relay, event)).await {
+                match timeout(PATIENCE, self.shared.transfer.send(&self.relays, relay, event)).await {
                     Ok(Ok(answer)) => tracing::debug!(%relay, ?answer, event = %event.id, "announced"),
                     Ok(Err(error)) => tracing::warn!(%relay, %error, "an announcement was not taken there"),
                     Err(_) => tracing::warn!(%relay, "an announcement was not taken there in time"),

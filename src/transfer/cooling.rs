@@ -8,31 +8,32 @@ use std::{
     time::Duration,
 };
 
+use nostr::prelude::RelayUrl;
 use tokio::time::Instant;
 
-use crate::{model::server::ServerUrl, plan::retry::TOLD_MAX_SECS};
+use crate::plan::retry::TOLD_MAX_SECS;
 
 /// The servers, with their words, and until when each is left alone.
 #[derive(Debug, Default)]
-pub(super) struct Cooling(Mutex<HashMap<ServerUrl, (Instant, String)>>);
+pub(super) struct Cooling(Mutex<HashMap<RelayUrl, (Instant, String)>>);
 
 impl Cooling {
-    /// `server` wants to be left alone for so many seconds, in its own words.
-    pub(super) fn note(&self, server: &ServerUrl, secs: u64, words: &str) {
+    /// `relay` wants to be left alone for so many seconds, in its own words.
+    pub(super) fn note(&self, relay: &RelayUrl, secs: u64, words: &str) {
         let until = Instant::now() + Duration::from_secs(secs.min(TOLD_MAX_SECS));
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.get(server).is_none_or(|(known, _)| *known < until) {
-            all.insert(server.clone(), (until, words.to_owned()));
+        if all.get(relay).is_none_or(|(known, _)| *known < until) {
+            all.insert(relay.clone(), (until, words.to_owned()));
         }
     }
 
-    /// For how many seconds more `server` is to be left alone, and what it said.
-    pub(super) fn left(&self, server: &ServerUrl) -> Option<(u64, String)> {
+    /// For how many seconds more `relay` is to be left alone, and what it said.
+    pub(super) fn left(&self, relay: &RelayUrl) -> Option<(u64, String)> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         all.retain(|_, (until, _)| *until > now);
         // A part of a second is one.
-        all.get(server).map(|(until, words)| ((*until - now).as_secs() + 1, words.clone()))
+        all.get(relay).map(|(until, words)| ((*until - now).as_secs() + 1, words.clone()))
     }
 }
 
@@ -45,8 +46,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_latest_time_counts_and_ends() {
-        let [one, other]: [ServerUrl; 2] =
-            ["wss://one.example", "wss://other.example"].map(|url| url.parse().unwrap());
+        let [one, other]: [RelayUrl; 2] =
+            ["wss://one.example", "wss://other.example"].map(|url| RelayUrl::parse(url).unwrap());
         let cooling = Cooling::default();
         cooling.note(&one, 600, "in ten minutes");
         cooling.note(&one, 60, "in a minute");

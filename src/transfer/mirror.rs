@@ -181,7 +181,7 @@ impl Run<'_> {
                 Err(Stopped::Unreachable(reason)) => return Ending::Unreachable(reason),
                 Err(Stopped::RateLimited(reason, told_secs)) => {
                     if let Some(secs) = told_secs {
-                        let server = &self.job.wanted.server;
+                        let server = self.job.wanted.server.relay_url();
                         self.transfer.common.cooling.note(server, secs, &reason);
                     }
                     return Ending::RateLimited { reason, told_secs };
@@ -393,7 +393,8 @@ impl Run<'_> {
 
     /// Leaves the server alone for as long as it said that it wants to be, to whichever mirror.
     fn wait_for_it(&self) -> Result<(), Stopped> {
-        let left = self.transfer.common.cooling.left(&self.job.wanted.server).filter(|_| !self.job.insists);
+        let server = self.job.wanted.server.relay_url();
+        let left = self.transfer.common.cooling.left(server).filter(|_| !self.job.insists);
         match left {
             Some((secs, words)) => Err(Stopped::RateLimited(words, Some(secs))),
             None => Ok(()),

@@ -19,10 +19,15 @@ use std::{
     time::Duration,
 };
 
+use nostr::prelude::{Event, RelayUrl};
 use tokio::sync::oneshot;
 
 use self::{cooling::Cooling, guard::Guard, hosts::Hosts, pushes::Pushes};
-use crate::{git::wire::GitHttp, relay::Relays};
+use crate::{
+    git::wire::GitHttp,
+    plan::{converge::Answer, retry::told_secs},
+    relay::{RelayError, Relays},
+};
 
 /// What bounds the work in all.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +61,24 @@ pub struct Common {
 }
 
 impl Common {
+    /// Sends `event` to a server or relay, unless that wants to be left alone for a while; it may say so now.
+    ///
+    /// # Errors
+    ///
+    /// [`RelayError`].
+    pub async fn send(&self, relays: &Relays, relay: &RelayUrl, event: &Event) -> Result<Answer, RelayError> {
+        if let Some((_, reason)) = self.cooling.left(relay) {
+            return Err(RelayError::RateLimited { relay: relay.to_string(), reason });
+        }
+        let sent = relays.send(relay, event).await;
+        if let Err(RelayError::RateLimited { reason, .. }) = &sent
+            && let Some(secs) = told_secs(reason)
+        {
+            self.cooling.note(relay, secs, reason);
+        }
+        sent
+    }
+
     /// Breaks off the pushes that go on without their walks.
     pub fn break_off(&self) {
         self.pushes.break_off();
