@@ -40,7 +40,7 @@ use crate::{
     world::{Crash, Home, Trouble, World, tell},
 };
 
-const LIMITS: Limits = Limits { max_refs: 100, max_repos_per_author: 10 };
+pub(crate) const LIMITS: Limits = Limits { max_refs: 100, max_repos_per_author: 10 };
 pub(crate) const MAX_EVENTS: usize = 100;
 
 /// The bot's key.
@@ -114,6 +114,9 @@ impl Bot<'_> {
         if afresh {
             self.world.ledger.refused.clear();
             self.world.ledger.failed.clear();
+            // Who asks for it ends what servers said before.
+            self.world.ledger.cools.clear();
+            self.world.ledger.told.clear();
         }
         tell!(self.world, "cycle, patient: {patient}, afresh: {afresh}");
         let mut servers = self.look(afresh)?;
@@ -169,6 +172,10 @@ impl Bot<'_> {
         }
         if self.world.habits.leaves_alone {
             self.note_tries(&servers, afresh)?;
+        }
+        for (coordinate, _) in &resting {
+            let held = self.kept.repositories.get(coordinate).and_then(|known| known.record.held.clone());
+            check::decisions_are_minded(self.world, coordinate, held.as_ref());
         }
         for (coordinate, endings) in resting {
             self.rest(&coordinate, &endings)?;
@@ -255,6 +262,9 @@ impl Bot<'_> {
         let mut record = self.disk.record(&repository.coordinate);
         if self.world.habits.holds {
             self.hold_back(&mut repository, &mut record)?;
+        }
+        if self.world.habits.signs {
+            repository.signed_on = self.signing(&repository).signed_on().cloned().collect();
         }
         repository.heed(&record);
         let announced = own.iter().find(|event| {
@@ -377,6 +387,7 @@ impl Bot<'_> {
                 // A repository that was emptied is forgotten, with what servers refused of it.
                 self.world.ledger.refused.clear();
                 self.world.ledger.failed.clear();
+                self.world.ledger.told.clear();
                 BTreeMap::new()
             }
             None => self.walk_mirrors(&mut subject, servers, patient, afresh)?,
@@ -385,6 +396,7 @@ impl Bot<'_> {
         let state = subject.repository.state.as_ref().map(|state| state.event.id);
         let (mut mirrors, mut refused) = (BTreeMap::new(), Vec::new());
         let mut failed = self.world.ledger.failed.clone();
+        let mut told = self.world.ledger.told.clone();
         for (server, place) in &subject.places {
             let before = subject.record.mirrors.get(server);
             let governing =
@@ -423,6 +435,11 @@ impl Bot<'_> {
                         check::was_read_back(self.world, at, &coordinate, governing);
                     }
                     let name = (at, coordinate.clone());
+                    match ending.told_secs() {
+                        Some(secs) => told.insert(name.clone(), now.as_secs() + secs),
+                        // What came since has taken its place in the record.
+                        None => told.remove(&name),
+                    };
                     // What failed with its server begins anew with it.
                     if record.failures > 0 && record.failure != Some(Failure::ServerDown) {
                         let (of, count, last) = failed.entry(name).or_insert((state, 0, 0));
@@ -451,6 +468,7 @@ impl Bot<'_> {
             // It has its copy no more, and what is remembered of it goes.
             let at = self.world.host(server);
             failed.remove(&(at, coordinate.clone()));
+            told.remove(&(at, coordinate.clone()));
             self.world.ledger.refused.retain(|(host, _)| *host != at);
         }
         subject.record.mirrors = mirrors.into();
@@ -459,6 +477,7 @@ impl Bot<'_> {
         self.disk.write_record(&coordinate, &subject.record);
         self.world.ledger.refused.extend(refused);
         self.world.ledger.failed = failed;
+        self.world.ledger.told = told;
         Ok(subject.record)
     }
 

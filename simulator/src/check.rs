@@ -11,7 +11,9 @@ use grasp_mirror::{
     plan::{
         catalog::{self, Limits, Repository},
         converge::Wanted,
-        conversation, namespace, placement,
+        conversation,
+        hold::{Held, Stands},
+        namespace, placement,
         record::RepositoryRecord,
         retry::Failure,
         spread::{LOST_AFTER_SECS, Spread, Usual},
@@ -122,6 +124,100 @@ pub(crate) fn may_be_sent(world: &mut World, disk: &Disk, at: usize, event: &Eve
     }
 }
 
+/// Something is signed with an owner's key: it is what the owner signed last as far as the bot knows, but that it lists
+/// `servers`, too; and none of them was taken out knowingly. `shown` is who sees it first since it refuses the copy.
+pub(crate) fn only_adds_servers(
+    world: &mut World,
+    disk: &Disk,
+    repository: &Coordinate,
+    event: &Event,
+    servers: &BTreeSet<ServerUrl>,
+    shown: Option<&ServerUrl>,
+) {
+    let id = event.id;
+    let now = world.now;
+    let may_sign = match event.kind {
+        Kind::RepoState => confirmed(disk, repository),
+        _ => BTreeSet::from([event.pubkey]),
+    };
+    let same = |known: &&Event| {
+        known.kind == event.kind
+            && known.tags.identifier() == event.tags.identifier()
+            && may_sign.contains(&known.pubkey)
+    };
+    let before =
+        disk.events.values().filter(same).max_by_key(|known| (known.created_at, std::cmp::Reverse(known.id)));
+    let Some(before) = before else {
+        return world.break_promise(|| format!("{id} is signed for an owner, and replaces nothing"));
+    };
+    if event.created_at.as_secs() != before.created_at.as_secs() + 1 || event.content != before.content {
+        world.break_promise(|| format!("{id} is signed for an owner, and dated {}", event.created_at));
+    }
+    let mut added: BTreeSet<String> = BTreeSet::new();
+    for (at, tag) in event.tags.iter().enumerate() {
+        let old = before.tags.as_slice().get(at).map(|tag| tag.as_slice()).unwrap_or_default();
+        let may_grow = event.kind == Kind::GitRepoAnnouncement && matches!(tag.kind(), "clone" | "relays");
+        match tag.as_slice().strip_prefix(old) {
+            Some([]) => {}
+            Some(more) if may_grow => added.extend(more.iter().cloned()),
+            _ => return world.break_promise(|| format!("{id} is signed for an owner, and changes {tag:?}")),
+        }
+    }
+    world.ledger.signed_for_owners.insert(id);
+    let (Some(found), Some(old)) = (Announcement::read(event.clone()), Announcement::read(before.clone()))
+    else {
+        return;
+    };
+    if event.kind != Kind::GitRepoAnnouncement {
+        return;
+    }
+    if old.private {
+        world.break_promise(|| format!("{id} is signed for an owner, of a private repository"));
+    }
+    let urls = |server: &ServerUrl| {
+        [server.to_string(), server.clone_url(&event.pubkey, &found.coordinate.identifier).to_string()]
+    };
+    let known: BTreeSet<String> = servers.iter().flat_map(urls).collect();
+    if !added.is_subset(&known) {
+        world.break_promise(|| format!("{id} is signed for an owner, and adds {added:?}"));
+    }
+    for server in servers.iter().filter(|server| !old.lists(server)) {
+        let at = world.host(server);
+        let name = (found.coordinate.clone(), at);
+        let by_hand = !world.ledger.signed_for_owners.contains(&before.id);
+        let taken_out = world
+            .ledger
+            .listings
+            .get(&name)
+            .is_some_and(|(at, seen)| *seen && by_hand && before.created_at.as_secs() > *at);
+        if taken_out {
+            world.break_promise(|| format!("server {at} was taken out of {}, and is listed again", name.0));
+        }
+        let copies = disk
+            .events
+            .values()
+            .filter(|known| known.pubkey == bot() && known.kind == Kind::GitRepoAnnouncement);
+        let has_copy =
+            copies.map(|known| (at, known.id)).any(|known| world.ledger.said_to_serve.contains(&known));
+        if shown != Some(server) && !has_copy {
+            world.break_promise(|| format!("server {at} is listed for {}, and shows no copy", name.0));
+        }
+        world.ledger.listings.insert(name, (now, false));
+    }
+}
+
+/// Notes which of the servers that the bot had listed it has seen to be listed: whoever takes one out from then on, and
+/// later than it was signed, does so knowingly.
+pub(crate) fn note_listings(world: &mut World, disk: &Disk) {
+    let World { ledger, hosts, .. } = world;
+    for event in disk.events.values().filter(|event| ledger.signed_for_owners.contains(&event.id)) {
+        let Some(found) = Announcement::read(event.clone()) else { continue };
+        for ((name, at), (_, seen)) in &mut ledger.listings {
+            *seen |= *name == found.coordinate && found.lists(&hosts[*at].grasp.url);
+        }
+    }
+}
+
 /// A state goes to a server, or what it says: is it one that takes most of the repository away, and nobody has decided?
 pub(crate) fn may_be_followed(world: &mut World, wanted: &Wanted, state: Option<EventId>) {
     let Some(state) = state.filter(|_| world.habits.holds) else { return };
@@ -146,6 +242,20 @@ pub(crate) fn may_be_followed(world: &mut World, wanted: &Wanted, state: Option<
     }
 }
 
+/// A cycle is over that began after somebody decided: it is done.
+pub(crate) fn decisions_are_minded(world: &mut World, repository: &Coordinate, held: Option<&Held>) {
+    let Some(held) = held else { return };
+    let expected = match world.ledger.decisions.said.get(&held.state) {
+        Some(true) => Stands::Followed,
+        Some(false) => Stands::Rejected,
+        None => return,
+    };
+    if held.stands != expected {
+        let (state, stands) = (held.state, held.stands);
+        world.break_promise(|| format!("{repository}: {state} is {stands:?} still, and was {expected:?}"));
+    }
+}
+
 /// Somebody decided about a state, and is told that it counts: it has not gone out already.
 pub(crate) fn is_heard_in_time(world: &mut World, repository: &Coordinate, state: EventId, approved: bool) {
     if !approved && world.ledger.decisions.sent.contains(&state) {
@@ -156,8 +266,9 @@ pub(crate) fn is_heard_in_time(world: &mut World, repository: &Coordinate, state
 }
 
 /// Something goes to a server: has the time passed for which it wanted to be left alone?
-pub(crate) fn is_left_alone(world: &mut World, at: usize, insists: bool) {
-    let Some(until) = world.ledger.cools.get(&at).copied() else { return };
+pub(crate) fn is_left_alone(world: &mut World, at: usize, repository: &Coordinate, insists: bool) {
+    let said = world.ledger.cools.get(&at).copied();
+    let Some(until) = said.max(world.ledger.told.get(&(at, repository.clone())).copied()) else { return };
     if !insists && world.now < until {
         let left = until - world.now;
         world.break_promise(|| {
@@ -272,7 +383,10 @@ pub(crate) fn moves_what_is_lost_only(
     spread: &Spread,
 ) {
     let name = &repository.coordinate;
-    let is_listed = |url: &&ServerUrl| repository.announcements.iter().any(|found| found.lists(url));
+    // Where the bot had itself listed it may leave again.
+    let by_hand = |url: &ServerUrl| !repository.signed_on.contains(url);
+    let is_listed =
+        |url: &&ServerUrl| by_hand(url) && repository.announcements.iter().any(|found| found.lists(url));
     let left: Vec<&ServerUrl> = held
         .iter()
         .filter(|url| !spread.places.contains_key(*url) && !spread.barred.contains_key(*url))
@@ -281,7 +395,8 @@ pub(crate) fn moves_what_is_lost_only(
         let words = format!("{name} is listed on {url}, and is not brought there");
         world.break_promise(|| words);
     }
-    let new = spread.places.keys().filter(|url| !held.contains(*url) && !is_listed(url)).count();
+    let is_named = |url: &ServerUrl| repository.announcements.iter().any(|found| found.lists(url));
+    let new = spread.places.keys().filter(|url| !held.contains(*url) && !is_named(url)).count();
     if new == 0 || left.is_empty() {
         return;
     }
@@ -371,10 +486,14 @@ pub(crate) fn has_converged(world: &mut World, disk: &Disk, policy: &Policy, usu
         .collect();
     for mut repository in catalog.repositories {
         let record = disk.record(&repository.coordinate);
+        let mut signing = disk.signing(&repository.coordinate);
+        signing.look_at(&repository);
+        repository.signed_on = signing.signed_on().cloned().collect();
         repository.heed(&record);
         let repository = &repository;
         let Some(state) = &repository.state else { continue };
         if state.refs.is_empty() || repository.obstacle.is_some() {
+            at_rest &= record.mirrors.values().all(|mirror| mirror.status == MirrorStatus::InSync);
             continue;
         }
         if world.ledger.decisions.said.get(&state.event.id) == Some(&false) {
@@ -397,7 +516,8 @@ pub(crate) fn has_converged(world: &mut World, disk: &Disk, policy: &Policy, usu
         let mut places = placement::places(repository, &servers, usual.reach, &bot(), &copy);
         if let Some(wanted) = usual.copies_wanted {
             // Which servers they are is the bot's choice; how many, and those that are listed, is not.
-            let is_listed = |url: &ServerUrl| repository.listed_by(url).is_some();
+            let is_listed =
+                |url: &ServerUrl| repository.listed_by(url).is_some() && !repository.signed_on.contains(url);
             let (all, listed) = (places.len(), places.keys().filter(|url| is_listed(url)).count());
             places.retain(|url, _| is_listed(url) || record.mirrors.contains_key(url));
             let expected = all.min(listed.max(wanted as usize));

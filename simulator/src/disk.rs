@@ -9,7 +9,10 @@ use grasp_mirror::{
         replace::wins,
         server::ServerUrl,
     },
-    plan::{catalog::Watched, hold::Verdict, journal::Entry, record::RepositoryRecord, retry::ServerTries},
+    plan::{
+        catalog::Watched, hold::Verdict, journal::Entry, record::RepositoryRecord, retry::ServerTries,
+        signing::Signing,
+    },
 };
 use nostr::{
     event::{Event, EventId, Kind},
@@ -51,6 +54,8 @@ pub struct Disk {
     pub paused: bool,
     /// What people said of states that are held.
     pub verdicts: BTreeMap<Coordinate, Verdict>,
+    /// What was signed for repositories, as it is written.
+    signing: BTreeMap<Coordinate, String>,
 }
 
 impl Disk {
@@ -131,6 +136,17 @@ impl Disk {
     /// Writes the record of a repository.
     pub fn write_record(&mut self, coordinate: &Coordinate, record: &RepositoryRecord) {
         self.records.insert(coordinate.clone(), serde_json::to_string(record).unwrap());
+    }
+
+    /// What was signed for a repository.
+    #[must_use]
+    pub fn signing(&self, coordinate: &Coordinate) -> Signing {
+        self.signing.get(coordinate).map(|json| serde_json::from_str(json).unwrap()).unwrap_or_default()
+    }
+
+    /// Writes what was signed for a repository.
+    pub fn write_signing(&mut self, coordinate: &Coordinate, signing: &Signing) {
+        self.signing.insert(coordinate.clone(), serde_json::to_string(signing).unwrap());
     }
 
     /// What became of a question.

@@ -31,6 +31,7 @@ pub mod people;
 pub mod relays;
 pub mod rest;
 mod schedule;
+mod signing;
 mod walk;
 pub mod world;
 
@@ -51,8 +52,11 @@ pub const KNOWN_RESTING: &[u64] = &[68, 81, 145, 165, 412, 462, 7882, 42656];
 /// always run.
 pub const KNOWN_SPREADING: &[u64] = &[];
 
+/// Seeds that found something before the bot had an owner's key ([`Habits::relaying`]). They are always run.
+pub const KNOWN_RELAYING: &[u64] = &[260, 323, 464, 691];
+
 /// Seeds that found something with all [`Habits`]. They are always run.
-pub const KNOWN: &[u64] = &[];
+pub const KNOWN: &[u64] = &[26, 103, 197];
 
 /// A cycle in which nothing was wrong has sent nothing.
 fn ledger_is_clean(world: &mut world::World) {

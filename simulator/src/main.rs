@@ -26,6 +26,9 @@ struct Arguments {
     /// As schedules were before relays failed like servers and states were held.
     #[arg(long, conflicts_with_all = ["plain", "resting"])]
     spreading: bool,
+    /// As schedules were before the bot had an owner's key.
+    #[arg(long, conflicts_with_all = ["plain", "resting", "spreading"])]
+    relaying: bool,
     /// The first seed.
     #[arg(long, value_name = "S", default_value_t = 0)]
     from: u64,
@@ -33,10 +36,11 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let habits = match (arguments.plain, arguments.resting, arguments.spreading) {
-        (true, ..) => Habits::default(),
-        (_, true, _) => Habits::resting(),
-        (.., true) => Habits::spreading(),
+    let habits = match &arguments {
+        Arguments { plain: true, .. } => Habits::default(),
+        Arguments { resting: true, .. } => Habits::resting(),
+        Arguments { spreading: true, .. } => Habits::spreading(),
+        Arguments { relaying: true, .. } => Habits::relaying(),
         _ => Habits::all(),
     };
     if let Some(seed) = arguments.seed {

@@ -21,6 +21,7 @@ use crate::{
     disk::Disk,
     inbox::Order,
     people::{key, sign},
+    signing::is_taken_out,
     world::{Crash, World, tell},
 };
 
@@ -46,7 +47,7 @@ pub(crate) fn person(listed: &PublicKey) -> PublicKey {
 
 /// Whether the event is one of the bot's settings.
 pub(crate) fn is_own(event: &Event) -> bool {
-    event.pubkey == bot() && (LISTS.contains(&event.kind) || is_told(event))
+    event.pubkey == bot() && (LISTS.contains(&event.kind) || is_told(event) || is_taken_out(event))
 }
 
 fn is_told(event: &Event) -> bool {
@@ -157,7 +158,7 @@ impl Bot<'_> {
         Ok(())
     }
 
-    fn sign_own(&mut self, drafts: Vec<Draft>) -> Result<Vec<Event>, Crash> {
+    pub(crate) fn sign_own(&mut self, drafts: Vec<Draft>) -> Result<Vec<Event>, Crash> {
         let mut signed = Vec::new();
         for draft in drafts {
             let event = sign(bot(), draft);

@@ -3,10 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use grasp_mirror::model::{
+    announcement::Announcement,
     coordinate::{Coordinate, npub},
     refs::{ObjectId, Refs},
 };
-use nostr::{event::Event, types::Timestamp};
+use nostr::{
+    event::{Event, Kind},
+    types::Timestamp,
+};
 
 use crate::{
     grasp::Change,
@@ -169,6 +173,33 @@ impl World {
         Some(self.sign_state(at, owner, refs))
     }
 
+    /// The newest announcement of a project, whoever has it.
+    fn newest_announcement(&self, at: usize) -> Option<Announcement> {
+        let name = self.projects[at].coordinate();
+        let served = self.hosts.iter().flat_map(|host| host.grasp.served());
+        let all = self.relays.iter().flat_map(|relay| relay.events.values()).chain(served);
+        let own = all.filter(|event| {
+            event.kind == Kind::GitRepoAnnouncement
+                && event.pubkey == name.owner
+                && event.tags.identifier().as_ref() == Some(&name.identifier)
+        });
+        own.max_by_key(|event| (event.created_at, std::cmp::Reverse(event.id)))
+            .cloned()
+            .and_then(Announcement::read)
+    }
+
+    /// Some clients begin with the newest version there is, and others know their own only.
+    fn look_up(&mut self, at: usize) {
+        if !self.habits.signs || self.chance(30) {
+            return;
+        }
+        if let Some(newest) = self.newest_announcement(at) {
+            let listed = (0..self.hosts.len()).filter(|host| newest.lists(&self.hosts[*host].grasp.url));
+            let listed: Vec<usize> = listed.collect();
+            self.projects[at].listed.extend(listed);
+        }
+    }
+
     /// The owner of a project leaves little of it, or nothing.
     pub(crate) fn sign_little(&mut self, at: usize) {
         let (owner, mut refs) = (self.projects[at].owner, self.projects[at].refs.clone());
@@ -182,6 +213,7 @@ impl World {
     /// Somebody does something.
     pub fn somebody_acts(&mut self) {
         let at = self.rng.usize(..self.projects.len());
+        self.look_up(at);
         let (owner, helper) = (self.projects[at].owner, self.projects[at].helper);
         let mut refs = self.projects[at].refs.clone();
         let main = "refs/heads/main".parse().unwrap();

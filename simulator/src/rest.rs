@@ -233,6 +233,8 @@ impl Bot<'_> {
                 }
                 Some(Ending::Down(_)) => {
                     self.world.ledger.failed.remove(&(at, coordinate.clone()));
+                    // What came since has taken its place in the record.
+                    self.world.ledger.told.remove(&(at, coordinate.clone()));
                 }
                 _ => {}
             }

@@ -67,6 +67,7 @@ fn world(seed: u64, habits: Habits, loud: bool) -> (World, Policy, Usual) {
         crash_in: None,
         calm: false,
         habits,
+        signer: None,
         turns: None,
         loses_git: false,
         loud,
@@ -113,6 +114,9 @@ fn world(seed: u64, habits: Habits, loud: bool) -> (World, Policy, Usual) {
             let (at, path) = (world.rng.usize(..servers), world.projects[usize::from(n)].coordinate());
             world.hosts[at].grasp.denied.insert(path);
         }
+    }
+    if habits.signs && world.chance(50) {
+        world.signer = Some(key(1));
     }
     (world, policy, Usual { reach, copies_wanted })
 }
@@ -271,6 +275,9 @@ impl Schedule<'_> {
         bot.forget();
         let (patient, afresh) = (patient && !self.fresh_start && !self.afresh, self.afresh);
         bot.cycle(patient, afresh)?;
+        if bot.world.habits.signs && bot.list_servers(afresh)? {
+            bot.cycle(true, false)?;
+        }
         if !bot.world.ledger.overtaken.is_empty() {
             // What was heard is a job of its own, and comes at once.
             bot.cycle(true, false)?;

@@ -158,7 +158,7 @@ impl Walk<'_> {
             }
             self.world.step()?;
             self.wait_for_it()?;
-            check::is_left_alone(self.world, self.at, self.insists);
+            check::is_left_alone(self.world, self.at, &self.wanted.repository, self.insists);
             let cools = self.world.ledger.cools.clone();
             let said = self.world.send(self.at, event);
             tell!(self.world, "    kind {} {id}: {said:?}", event.kind.as_u16());
@@ -258,7 +258,7 @@ impl Walk<'_> {
             .collect();
         self.world.step()?;
         self.wait_for_it()?;
-        check::is_left_alone(self.world, self.at, self.insists);
+        check::is_left_alone(self.world, self.at, &self.wanted.repository, self.insists);
         let cools = self.world.ledger.cools.clone();
         let done = self.world.push(self.at, &self.wanted.place.path, &changes, &objects);
         tell!(self.world, "    push: {done:?}");

@@ -11,6 +11,7 @@ use grasp_mirror::{
 };
 use nostr::{
     event::{Event, EventId, Kind},
+    key::PublicKey,
     types::Timestamp,
 };
 
@@ -126,6 +127,8 @@ pub struct Habits {
     pub holds: bool,
     /// Servers say for how long they want to be left alone.
     pub cools_down: bool,
+    /// The bot may have an owner's key, and lists servers with it.
+    pub signs: bool,
 }
 
 impl Habits {
@@ -141,10 +144,16 @@ impl Habits {
         Self { spreads: true, overtakes: true, ..Self::resting() }
     }
 
+    /// Those of the seeds in [`KNOWN_RELAYING`](crate::KNOWN_RELAYING).
+    #[must_use]
+    pub fn relaying() -> Self {
+        Self { relays: true, holds: true, cools_down: true, ..Self::spreading() }
+    }
+
     /// All of them.
     #[must_use]
     pub fn all() -> Self {
-        Self { relays: true, holds: true, cools_down: true, ..Self::spreading() }
+        Self { signs: true, ..Self::relaying() }
     }
 }
 
@@ -175,6 +184,12 @@ pub struct Ledger {
     pub own: OwnLists,
     /// States that are held, and what people said of them.
     pub decisions: Decisions,
+    /// When the bot last had a server listed that an owner's announcement did not list, and whether it has seen that.
+    pub listings: BTreeMap<(Coordinate, usize), (u64, bool)>,
+    /// What it signed with an owner's key.
+    pub signed_for_owners: BTreeSet<EventId>,
+    /// Until when the bot's record of a mirror says that its server wants to be left alone.
+    pub told: BTreeMap<(usize, Coordinate), u64>,
     /// Until when servers want to be left alone, by their own words, and for which repository that was said.
     pub cools: BTreeMap<usize, u64>,
 }
@@ -226,6 +241,8 @@ pub struct Totals {
     pub holds: u64,
     /// Walks that ended since their server wants to be left alone for so long.
     pub cool_downs: u64,
+    /// Times something was signed with an owner's key.
+    pub listings: u64,
 }
 
 impl Totals {
@@ -243,16 +260,17 @@ impl Totals {
         self.losses += other.losses;
         self.holds += other.holds;
         self.cool_downs += other.cool_downs;
+        self.listings += other.listings;
     }
 }
 
 impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { steps, cycles, crashes, sends, pushes, commands, rests, overtakes, moves, .. } = self;
-        let Self { losses, holds, cool_downs, .. } = self;
+        let Self { losses, holds, cool_downs, listings, .. } = self;
         write!(
             f,
-            "{steps} steps in {cycles} cycles, {crashes} kills, {losses} disks lost, {sends} events sent, {pushes} pushes, {commands} commands delivered, {rests} rests, {overtakes} walks overtaken, {moves} copies moved, {holds} states held, {cool_downs} cool-downs"
+            "{steps} steps in {cycles} cycles, {crashes} kills, {losses} disks lost, {sends} events sent, {pushes} pushes, {commands} commands delivered, {rests} rests, {overtakes} walks overtaken, {moves} copies moved, {holds} states held, {cool_downs} cool-downs, {listings} listings signed"
         )
     }
 }
@@ -282,6 +300,8 @@ pub struct World {
     pub calm: bool,
     /// What this schedule has.
     pub habits: Habits,
+    /// The owner whose key the bot has.
+    pub signer: Option<PublicKey>,
     /// How many mirrors of each server have their turn in this cycle; `None`: all.
     pub turns: Option<usize>,
     /// A server lost git data and went on serving its events.

@@ -1,0 +1,284 @@
+//! Servers listed with a maintainer's key: as `src/cycle/sign.rs` has them listed, with the program's own decisions
+//! ([`grasp_mirror::plan::signing`], `permit`, `taken_out`).
+
+use std::collections::BTreeSet;
+
+use grasp_mirror::{
+    model::{announcement::Announcement, coordinate::Coordinate, draft::Draft, server::ServerUrl},
+    plan::{
+        catalog::{self, Repository},
+        per_server::{Mirrors, Places},
+        permit::{Permitted, Purpose, permit},
+        record::is_no,
+        signing::{Signing, amended, is_demanded, said_again, signable},
+        taken_out::{TAKEN_OUT_IDENTIFIER, TakenOut},
+    },
+};
+use nostr::{
+    event::{Event, EventId, Kind, Tag, UnsignedEvent},
+    key::PublicKey,
+};
+
+use crate::{
+    bot::{Bot, LIMITS, bot},
+    check,
+    grasp::Said,
+    people::sign,
+    world::{Crash, Trouble, tell},
+};
+
+/// Once read again, and then this often begun anew, as long as other clients sign meanwhile.
+const ROUNDS: usize = 4;
+
+/// What is to be signed for one repository.
+struct Change {
+    coordinate: Coordinate,
+    by: PublicKey,
+    servers: BTreeSet<ServerUrl>,
+    events: Vec<Permitted>,
+    listed: BTreeSet<ServerUrl>,
+    first_shown_to: Option<ServerUrl>,
+}
+
+/// Whether the event is what the bot remembers of servers that people took out.
+pub(crate) fn is_taken_out(event: &Event) -> bool {
+    event.kind == Kind::ApplicationSpecificData
+        && event.pubkey == bot()
+        && event.tags.identifier().is_some_and(|name| name == TAKEN_OUT_IDENTIFIER)
+}
+
+/// What the owner would have signed.
+fn signed(permitted: &Permitted) -> Event {
+    let event = permitted.event().clone();
+    let draft = Draft {
+        kind: event.kind,
+        tags: event.tags.iter().cloned().collect(),
+        content: event.content,
+        created_at: event.created_at,
+    };
+    sign(event.pubkey, draft)
+}
+
+impl Bot<'_> {
+    /// What is remembered of the servers listed because of the bot, by what the maintainers say now.
+    pub(crate) fn signing(&mut self, repository: &Repository) -> Signing {
+        check::note_listings(self.world, self.disk);
+        let mut signing = self.disk.signing(&repository.coordinate);
+        signing.take_out(self.taken_out().of(&repository.coordinate));
+        signing.look_at(repository);
+        signing
+    }
+
+    fn taken_out(&self) -> TakenOut {
+        let event = self.disk.events.values().find(|event| is_taken_out(event));
+        event.and_then(|event| serde_json::from_str(&event.content).ok()).unwrap_or_default()
+    }
+
+    fn remember_taken_out(&mut self, all: &TakenOut) -> Result<(), Crash> {
+        let existing = self.disk.events.values().find(|event| is_taken_out(event)).cloned();
+        let content = serde_json::to_string(all).unwrap();
+        let tags = vec![Tag::identifier(TAKEN_OUT_IDENTIFIER)];
+        let created_at = self.world.time();
+        let draft = Draft { kind: Kind::ApplicationSpecificData, tags, content, created_at };
+        let Some(draft) = draft.unless_said(existing.as_ref()) else { return Ok(()) };
+        self.sign_own(vec![draft])?;
+        Ok(())
+    }
+
+    /// Has servers listed that hold a copy. Whether anything was signed.
+    pub(crate) fn list_servers(&mut self, afresh: bool) -> Result<bool, Crash> {
+        let Some(signer) = self.world.signer else { return Ok(false) };
+        if self.disk.paused || !self.kept.knows_its_lists {
+            return Ok(false);
+        }
+        let keys = BTreeSet::from([signer]);
+        let mut done: BTreeSet<EventId> = BTreeSet::new();
+        let mut is_read = false;
+        for _ in 0..ROUNDS {
+            let mut changes = self.changes(&keys, afresh)?;
+            // What nobody serves yet is not sent twice.
+            changes.retain(|change| !change.events.iter().all(|event| done.contains(&event.id())));
+            if changes.is_empty() {
+                break;
+            }
+            if is_read {
+                for change in changes {
+                    self.sign_change(&change, &mut done)?;
+                }
+            }
+            self.read_again()?;
+            is_read = true;
+        }
+        Ok(!done.is_empty())
+    }
+
+    fn sign_change(&mut self, change: &Change, done: &mut BTreeSet<EventId>) -> Result<(), Crash> {
+        let now = self.world.time();
+        let mut signing = self.disk.signing(&change.coordinate);
+        // Before anybody else can see it: whoever takes it out later does so knowingly.
+        signing.note_signed(change.by, &change.servers, now);
+        self.world.step()?;
+        self.disk.write_signing(&change.coordinate, &signing);
+        let events: Vec<Event> = change.events.iter().map(signed).collect();
+        self.world.totals.listings += 1;
+        for event in &events {
+            tell!(
+                self.world,
+                "signed for a maintainer: kind {} {} {:?}",
+                event.kind.as_u16(),
+                event.id,
+                change.servers
+            );
+            check::only_adds_servers(
+                self.world,
+                self.disk,
+                &change.coordinate,
+                event,
+                &change.servers,
+                change.first_shown_to.as_ref(),
+            );
+            done.insert(event.id);
+        }
+        if let Some(server) = &change.first_shown_to {
+            let at = self.world.host(server);
+            for event in &events {
+                self.world.step()?;
+                match self.offer(at, event) {
+                    Ok(Said::Taken | Said::Purgatory) => {}
+                    Ok(Said::Refused(words)) if is_no(&words) => {
+                        signing.decline(server, &words, now);
+                        self.world.step()?;
+                        self.disk.write_signing(&change.coordinate, &signing);
+                        return Ok(());
+                    }
+                    _ => return Ok(()),
+                }
+            }
+        }
+        for event in &events {
+            for relay in 0..self.world.relays.len() {
+                self.world.step()?;
+                let _ = self.world.tell_relay(relay, event);
+            }
+            for server in
+                change.listed.iter().filter(|server| change.first_shown_to.as_ref() != Some(*server))
+            {
+                let at = self.world.host(server);
+                if self.policy.admits_server(server).is_ok()
+                    && !self.world.ledger.sent.contains_key(&(at, event.id))
+                {
+                    self.world.step()?;
+                    let _ = self.offer(at, event);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends something to a server, unless that wants to be left alone.
+    fn offer(&mut self, at: usize, event: &Event) -> Result<Said, Trouble> {
+        if self.kept.cooling.get(&at).is_some_and(|until| *until > self.world.now) {
+            return Err(Trouble::RateLimited(None));
+        }
+        let said = self.world.send(at, event);
+        if let Err(Trouble::RateLimited(Some(secs))) = said {
+            let until = self.kept.cooling.entry(at).or_default();
+            *until = (*until).max(self.world.now + secs);
+        }
+        said
+    }
+
+    /// What is to be signed, from what is known now.
+    fn changes(&mut self, keys: &BTreeSet<PublicKey>, afresh: bool) -> Result<Vec<Change>, Crash> {
+        let events: Vec<Event> = self.disk.events.values().cloned().collect();
+        let repositories = catalog::build(&events, &self.disk.watched, &bot(), LIMITS).repositories;
+        let known_out = self.taken_out();
+        let mut out = known_out.clone();
+        let mut changes = Vec::new();
+        for mut repository in repositories {
+            let coordinate = repository.coordinate.clone();
+            let Some(kept) = self.kept.repositories.get(&coordinate) else { continue };
+            let (places, mut record) = (&kept.places.clone(), kept.record.clone());
+            if self.world.habits.holds {
+                self.hold_back(&mut repository, &mut record)?;
+            }
+            let known = self.disk.signing(&coordinate);
+            let signing = self.signing(&repository);
+            out.remember(&coordinate, signing.removed());
+            let mut servers = signing.to_be_listed(places, &record.mirrors);
+            let said = signable(&repository, keys).filter(|_| repository.obstacle.is_none());
+            let made = said.map(|said| made_of(&repository, said, &servers, places, &record.mirrors));
+            let mut events = made.unwrap_or_default();
+            let mut first_shown_to = None;
+            if let Some(said) = said.filter(|_| events.is_empty()) {
+                first_shown_to =
+                    signing.to_be_shown(&repository, places, &record.mirrors, afresh, self.world.time());
+                if let Some(server) = &first_shown_to {
+                    servers = BTreeSet::from([server.clone()]);
+                    events = permitted(&repository, [(amended(said, &servers), Purpose::List(&servers))]);
+                }
+            }
+            if let Some(said) = said.filter(|_| !events.is_empty()) {
+                let listed = servers.iter().cloned().chain(said.servers()).collect();
+                let (by, coordinate) = (said.author(), coordinate.clone());
+                changes.push(Change { coordinate, by, servers, events, listed, first_shown_to });
+            }
+            if signing != known {
+                self.world.step()?;
+                self.disk.write_signing(&coordinate, &signing);
+            }
+        }
+        if out != known_out {
+            self.remember_taken_out(&out)?;
+        }
+        Ok(changes)
+    }
+
+    /// Brings the newest announcements and states to the disk, wherever they may be.
+    fn read_again(&mut self) -> Result<(), Crash> {
+        let is_signed = |event: &Event| {
+            matches!(event.kind, Kind::GitRepoAnnouncement | Kind::RepoState) && event.pubkey != bot()
+        };
+        for relay in 0..self.world.relays.len() {
+            self.world.step()?;
+            let (events, _) = self.world.read_relay(relay, is_signed);
+            events.iter().for_each(|event| self.disk.save(event));
+        }
+        for at in 0..self.world.hosts.len() {
+            if !self.world.hosts[at].is_denied && !self.world.hosts[at].faults.down {
+                self.world.step()?;
+                let events = self.world.read(at).unwrap_or_default();
+                events.iter().filter(|event| is_signed(event)).for_each(|event| self.disk.save(event));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is to be signed by the author of `said`, so that `servers` are listed there and every path has its refs.
+fn made_of(
+    repository: &Repository,
+    said: &Announcement,
+    servers: &BTreeSet<ServerUrl>,
+    places: &Places,
+    mirrors: &Mirrors,
+) -> Vec<Permitted> {
+    let announcement = amended(said, servers);
+    let has_state = |server| {
+        places.get(server).is_some_and(|place| place.path.identifier == repository.coordinate.identifier)
+    };
+    let demanded = announcement.is_some() && servers.iter().any(has_state)
+        || is_demanded(repository.state.as_ref().map(|state| state.event.id), places, mirrors);
+    let state = said_again(repository, said.author()).filter(|_| demanded);
+    permitted(repository, [(announcement, Purpose::List(servers)), (state, Purpose::GiveBack)])
+}
+
+/// All of them that there are, or none.
+fn permitted<'a>(
+    repository: &Repository,
+    wanted: impl IntoIterator<Item = (Option<UnsignedEvent>, Purpose<'a>)>,
+) -> Vec<Permitted> {
+    let wanted = wanted.into_iter().filter_map(|(event, purpose)| Some((event?, purpose)));
+    let permitted = wanted.map(|(event, purpose)| permit(event, repository, &purpose));
+    permitted.collect::<Result<_, _>>().unwrap_or_default()
+}
