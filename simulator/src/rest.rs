@@ -57,6 +57,8 @@ pub struct Kept {
     pub(crate) undelivered: BTreeSet<EventId>,
     /// Messages that it has opened.
     pub(crate) heard: BTreeSet<EventId>,
+    /// What it knew when there was nothing to sign for an owner.
+    pub(crate) nothing_to_list: Option<u64>,
     /// It has looked for its own lists.
     pub(crate) has_looked: bool,
     /// It knows what they say.

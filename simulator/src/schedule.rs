@@ -115,7 +115,7 @@ fn world(seed: u64, habits: Habits, loud: bool) -> (World, Policy, Usual) {
             world.hosts[at].grasp.denied.insert(path);
         }
     }
-    if habits.signs && world.chance(50) {
+    if habits.signs && world.chance(25) {
         world.signer = Some(key(1));
     }
     (world, policy, Usual { reach, copies_wanted })

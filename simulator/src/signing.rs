@@ -1,7 +1,10 @@
 //! Servers listed with a maintainer's key: as `src/cycle/sign.rs` has them listed, with the program's own decisions
 //! ([`grasp_mirror::plan::signing`], `permit`, `taken_out`).
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use grasp_mirror::{
     model::{announcement::Announcement, coordinate::Coordinate, draft::Draft, server::ServerUrl},
@@ -92,6 +95,11 @@ impl Bot<'_> {
             return Ok(false);
         }
         let keys = BTreeSet::from([signer]);
+        // From the same events and mirrors the same nothing follows.
+        let ground = self.ground();
+        if !afresh && self.kept.nothing_to_list == Some(ground) {
+            return Ok(false);
+        }
         let mut done: BTreeSet<EventId> = BTreeSet::new();
         let mut is_read = false;
         for _ in 0..ROUNDS {
@@ -109,7 +117,24 @@ impl Bot<'_> {
             self.read_again()?;
             is_read = true;
         }
+        self.kept.nothing_to_list = done.is_empty().then_some(ground);
         Ok(!done.is_empty())
+    }
+
+    /// A number for what the bot knows of events and mirrors.
+    fn ground(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.disk.events.keys().for_each(|id| id.hash(&mut hasher));
+        for (coordinate, known) in &self.kept.repositories {
+            coordinate.hash(&mut hasher);
+            for (server, mirror) in &known.record.mirrors {
+                (server, mirror.status.as_str(), mirror.refs_differ).hash(&mut hasher);
+            }
+            for (server, place) in known.places.iter() {
+                (server, place.own, &place.path).hash(&mut hasher);
+            }
+        }
+        hasher.finish()
     }
 
     fn sign_change(&mut self, change: &Change, done: &mut BTreeSet<EventId>) -> Result<(), Crash> {
