@@ -10,10 +10,10 @@ use grasp_mirror::{
     model::{announcement::Announcement, coordinate::Coordinate, draft::Draft, server::ServerUrl},
     plan::{
         catalog::{self, Repository},
-        per_server::{Mirrors, Places},
+        per_server::Places,
         permit::{Permitted, Purpose, permit},
         record::is_no,
-        signing::{Signing, amended, is_demanded, said_again, signable},
+        signing::{Signing, amended, said_again, signable},
         taken_out::{TAKEN_OUT_IDENTIFIER, TakenOut},
     },
 };
@@ -38,6 +38,7 @@ struct Change {
     coordinate: Coordinate,
     by: PublicKey,
     servers: BTreeSet<ServerUrl>,
+    given_back: BTreeSet<ServerUrl>,
     events: Vec<Permitted>,
     listed: BTreeSet<ServerUrl>,
     first_shown_to: Option<ServerUrl>,
@@ -142,6 +143,7 @@ impl Bot<'_> {
         let mut signing = self.disk.signing(&change.coordinate);
         // Before anybody else can see it: whoever takes it out later does so knowingly.
         signing.note_signed(change.by, &change.servers, now);
+        signing.note_given_back(&change.given_back, now);
         self.world.step()?;
         self.disk.write_signing(&change.coordinate, &signing);
         let events: Vec<Event> = change.events.iter().map(signed).collect();
@@ -232,7 +234,10 @@ impl Bot<'_> {
             out.remember(&coordinate, signing.removed());
             let mut servers = signing.to_be_listed(places, &record.mirrors);
             let said = signable(&repository, keys).filter(|_| repository.obstacle.is_none());
-            let made = said.map(|said| made_of(&repository, said, &servers, places, &record.mirrors));
+            let state = repository.state.as_ref().map(|state| state.event.id);
+            let given_back =
+                signing.to_be_given_back(state, places, &record.mirrors, afresh, self.world.time());
+            let made = said.map(|said| made_of(&repository, said, &servers, &given_back, places));
             let mut events = made.unwrap_or_default();
             let mut first_shown_to = None;
             if let Some(said) = said.filter(|_| events.is_empty()) {
@@ -246,7 +251,7 @@ impl Bot<'_> {
             if let Some(said) = said.filter(|_| !events.is_empty()) {
                 let listed = servers.iter().cloned().chain(said.servers()).collect();
                 let (by, coordinate) = (said.author(), coordinate.clone());
-                changes.push(Change { coordinate, by, servers, events, listed, first_shown_to });
+                changes.push(Change { coordinate, by, servers, given_back, events, listed, first_shown_to });
             }
             if signing != known {
                 self.world.step()?;
@@ -285,15 +290,14 @@ fn made_of(
     repository: &Repository,
     said: &Announcement,
     servers: &BTreeSet<ServerUrl>,
+    given_back: &BTreeSet<ServerUrl>,
     places: &Places,
-    mirrors: &Mirrors,
 ) -> Vec<Permitted> {
     let announcement = amended(said, servers);
     let has_state = |server| {
         places.get(server).is_some_and(|place| place.path.identifier == repository.coordinate.identifier)
     };
-    let demanded = announcement.is_some() && servers.iter().any(has_state)
-        || is_demanded(repository.state.as_ref().map(|state| state.event.id), places, mirrors);
+    let demanded = announcement.is_some() && servers.iter().any(has_state) || !given_back.is_empty();
     let state = said_again(repository, said.author()).filter(|_| demanded);
     permitted(repository, [(announcement, Purpose::List(servers)), (state, Purpose::GiveBack)])
 }

@@ -30,10 +30,10 @@ use crate::{
     plan::{
         catalog::{self, Repository},
         converge::Answer,
-        per_server::{Mirrors, Places},
+        per_server::Places,
         permit::{Permitted, Purpose, permit},
         record::is_no,
-        signing::{Request, Signing, Stands, amended, is_demanded, said_again, signable},
+        signing::{Request, Signing, Stands, amended, said_again, signable},
     },
     report::document::RepositoryOutcome,
     store::{StoreError, records::Records},
@@ -74,6 +74,8 @@ struct Change {
     /// Everyone whose newer word would count.
     maintainers: Vec<PublicKey>,
     servers: BTreeSet<ServerUrl>,
+    /// Those for which the state is said again.
+    given_back: BTreeSet<ServerUrl>,
     /// The announcement, where it is to list more, and the state, where it is to be said again; in this order.
     events: Vec<Permitted>,
     /// Where the repository's announcements are published, servers aside.
@@ -254,11 +256,14 @@ impl World {
             }
             let mut servers = signing.to_be_listed(places, &outcome.mirrors);
             let said = signable(repository, &keys).filter(|_| repository.obstacle.is_none());
-            let made = said.map(|said| events(repository, said, &servers, places, &outcome.mirrors));
+            let afresh = self.is_afresh(coordinate);
+            let state = repository.state.as_ref().map(|state| state.event.id);
+            let given_back =
+                signing.to_be_given_back(state, places, &outcome.mirrors, afresh, Timestamp::now());
+            let made = said.map(|said| events(repository, said, &servers, &given_back, places));
             let mut events = made.unwrap_or_default();
             let mut first_shown_to = None;
             if let Some(said) = said.filter(|_| events.is_empty()) {
-                let afresh = self.is_afresh(coordinate);
                 first_shown_to =
                     signing.to_be_shown(repository, places, &outcome.mirrors, afresh, Timestamp::now());
                 if let Some(server) = &first_shown_to {
@@ -276,6 +281,7 @@ impl World {
                     relays: self.relays_around(repository).await,
                     listed: listed.map(|server| server.relay_url().clone()).collect(),
                     servers,
+                    given_back,
                     first_shown_to,
                 });
             } else {
@@ -353,6 +359,7 @@ impl World {
                 Signature::Made(events) => {
                     // Before anybody else can see it: whoever takes it out later does so knowingly.
                     signing.note_signed(change.by, &change.servers, now);
+                    signing.note_given_back(&change.given_back, now);
                     signing.request = None;
                     made.push((change, events));
                 }
@@ -427,16 +434,15 @@ fn events(
     repository: &Repository,
     said: &Announcement,
     servers: &BTreeSet<ServerUrl>,
+    given_back: &BTreeSet<ServerUrl>,
     places: &Places,
-    mirrors: &Mirrors,
 ) -> Vec<Permitted> {
     let announcement = amended(said, servers);
     // It has the maintainers' state already, where the copy has their name, and would leave the path empty.
     let has_state = |server| {
         places.get(server).is_some_and(|place| place.path.identifier == repository.coordinate.identifier)
     };
-    let demanded = announcement.is_some() && servers.iter().any(has_state)
-        || is_demanded(repository.state.as_ref().map(|state| state.event.id), places, mirrors);
+    let demanded = announcement.is_some() && servers.iter().any(has_state) || !given_back.is_empty();
     let state = said_again(repository, said.author()).filter(|_| demanded);
     permitted(repository, [(announcement, Purpose::List(servers)), (state, Purpose::GiveBack)])
 }

@@ -35,6 +35,9 @@ pub fn maintains_any(key: &PublicKey, repositories: &[Repository]) -> bool {
 /// After how many seconds a server that did not take the announcement that lists it is shown one again.
 const SHOWN_AGAIN_SECS: u64 = 30 * 24 * 3_600;
 
+/// After how many seconds a state may be signed anew again for a server that has not brought its refs to the last one.
+const GIVEN_BACK_AGAIN_SECS: u64 = 3_600;
+
 /// For so many seconds it is not, also when somebody wants everything looked at anew: that is the same run.
 const SAME_RUN_SECS: u64 = 300;
 
@@ -56,6 +59,9 @@ pub struct Signing {
     /// Servers that took neither the copy nor the maintainer's announcement that lists them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     declined: BTreeMap<ServerUrl, Declined>,
+    /// When a state was last signed anew for a server that lacked its git data, Unix seconds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    given_back: BTreeMap<ServerUrl, u64>,
     /// What a remote signer is to sign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Request>,
@@ -270,6 +276,36 @@ impl Signing {
             .collect()
     }
 
+    /// The servers for which the `state` is to be signed anew: a maintainer's announcement lists their path, and they have
+    /// lost git data, or were never brought it, although they serve the state. `afresh`: also soon after the last time.
+    #[must_use]
+    pub fn to_be_given_back(
+        &self,
+        state: Option<EventId>,
+        places: &Places,
+        mirrors: &Mirrors,
+        afresh: bool,
+        now: Timestamp,
+    ) -> BTreeSet<ServerUrl> {
+        let rest = if afresh { SAME_RUN_SECS } else { GIVEN_BACK_AGAIN_SECS };
+        let lacks = |server: &ServerUrl, mirror: &MirrorRecord| {
+            // One that refuses the repository takes no newer state of it either.
+            mirror.status != MirrorStatus::Refused
+                && mirror.refs_differ.is_some()
+                && mirror.refs_differ == state
+                && places.get(server).is_some_and(|place| !place.own)
+        };
+        let was =
+            |server| self.given_back.get(server).is_some_and(|at| now.as_secs() < at.saturating_add(rest));
+        let lacking = mirrors.iter().filter(|(server, mirror)| lacks(server, mirror) && !was(*server));
+        lacking.map(|(server, _)| server.clone()).collect()
+    }
+
+    /// A state that is signed anew for `servers` is about to be published.
+    pub fn note_given_back(&mut self, servers: &BTreeSet<ServerUrl>, now: Timestamp) {
+        self.given_back.extend(servers.iter().map(|server| (server.clone(), now.as_secs())));
+    }
+
     /// The server that refuses the copy in the bot's namespace and is to be shown an announcement that lists it; one at a
     /// time, since those that take it have to be told from those that do not. `afresh`: also one that did not take it lately.
     #[must_use]
@@ -355,20 +391,6 @@ pub fn said_again(repository: &Repository, author: PublicKey) -> Option<Unsigned
         state.tags.iter().cloned(),
         state.content.clone(),
     ))
-}
-
-/// Whether a server whose path a maintainer's announcement lists has lost git data, or was never brought it, although it
-/// serves the `state`.
-#[must_use]
-pub fn is_demanded(state: Option<EventId>, places: &Places, mirrors: &Mirrors) -> bool {
-    let lacks = |(server, mirror): (&ServerUrl, &MirrorRecord)| {
-        // One that refuses the repository takes no newer state of it either.
-        mirror.status != MirrorStatus::Refused
-            && mirror.refs_differ.is_some()
-            && mirror.refs_differ == state
-            && places.get(server).is_some_and(|place| !place.own)
-    };
-    mirrors.iter().any(lacks)
 }
 
 /// The next version of `current`: with `servers` in `clone` and `relays`, only what is missing added, all else as it is.

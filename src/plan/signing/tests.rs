@@ -50,7 +50,7 @@ fn a_state_is_said_again_where_it_may_help() {
     let demanded = |status, differs: Option<EventId>, own_path| {
         let mirror = MirrorRecord { refs_differ: differs, ..MirrorRecord::sample(status) };
         let (places, mirrors) = ([(server("a"), place(own_path))].into(), [(server("a"), mirror)].into());
-        is_demanded(Some(state), &places, &mirrors)
+        !Signing::default().to_be_given_back(Some(state), &places, &mirrors, false, secs(9)).is_empty()
     };
     assert!(demanded(MirrorStatus::Failing, Some(state), false));
     assert!(!demanded(MirrorStatus::Failing, None, false), "it has it");
@@ -60,6 +60,23 @@ fn a_state_is_said_again_where_it_may_help() {
         !demanded(MirrorStatus::Refused, Some(state), false),
         "it would take none: a new one in every cycle"
     );
+}
+
+#[test]
+fn for_a_server_that_brings_no_refs_a_state_is_said_again_once_an_hour() {
+    let (state, owner) = (Some(EventId::from_byte_array([1; 32])), Keys::generate().public_key());
+    let path = Coordinate::new(owner, "d");
+    let place = Place { placement: Placement::Listed, path, takes_pushes: true, own: false };
+    let lacks = MirrorRecord { refs_differ: state, ..MirrorRecord::sample(MirrorStatus::Failing) };
+    let places = Places::from(["a", "b"].map(|name| (server(name), place.clone())));
+    let mirrors = Mirrors::from(["a", "b"].map(|name| (server(name), lacks.clone())));
+    let mut signing = Signing::default();
+    signing.note_given_back(&on(&["a"]), secs(1_000));
+    let at = |now, afresh| signing.to_be_given_back(state, &places, &mirrors, afresh, secs(now));
+    assert_eq!(at(1_060, false), on(&["b"]), "one does not keep it from the other");
+    assert_eq!(at(4_599, false), on(&["b"]));
+    assert_eq!(at(4_600, false), on(&["a", "b"]));
+    assert_eq!(at(1_300, true), on(&["a", "b"]), "when somebody asks");
 }
 
 #[test]
