@@ -7,18 +7,17 @@ use std::{
 };
 
 use grasp_mirror::{
-    model::{announcement::Announcement, coordinate::Coordinate, draft::Draft, server::ServerUrl},
+    model::{coordinate::Coordinate, draft::Draft, server::ServerUrl},
     plan::{
         catalog::{self, Repository},
-        per_server::Places,
-        permit::{Permitted, Purpose, permit},
+        permit::{Permitted, Purpose, listing, permit_all},
         record::is_no,
-        signing::{Signing, amended, said_again, signable},
+        signing::{Signing, amended, signable},
         taken_out::{TAKEN_OUT_IDENTIFIER, TakenOut},
     },
 };
 use nostr::{
-    event::{Event, EventId, Kind, Tag, UnsignedEvent},
+    event::{Event, EventId, Kind, Tag},
     key::PublicKey,
 };
 
@@ -237,7 +236,7 @@ impl Bot<'_> {
             let state = repository.state.as_ref().map(|state| state.event.id);
             let given_back =
                 signing.to_be_given_back(state, places, &record.mirrors, afresh, self.world.time());
-            let made = said.map(|said| made_of(&repository, said, &servers, &given_back, places));
+            let made = said.and_then(|said| listing(&repository, said, &servers, &given_back, places).ok());
             let mut events = made.unwrap_or_default();
             let mut first_shown_to = None;
             if let Some(said) = said.filter(|_| events.is_empty()) {
@@ -245,7 +244,8 @@ impl Bot<'_> {
                     signing.to_be_shown(&repository, places, &record.mirrors, afresh, self.world.time());
                 if let Some(server) = &first_shown_to {
                     servers = BTreeSet::from([server.clone()]);
-                    events = permitted(&repository, [(amended(said, &servers), Purpose::List(&servers))]);
+                    let listed = [(amended(said, &servers), Purpose::List(&servers))];
+                    events = permit_all(&repository, listed).unwrap_or_default();
                 }
             }
             if let Some(said) = said.filter(|_| !events.is_empty()) {
@@ -283,31 +283,4 @@ impl Bot<'_> {
         }
         Ok(())
     }
-}
-
-/// What is to be signed by the author of `said`, so that `servers` are listed there and every path has its refs.
-fn made_of(
-    repository: &Repository,
-    said: &Announcement,
-    servers: &BTreeSet<ServerUrl>,
-    given_back: &BTreeSet<ServerUrl>,
-    places: &Places,
-) -> Vec<Permitted> {
-    let announcement = amended(said, servers);
-    let has_state = |server| {
-        places.get(server).is_some_and(|place| place.path.identifier == repository.coordinate.identifier)
-    };
-    let demanded = announcement.is_some() && servers.iter().any(has_state) || !given_back.is_empty();
-    let state = said_again(repository, said.author()).filter(|_| demanded);
-    permitted(repository, [(announcement, Purpose::List(servers)), (state, Purpose::GiveBack)])
-}
-
-/// All of them that there are, or none.
-fn permitted<'a>(
-    repository: &Repository,
-    wanted: impl IntoIterator<Item = (Option<UnsignedEvent>, Purpose<'a>)>,
-) -> Vec<Permitted> {
-    let wanted = wanted.into_iter().filter_map(|(event, purpose)| Some((event?, purpose)));
-    let permitted = wanted.map(|(event, purpose)| permit(event, repository, &purpose));
-    permitted.collect::<Result<_, _>>().unwrap_or_default()
 }

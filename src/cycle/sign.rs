@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::{StreamExt, future::try_join_all, stream};
-use nostr::prelude::{Event, EventId, Filter, Kind, PublicKey, RelayUrl, Timestamp, UnsignedEvent};
+use nostr::prelude::{Event, EventId, Filter, Kind, PublicKey, RelayUrl, Timestamp};
 use tokio::time::timeout;
 
 use super::{
@@ -31,9 +31,9 @@ use crate::{
         catalog::{self, Repository},
         converge::Answer,
         per_server::Places,
-        permit::{Permitted, Purpose, permit},
+        permit::{Forbidden, Permitted, Purpose, listing, permit_all},
         record::is_no,
-        signing::{Request, Signing, Stands, amended, said_again, signable},
+        signing::{Request, Signing, Stands, amended, signable},
     },
     report::document::RepositoryOutcome,
     store::{StoreError, records::Records},
@@ -260,7 +260,8 @@ impl World {
             let state = repository.state.as_ref().map(|state| state.event.id);
             let given_back =
                 signing.to_be_given_back(state, places, &outcome.mirrors, afresh, Timestamp::now());
-            let made = said.map(|said| events(repository, said, &servers, &given_back, places));
+            let made = said
+                .map(|said| permitted(repository, listing(repository, said, &servers, &given_back, places)));
             let mut events = made.unwrap_or_default();
             let mut first_shown_to = None;
             if let Some(said) = said.filter(|_| events.is_empty()) {
@@ -268,7 +269,8 @@ impl World {
                     signing.to_be_shown(repository, places, &outcome.mirrors, afresh, Timestamp::now());
                 if let Some(server) = &first_shown_to {
                     servers = BTreeSet::from([server.clone()]);
-                    events = permitted(repository, [(amended(said, &servers), Purpose::List(&servers))]);
+                    let listed = [(amended(said, &servers), Purpose::List(&servers))];
+                    events = permitted(repository, permit_all(repository, listed));
                 }
             }
             if let Some(said) = said.filter(|_| !events.is_empty()) {
@@ -429,32 +431,9 @@ impl World {
     }
 }
 
-/// What is to be signed by the author of `said`, so that `servers` are listed there and every path has its refs.
-fn events(
-    repository: &Repository,
-    said: &Announcement,
-    servers: &BTreeSet<ServerUrl>,
-    given_back: &BTreeSet<ServerUrl>,
-    places: &Places,
-) -> Vec<Permitted> {
-    let announcement = amended(said, servers);
-    // It has the maintainers' state already, where the copy has their name, and would leave the path empty.
-    let has_state = |server| {
-        places.get(server).is_some_and(|place| place.path.identifier == repository.coordinate.identifier)
-    };
-    let demanded = announcement.is_some() && servers.iter().any(has_state) || !given_back.is_empty();
-    let state = said_again(repository, said.author()).filter(|_| demanded);
-    permitted(repository, [(announcement, Purpose::List(servers)), (state, Purpose::GiveBack)])
-}
-
-/// All of them that there are, or none.
-fn permitted<'a>(
-    repository: &Repository,
-    wanted: impl IntoIterator<Item = (Option<UnsignedEvent>, Purpose<'a>)>,
-) -> Vec<Permitted> {
-    let wanted = wanted.into_iter().filter_map(|(event, purpose)| Some((event?, purpose)));
-    let permitted = wanted.map(|(event, purpose)| permit(event, repository, &purpose));
-    permitted.collect::<Result<_, _>>().unwrap_or_else(|error| {
+/// What was permitted; what was not is said to the operator, and is not signed.
+fn permitted(repository: &Repository, events: Result<Vec<Permitted>, Forbidden>) -> Vec<Permitted> {
+    events.unwrap_or_else(|error| {
         tracing::error!(repository = %repository.coordinate, %error, "it is not signed");
         Vec::new()
     })

@@ -1,6 +1,8 @@
 //! An event of the bot's own that is to be signed.
 
-use nostr::prelude::{Event, EventBuilder, FinalizeEvent, Keys, Kind, Tag, Timestamp};
+use std::collections::BTreeSet;
+
+use nostr::prelude::{Event, EventBuilder, EventId, FinalizeEvent, Keys, Kind, PublicKey, Tag, Timestamp};
 
 use super::replace::dated_after;
 
@@ -36,6 +38,27 @@ impl Draft {
         }
         self.created_at = dated_after(existing, self.created_at);
         Some(self)
+    }
+
+    /// A deletion request (NIP-09) for `events`, and for every version until `created_at` of what `author` has under these
+    /// kinds and `d` tags. `content` says why.
+    #[must_use]
+    pub fn deletion<'a>(
+        author: &PublicKey,
+        events: impl IntoIterator<Item = EventId>,
+        called: impl IntoIterator<Item = (Kind, &'a str)>,
+        content: &str,
+        created_at: Timestamp,
+    ) -> Self {
+        let mut tags: Vec<Tag> = events.into_iter().map(Tag::event).collect();
+        let mut kinds = BTreeSet::new();
+        for (kind, name) in called {
+            let kind = kind.as_u16();
+            kinds.insert(kind);
+            tags.push(Tag::custom("a", [format!("{kind}:{}:{name}", author.to_hex())]));
+        }
+        tags.extend(kinds.iter().map(|kind| Tag::custom("k", [kind.to_string()])));
+        Self { kind: Kind::EventDeletion, tags, content: content.to_owned(), created_at }
     }
 
     /// The event, signed with `keys`.

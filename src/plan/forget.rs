@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use grasp_mirror_commands::forget::Forgotten;
-use nostr::prelude::{Event, EventId, Kind, PublicKey, Tag, Timestamp};
+use nostr::prelude::{Event, EventId, Kind, PublicKey, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::catalog::Repository;
@@ -156,16 +156,13 @@ pub fn is_of(announcement: &Announcement, coordinates: &BTreeSet<Coordinate>) ->
 /// `now`.
 #[must_use]
 pub fn deletion(announcement: &Announcement, states: &[EventId], now: Timestamp) -> Draft {
-    let (bot, name) = (announcement.author().to_hex(), &announcement.coordinate.identifier);
-    let kinds = [Kind::GitRepoAnnouncement, Kind::RepoState].map(|kind| kind.as_u16().to_string());
-    let mut tags = vec![Tag::event(announcement.id())];
-    tags.extend(states.iter().copied().map(Tag::event));
-    tags.extend(kinds.iter().map(|kind| Tag::custom("a", [format!("{kind}:{bot}:{name}")])));
-    tags.extend(kinds.map(|kind| Tag::custom("k", [kind])));
-    let content = "its maintainers do not want this mirror".to_owned();
+    let name = announcement.coordinate.identifier.as_str();
+    let events = [announcement.id()].into_iter().chain(states.iter().copied());
+    let called = [Kind::GitRepoAnnouncement, Kind::RepoState].map(|kind| (kind, name));
     // A server may have it with a later date than ours.
     let created_at = now.max(announcement.created_at());
-    Draft { kind: Kind::EventDeletion, tags, content, created_at }
+    let content = "its maintainers do not want this mirror";
+    Draft::deletion(&announcement.author(), events, called, content, created_at)
 }
 
 #[cfg(test)]

@@ -97,15 +97,10 @@ fn lasting<'a>(tags: impl IntoIterator<Item = &'a Tag>) -> BTreeSet<&'a [String]
 pub fn taken_back(said: &[Event], now: Timestamp) -> Option<Draft> {
     // One of them may be dated later than our clock.
     let created_at = said.iter().map(|event| event.created_at).max()?.max(now);
-    let mut tags: Vec<Tag> = said.iter().map(|event| Tag::event(event.id)).collect();
-    tags.extend(said.iter().map(|event| {
-        let name = event.tags.identifier().unwrap_or_default();
-        Tag::custom("a", [format!("{}:{}:{name}", event.kind.as_u16(), event.pubkey.to_hex())])
-    }));
-    let kinds: BTreeSet<u16> = said.iter().map(|event| event.kind.as_u16()).collect();
-    tags.extend(kinds.iter().map(|kind| Tag::custom("k", [kind.to_string()])));
-    let content = "I publish no more how servers are".to_owned();
-    Some(Draft { kind: Kind::EventDeletion, tags, content, created_at })
+    let names: Vec<_> = said.iter().map(|event| event.tags.identifier().unwrap_or_default()).collect();
+    let called = said.iter().zip(&names).map(|(event, name)| (event.kind, &**name));
+    let (author, events) = (&said.first()?.pubkey, said.iter().map(|event| event.id));
+    Some(Draft::deletion(author, events, called, "I publish no more how servers are", created_at))
 }
 
 /// That this bot says so, how often, and what it looks at.
