@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     model::{
-        announcement::Announcement, draft::Draft, placement::Placement, replace::dated_after, state::State,
+        announcement::Announcement, coordinate::addressed, draft::Draft, placement::Placement,
+        replace::dated_after, state::State,
     },
     plan::{converge::Wanted, namespace, placement},
 };
@@ -38,8 +39,8 @@ impl OwnCopies {
         let (mut by_name, mut deleted_at) = (BTreeMap::<String, Vec<Event>>::new(), BTreeMap::new());
         for event in events.into_iter().filter(|event| event.pubkey == *bot) {
             if event.kind == Kind::EventDeletion {
-                for target in event.tags.coordinates().filter(|target| target.public_key == *bot) {
-                    let at = deleted_at.entry(target.identifier.clone()).or_insert(event.created_at);
+                for (.., name) in addressed(&event).filter(|(_, author, _)| author == bot) {
+                    let at = deleted_at.entry(name.to_owned()).or_insert(event.created_at);
                     *at = event.created_at.max(*at);
                 }
             } else if let Some(identifier) = event.tags.identifier() {

@@ -19,7 +19,11 @@ use super::{
 };
 use crate::{
     config::Config,
-    model::{announcement::Announcement, coordinate::Coordinate, server::ServerUrl},
+    model::{
+        announcement::Announcement,
+        coordinate::{Coordinate, addressed},
+        server::ServerUrl,
+    },
     plan::{
         catalog::{self, Catalog, Repository, Watched},
         forget,
@@ -217,8 +221,7 @@ impl World {
         servers: &BTreeMap<ServerUrl, Server>,
     ) -> Result<Vec<Deletion>, StoreError> {
         let own = self.store.query(Filter::new().kind(Kind::EventDeletion).author(self.bot())).await?;
-        let is_of_copy =
-            |event: &Event| event.tags.coordinates().any(|target| target.kind == Kind::GitRepoAnnouncement);
+        let is_of_copy = |event: &Event| addressed(event).any(|(kind, ..)| kind == Kind::GitRepoAnnouncement);
         let own = own.into_iter().filter(is_of_copy);
         Ok(own.map(|event| Deletion { event, left: self.everywhere(servers) }).collect())
     }

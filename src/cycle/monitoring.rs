@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use nostr::prelude::{Event, Filter, Kind, PublicKey, Timestamp};
+use nostr::prelude::{Event, Filter, Kind, PublicKey, SingleLetterTag, Timestamp};
 
 use super::{CycleError, noted, servers::Server, world::World};
 use crate::{
-    model::server::ServerUrl,
+    model::{replace::dated_after, server::ServerUrl},
     report::monitoring::{self, Probe},
 };
+
+/// What servers are told of with.
+const MONITORING: [Kind; 2] = [Kind::RelayDiscovery, Kind::RelayMonitor];
 
 /// What `bot` published of servers.
 #[must_use]
 pub fn monitoring_filter(bot: PublicKey) -> Filter {
-    Filter::new().kinds([Kind::RelayDiscovery, Kind::RelayMonitor]).author(bot)
+    Filter::new().kinds(MONITORING).author(bot)
 }
 
 impl World {
@@ -27,6 +30,8 @@ impl World {
             return Ok(());
         }
         let said = self.monitoring().await?;
+        // What is dated no later than its deletion stays deleted.
+        let now = dated_after(self.monitoring_deleted().await?.as_ref(), now);
         let up: Vec<_> = servers.iter().filter(|(_, server)| server.is_up()).collect();
         let weeks = noted::scoreboards(&self.records, up.iter().map(|(url, _)| (*url).clone()).collect());
         let weeks = weeks.await?;
@@ -69,6 +74,14 @@ impl World {
         let Some(draft) = monitoring::taken_back(&self.monitoring().await?, now) else { return Ok(None) };
         tracing::info!("servers.publish_monitoring is off: what was published of servers is deleted");
         Ok(Some(draft.sign(&self.keys)?))
+    }
+
+    /// The newest deletion of what was published.
+    async fn monitoring_deleted(&self) -> Result<Option<Event>, CycleError> {
+        let kinds = MONITORING.map(|kind| kind.to_string());
+        let of_them = Filter::new().kind(Kind::EventDeletion).author(self.bot());
+        let of_them = of_them.custom_tags(SingleLetterTag::LOWERCASE_K, kinds);
+        Ok(self.store.query(of_them).await?.into_iter().next())
     }
 
     /// What was published.

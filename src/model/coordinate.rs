@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use grasp_mirror_commands::is_invisible;
-use nostr::prelude::{Kind, PublicKey, ToBech32};
+use nostr::prelude::{Event, Kind, PublicKey, ToBech32};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +90,16 @@ impl From<Coordinate> for String {
     }
 }
 
+/// Kind, author and `d` of the addressable events that `event` names in `a` tags (NIP-01). A `d` may hold colons, at the
+/// first of which `Tags::coordinates` of nostr 0.45 cuts it.
+pub fn addressed(event: &Event) -> impl Iterator<Item = (Kind, PublicKey, &str)> {
+    event.tags.iter().filter(|tag| tag.kind() == "a").filter_map(|tag| {
+        let mut parts = tag.content()?.splitn(3, ':');
+        let kind = parts.next()?.parse().ok()?;
+        Some((kind, PublicKey::from_hex(parts.next()?).ok()?, parts.next()?))
+    })
+}
+
 /// The public key as `npub1…` (NIP-19).
 #[must_use]
 pub fn npub(key: &PublicKey) -> String {
@@ -131,6 +141,7 @@ pub fn folder_name(identifier: &str) -> Result<String, IdentifierError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use nostr::prelude::{EventBuilder, FinalizeEvent, Tag};
     use percent_encoding::percent_decode_str;
     use proptest::prelude::*;
 
@@ -140,7 +151,13 @@ mod tests {
     fn a_coordinate_survives_colons_in_the_identifier() {
         let owner = nostr::prelude::Keys::generate().public_key();
         let coordinate = Coordinate::new(owner, "a:b c/ü");
-        assert_eq!(coordinate.to_string().parse(), Ok(coordinate));
+        assert_eq!(coordinate.to_string().parse(), Ok(coordinate.clone()));
+        let keys = nostr::prelude::Keys::generate();
+        let [named, other] = [coordinate.to_string(), format!("30618:{}:", owner.to_hex())];
+        let tags = [&*named, &other, "30617:nokey:d", "x:", ""].map(|text| Tag::custom("a", [text]));
+        let event = EventBuilder::new(Kind::EventDeletion, "").tags(tags).finalize(&keys).unwrap();
+        let addressed: Vec<_> = addressed(&event).collect();
+        assert_eq!(addressed, [(Kind::GitRepoAnnouncement, owner, "a:b c/ü"), (Kind::RepoState, owner, "")]);
         assert!("30617:nokey:d".parse::<Coordinate>().is_err());
         assert!("30618:x".parse::<Coordinate>().is_err());
     }

@@ -13,7 +13,7 @@ use super::{
     forget::names,
     settings::SERVERS,
 };
-use crate::model::coordinate::Coordinate;
+use crate::model::coordinate::{Coordinate, addressed};
 
 /// Authors in one filter (67 bytes each).
 const AUTHORS_PER_FILTER: usize = 200;
@@ -210,9 +210,9 @@ impl Concerns {
         let own = self.coordinates.iter().filter(move |(coordinate, _)| {
             by_id && coordinate.parse::<Coordinate>().is_ok_and(|coordinate| coordinate.owner == event.pubkey)
         });
-        let named = event.tags.coordinates().filter(|named| named.public_key == event.pubkey);
-        let named = named.map(|named| named.identifier.clone()).filter(|name| self.families.contains(name));
-        own.map(|(_, family)| family.clone()).chain(named)
+        let named = addressed(event)
+            .filter(|(_, author, name)| *author == event.pubkey && self.families.contains(*name));
+        own.map(|(_, family)| family.clone()).chain(named.map(|(.., name)| name.to_owned()))
     }
 
     /// What to ask an ordinary relay for, the most important first: of what finds no room there, cycles hear.
