@@ -13,10 +13,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use comfy_table::{Table, presets};
 use grasp_mirror_testkit::{
-    Chat, Mirror, Owner, Person, Protocol, Published, Server, TestRelay, look, tools,
+    Chat, Mirror, Owner, Person, Protocol, Published, Server, TestRelay, look, stopped, tools,
 };
 use nostr::{event::Event, filter::Filter};
-use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -41,18 +40,6 @@ async fn main() -> ExitCode {
             eprintln!("\nStopped; servers and temporary folders are gone.");
             if keep { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-    }
-}
-
-async fn stopped() {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
     }
 }
 

@@ -19,7 +19,7 @@ use std::{env, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
+use grasp_mirror_testkit::stopped;
 
 use crate::{corpus::Corpus, table::Rows};
 
@@ -95,18 +95,6 @@ async fn main() -> ExitCode {
             eprintln!("Error: {error:#}");
             ExitCode::FAILURE
         }
-    }
-}
-
-async fn stopped() {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
     }
 }
 

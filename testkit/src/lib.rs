@@ -62,7 +62,7 @@ pub use daemon::Daemon;
 pub use front::Front;
 pub use mirror::Mirror;
 pub use owner::{Owner, Person, Published};
-pub use process::{Cost, cost_of_children, cpu, own_cpu, own_memory, peak_rss, rss, tree_cpu};
+pub use process::{Cost, cost_of_children, cpu, own_cpu, own_memory, peak_rss, rss, stopped, tree_cpu};
 pub use proxy::{Fault, Proxy, Seen};
 pub use relay::TestRelay;
 pub use run::Run;

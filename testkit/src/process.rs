@@ -12,6 +12,7 @@ use nix::{
     time::{ClockId, clock_getcpuclockid},
     unistd::Pid,
 };
+use tokio::signal::unix::{SignalKind, signal as on_signal};
 
 /// `/proc/<pid>/stat` counts in these (`USER_HZ`, the same on every Linux).
 const TICK: Duration = Duration::from_millis(10);
@@ -23,6 +24,19 @@ pub struct Cost {
     pub cpu: Duration,
     /// Peak resident memory in KiB of the largest of them.
     pub peak_kib: u64,
+}
+
+/// Waits until this process is told to stop (SIGINT or SIGTERM).
+pub async fn stopped() {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (on_signal(SignalKind::interrupt()), on_signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
 }
 
 /// What all children of this process that have ended, and theirs, have cost so far.
