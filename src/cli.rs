@@ -38,8 +38,17 @@ pub(crate) fn load(overrides: &Overrides) -> anyhow::Result<Config> {
     Ok(Config::load(overrides, &environment)?)
 }
 
+/// A value that is not UTF-8 is seen, too: as one that will not do, not as one that is not there.
 fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// Prints `text`, with a newline. Whoever reads it may have seen enough (`| head -1`): how the command ended stays true.
+fn say(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    match writeln!(io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
 }
 
 /// `init`: writes what is missing, keeps what is there.
@@ -142,11 +151,10 @@ pub(crate) fn status(context: &Context, at_risk: bool) -> anyhow::Result<Outcome
 
 fn print_at_risk(context: &Context, report: &Report) -> anyhow::Result<Outcome> {
     let at_risk: Vec<_> = report.repos.iter().filter(|repo| repo.is_at_risk()).collect();
-    let mut out = io::stdout().lock();
     if context.json {
-        writeln!(out, "{}", serde_json::json!({ "at_risk": at_risk, "truncated": report.truncated }))?;
+        say(serde_json::json!({ "at_risk": at_risk, "truncated": report.truncated }))?;
     } else {
-        writeln!(out, "{}", tables::at_risk(report, now()))?;
+        say(tables::at_risk(report, now()))?;
     }
     let good = report.cycle.number > 0 && at_risk.is_empty();
     Ok(if good { Outcome::Good } else { Outcome::NotInSync })
@@ -166,15 +174,13 @@ pub(crate) fn verify(context: &Context) -> anyhow::Result<Outcome> {
         anyhow::Ok(Box::pin(world.verify()).await?)
     })?;
     let good = found.is_good();
-    let mut out = io::stdout().lock();
     if context.json {
         let tables::Verified { servers, mirrors, signers, contradictions } = &found;
-        let document = serde_json::json!({
+        say(serde_json::json!({
             "ok": good, "servers": servers, "mirrors": mirrors, "signers": signers, "contradictions": contradictions,
-        });
-        writeln!(out, "{document}")?;
+        }))?;
     } else {
-        writeln!(out, "{}", tables::verify(&found))?;
+        say(tables::verify(&found))?;
     }
     Ok(if good { Outcome::Good } else { Outcome::NotInSync })
 }
@@ -194,13 +200,12 @@ pub(crate) fn plan(context: &Context, repo: Option<&str>) -> anyhow::Result<Outc
         let world = world(&ready).await?;
         Box::pin(world.plan(which)).await?
     })?;
-    let mut out = io::stdout().lock();
     if context.json {
-        writeln!(out, "{}", serde_json::json!({ "mirrors": steps, "notes": notes }))?;
+        say(serde_json::json!({ "mirrors": steps, "notes": notes }))?;
     } else if let Some(repo) = repo {
-        writeln!(out, "{}", tables::plan_of(&repo, &steps, &notes))?;
+        say(tables::plan_of(&repo, &steps, &notes))?;
     } else {
-        writeln!(out, "{}", tables::plan(&steps, &notes))?;
+        say(tables::plan(&steps, &notes))?;
     }
     Ok(Outcome::Good)
 }
@@ -270,19 +275,17 @@ struct Seen {
 
 fn print_report(context: &Context, seen: &Seen) -> anyhow::Result<Outcome> {
     let Seen { report, weeks, progress } = seen;
-    let mut out = io::stdout().lock();
     if context.json {
-        writeln!(out, "{}", serde_json::to_string(seen)?)?;
+        say(serde_json::to_string(seen)?)?;
     } else {
         let now = now();
         if let Some(progress) = progress {
-            writeln!(
-                out,
+            say(format_args!(
                 "{}\n",
                 grasp_mirror_commands::status::progress(&answers::under_way(progress), now)
-            )?;
+            ))?;
         }
-        writeln!(out, "{}", tables::status(report, weeks, now))?;
+        say(tables::status(report, weeks, now))?;
     }
     let ran = report.cycle.number > 0;
     Ok(if ran && report.is_in_sync() { Outcome::Good } else { Outcome::NotInSync })

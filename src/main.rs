@@ -11,7 +11,7 @@ use std::{
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use grasp_mirror::config::{DEFAULT_PATH, Overrides};
-use grasp_mirror_commands::clean;
+use grasp_mirror_commands::{clean, with_causes};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use tracing_subscriber::{EnvFilter, field::MakeExt, fmt::format::debug_fn};
 
@@ -192,7 +192,7 @@ fn main() -> ExitCode {
         // Whoever reads our output has seen enough.
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("grasp-mirror: {error:#}");
+            eprintln!("grasp-mirror: {}", with_causes(error.as_ref()));
             ExitCode::from(1)
         }
     }
@@ -226,8 +226,13 @@ fn start_log(verbose: u8, quiet: bool, log: Log) {
         .fmt_fields(fields.delimited(" "))
         .with_env_filter(filter)
         .with_writer(move || log.clone())
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(io::stderr().is_terminal() && !wants_no_color())
         .init();
+}
+
+/// Whether somebody asked every program for plain text (<https://no-color.org>).
+fn wants_no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// Standard error, with the progress out of the way while a line is written.

@@ -25,8 +25,10 @@ pub enum ParseError {
         what: &'static str,
     },
     /// A word will not do.
-    #[error("\"{}\" is not {expected}.", clean(word, 40))]
+    #[error("\"{}\" is not {expected}.{}", clean(word, 40), usage.map_or(String::new(), |usage| format!(" Usage: {usage}")))]
     Bad {
+        /// The command, when the word was part of one.
+        usage: Option<&'static Usage>,
         /// The word, as it came.
         word: String,
         /// What would do.
@@ -66,7 +68,19 @@ impl ParseError {
     }
 
     pub(crate) fn bad(word: &str, expected: &'static str) -> Self {
-        if is_secret(word) { Self::Secret } else { Self::Bad { word: word.to_owned(), expected } }
+        if is_secret(word) {
+            Self::Secret
+        } else {
+            Self::Bad { usage: None, word: word.to_owned(), expected }
+        }
+    }
+
+    /// The same in a message that began with `command`.
+    pub(crate) fn of(self, command: &'static Usage) -> Self {
+        match self {
+            Self::Bad { word, expected, .. } => Self::Bad { usage: Some(command), word, expected },
+            other => other,
+        }
     }
 }
 

@@ -247,7 +247,7 @@ pub fn parse(message: &str) -> Result<Command, ParseError> {
     let word = words.next().ok_or(ParseError::Empty)?;
     let (usage, parser) = find(&word)?;
     words.usage = Some(usage);
-    parser(&mut words)
+    parser(&mut words).map_err(|error| error.of(usage))
 }
 
 fn find(word: &str) -> Result<(&'static Usage, Parser), ParseError> {

@@ -130,11 +130,11 @@ fn mistakes_say_which_word_and_what_would_do() {
     insta::assert_snapshot!(refused("Good morning!"), @r#"I don't know "Good". Send: help"#);
     insta::assert_snapshot!(refused("help wach"), @r#"I don't know "wach". Did you mean: watch? Send: help"#);
     insta::assert_snapshot!(refused("watch"), @"watch needs an npub, nprofile, naddr or name@domain. Usage: watch <npub | nprofile | naddr | nostr: URI>");
-    insta::assert_snapshot!(refused("watch bob"), @r#""bob" is not an npub, nprofile, naddr, hex key or name@domain."#);
-    insta::assert_snapshot!(refused(&format!("watch {NPUB}x")), @r#""npub14f8usejl26twx0dhuxjh9cas7keav9vr0v…" is not an npub, nprofile, naddr, hex key or name@domain."#);
+    insta::assert_snapshot!(refused("watch bob"), @r#""bob" is not an npub, nprofile, naddr, hex key or name@domain. Usage: watch <npub | nprofile | naddr | nostr: URI>"#);
+    insta::assert_snapshot!(refused(&format!("watch {NPUB}x")), @r#""npub14f8usejl26twx0dhuxjh9cas7keav9vr0v…" is not an npub, nprofile, naddr, hex key or name@domain. Usage: watch <npub | nprofile | naddr | nostr: URI>"#);
     insta::assert_snapshot!(refused("list all"), @r#"list takes no "all". Usage: list (a name with spaces goes in "quotes")"#);
-    insta::assert_snapshot!(refused(&format!("status {NPUB}")), @r#""npub14f8usejl26twx0dhuxjh9cas7keav9vr0v…" is not a repository but a person: add /<repository>."#);
-    insta::assert_snapshot!(refused(&format!("resync {NPUB}x")), @r#""npub14f8usejl26twx0dhuxjh9cas7keav9vr0v…" is not a repository: its name, npub/name, or naddr."#);
+    insta::assert_snapshot!(refused(&format!("status {NPUB}")), @r#""npub14f8usejl26twx0dhuxjh9cas7keav9vr0v…" is not a repository but a person: add /<repository>. Usage: status [repo]"#);
+    insta::assert_snapshot!(refused(&format!("resync {NPUB}x")), @r#""npub14f8usejl26twx0dhuxjh9cas7keav9vr0v…" is not a repository: its name, npub/name, or naddr. Usage: resync [repo | npub]"#);
     assert!(parse(&format!("watch {}", naddr(Kind::LongFormTextNote))).is_err());
     insta::assert_snapshot!(refused("a\u{202e}b\u{7}"), @r#"I don't know "ab". Send: help"#);
 }
@@ -274,7 +274,7 @@ fn a_repository_is_forgotten_and_that_is_taken_back() {
         assert_eq!(parse(&message), Ok(Command::Forget { repo, undo }), "{message}");
     }
     insta::assert_snapshot!(refused("forget"), @"forget needs a repository. Usage: forget <repo> [undo]");
-    insta::assert_snapshot!(refused("forget hello please"), @r#""please" is not undo, and nothing else may follow the repository."#);
+    insta::assert_snapshot!(refused("forget hello please"), @r#""please" is not undo, and nothing else may follow the repository. Usage: forget <repo> [undo]"#);
     insta::assert_snapshot!(refused("forget hello undo now"), @r#"forget takes no "now". Usage: forget <repo> [undo] (a name with spaces goes in "quotes")"#);
     let said = |outcome| forget::reply(&repo("hello"), outcome);
     insta::assert_snapshot!(said(Forgotten::Now { paused: false }), @"Forgotten: hello by npub14f8us…9nsy. I mirror it no more, whoever asks me to, and delete my own announcements of it from the servers. To take this back, send: forget npub14f8usejl26twx0dhuxjh9cas7keav9vr0v8nvtwtrjqx3vycc76qqh9nsy/hello undo");

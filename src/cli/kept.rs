@@ -25,7 +25,7 @@ use grasp_mirror_commands::{
 };
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
-use super::{load, runtime};
+use super::{load, runtime, say};
 use crate::{Context, Outcome};
 
 /// Lines printed of an archive; JSON has them all.
@@ -70,11 +70,10 @@ pub(crate) fn decide(context: &Context, name: &str, approved: bool) -> anyhow::R
         reject::reply(&repo, decided)
     };
     let written = matches!(decided, Decided::Written { .. });
-    let mut out = io::stdout().lock();
     if context.json {
-        writeln!(out, "{}", serde_json::json!({ "written": written, "approved": approved, "said": text }))?;
+        say(serde_json::json!({ "written": written, "approved": approved, "said": text }))?;
     } else {
-        writeln!(out, "{text}")?;
+        say(text)?;
     }
     Ok(if written { Outcome::Good } else { Outcome::NotInSync })
 }

@@ -1,13 +1,11 @@
 //! `allow`, `deny`: what may be mirrored, as a message to the bot would say it. A running daemon hears it from the
 //! bot's relays, so nothing takes the data folder's lock.
 
-use std::io::{self, Write};
-
 use anyhow::anyhow;
 use grasp_mirror::{model::policy::Rule, plan, report::answers};
 use grasp_mirror_commands::{Matter, allow, deny};
 
-use super::{ready_to_work, runtime, world};
+use super::{ready_to_work, runtime, say, world};
 use crate::{Context, Outcome};
 
 /// `allow` (`permit`) and `deny`.
@@ -44,15 +42,10 @@ pub(crate) fn rule(context: &Context, about: &str, permit: bool) -> anyhow::Resu
         let good = plan::policy::stands(world.policy(), &rule, permit);
         anyhow::Ok((rule, changed, text, good))
     })?;
-    let mut out = io::stdout().lock();
     if context.json {
-        writeln!(
-            out,
-            "{}",
-            serde_json::json!({ "rule": rule.to_string(), "changed": changed, "said": text })
-        )?;
+        say(serde_json::json!({ "rule": rule.to_string(), "changed": changed, "said": text }))?;
     } else {
-        writeln!(out, "{text}")?;
+        say(text)?;
     }
     Ok(if good { Outcome::Good } else { Outcome::NotInSync })
 }

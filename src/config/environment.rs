@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{ConfigError, error::nearest, folder_of};
 
 /// Every variable there is.
-const VARIABLES: [&str; 5] =
+pub(super) const VARIABLES: [&str; 5] =
     ["MIRROR_NSEC", "MIRROR_NSEC_FILE", "MIRROR_NPUBS", "MIRROR_ALLOWED_NPUBS", "MIRROR_SIGNER"];
 
 /// What the environment says, checked.
@@ -56,6 +56,14 @@ impl Set {
             Some((file, line)) => ConfigError::Key { file, line, key: variable, problem },
             None => ConfigError::Variable { variable, problem },
         }
+    }
+
+    fn is_key(&self) -> bool {
+        matches!(self.name, "MIRROR_NSEC" | "MIRROR_NSEC_FILE")
+    }
+
+    fn is_real(&self) -> bool {
+        self.place.is_none()
     }
 
     fn entries(&self) -> impl Iterator<Item = (usize, &str)> {
@@ -104,13 +112,19 @@ impl Environment {
     /// Reads `env`, then what only `dotenv` sets. A missing file is fine; empty means unset.
     pub(super) fn load(dotenv: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut from_file = read(dotenv)?;
-        let mut set = VARIABLES.into_iter().filter_map(|name| {
+        let set = VARIABLES.into_iter().filter_map(|name| {
             let real = env(name).map(|value| Set { name, value: value.into(), place: None });
             real.or_else(|| from_file.remove(name)).filter(|set| !set.value.expose_secret().trim().is_empty())
         });
 
+        let mut set: Vec<Set> = set.collect();
+        // The bot's key is one thing that two variables can say.
+        if set.iter().any(|set| set.is_key() && set.is_real()) {
+            set.retain(|set| !set.is_key() || set.is_real());
+        }
+
         let mut environment = Self::default();
-        for set in &mut set {
+        for set in set {
             match set.name {
                 "MIRROR_NSEC" => {
                     if SecretKey::parse(set.value.expose_secret().trim()).is_err() {

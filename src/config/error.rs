@@ -1,12 +1,15 @@
 //! What can be wrong with the configuration.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// Why the configuration cannot be used. No variant carries the value of a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file is there (or was asked for) and cannot be read.
-    #[error("cannot read {}: {source}", file.display())]
+    #[error("cannot read {}: {source}{}", file.display(), way_out(file, source))]
     Unreadable {
         /// Which file.
         file: PathBuf,
@@ -43,6 +46,16 @@ pub enum ConfigError {
         /// What is wrong, and what would do.
         problem: String,
     },
+}
+
+/// What a person does about a file that is not there.
+fn way_out(file: &Path, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            format!("; `grasp-mirror init --config {}` writes one", file.display())
+        }
+        _ => String::new(),
+    }
 }
 
 /// The one of `known` that a person most likely meant.

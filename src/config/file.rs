@@ -6,6 +6,7 @@ use toml::{Spanned, de::DeTable};
 
 use super::{
     Config, ConfigError,
+    environment::VARIABLES,
     error::nearest,
     value::{Source, Value, in_order, looks_secret, shown},
 };
@@ -94,7 +95,7 @@ fn set(config: &mut Config, section: &str, key: &str, value: &Value<'_>) -> Resu
     let Config { bot, servers, mirror, policy, limits, http, network, .. } = config;
     match (section, key) {
         ("bot", "name") => value.name()?.clone_into(&mut bot.name),
-        ("bot", "data_dir") => bot.data_dir = value.name()?.into(),
+        ("bot", "data_dir") => bot.data_dir = value.folder()?.into(),
         ("bot", "relays") => bot.relays = value.relays()?,
         ("bot", "inbox_relays") => bot.inbox_relays = value.relays()?,
         ("bot", "index_relays") => bot.index_relays = value.relays()?,
@@ -224,11 +225,20 @@ fn unknown(word: &str, known: &[&str]) -> String {
 fn unknown_key(source: Source<'_>, section: &str, key: &Spanned<Cow<'_, str>>, keys: &[&str]) -> ConfigError {
     let word: &str = key.get_ref();
     let elsewhere = KEYS.iter().find(|(_, keys)| keys.contains(&word));
-    let hint = match elsewhere {
-        Some((other, _)) => format!("unknown key; `{word}` belongs in [{other}]"),
-        None => unknown(word, keys),
+    let hint = match (elsewhere, variable(word)) {
+        (Some((other, _)), _) => format!("unknown key; `{word}` belongs in [{other}]"),
+        (None, Some(hint)) => hint,
+        (None, None) => unknown(word, keys),
     };
     source.wrong(key.span().start, &format!("{section}.{word}"), hint)
+}
+
+/// Keys and people are set elsewhere, and are looked for here by name.
+fn variable(word: &str) -> Option<String> {
+    let name = word.to_ascii_uppercase();
+    let known =
+        VARIABLES.iter().find(|known| **known == name || known.strip_prefix("MIRROR_") == Some(&name))?;
+    Some(format!("not a key of this file; set {known} in .env beside it"))
 }
 
 fn unknown_section(source: Source<'_>, section: &Spanned<Cow<'_, str>>) -> ConfigError {
@@ -236,6 +246,8 @@ fn unknown_section(source: Source<'_>, section: &Spanned<Cow<'_, str>>) -> Confi
     let sections: Vec<&str> = KEYS.iter().map(|(section, _)| *section).collect();
     let hint = if let Some((owner, _)) = KEYS.iter().find(|(_, keys)| keys.contains(&word)) {
         format!("unknown key; `{word}` belongs in [{owner}]")
+    } else if let Some(hint) = variable(word) {
+        hint
     } else {
         match nearest(word, sections.iter().copied()) {
             Some(known) => format!("unknown section; did you mean [{known}]?"),

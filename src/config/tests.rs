@@ -211,6 +211,29 @@ fn a_real_variable_wins_over_the_file() {
     .unwrap();
     assert_eq!(environment.watched.len(), 1);
     assert_eq!(environment.allowed.len(), 1);
+
+    // The key is one thing, whichever of its two variables says it.
+    let nsec = Keys::generate().secret_key().to_bech32().unwrap();
+    let environment = with_env(&format!("MIRROR_NSEC={nsec}"), &[("MIRROR_NSEC_FILE", "key")]).unwrap();
+    assert!(matches!(environment.key, KeyFrom::File(file) if file == Path::new("key")));
+    let environment = with_env("MIRROR_NSEC_FILE=key", &[("MIRROR_NSEC", &nsec)]).unwrap();
+    assert!(matches!(environment.key, KeyFrom::Value(value) if value.expose_secret() == nsec));
+}
+
+#[test]
+fn what_belongs_elsewhere_is_told_where() {
+    for (key, variable) in
+        [("nsec", "MIRROR_NSEC"), ("npubs", "MIRROR_NPUBS"), ("mirror_npubs", "MIRROR_NPUBS")]
+    {
+        for text in [format!("[bot]\n{key} = \"x\""), format!("#\n{key} = \"x\"")] {
+            let told = wrong(&text);
+            assert!(told.contains("line 2") && told.contains(&format!("set {variable} in .env")), "{told}");
+        }
+    }
+    let told = wrong("[bot]\ndata_dir = \"~/mirror\"");
+    assert!(told.contains("line 2: bot.data_dir: ~ means nothing"), "{told}");
+    let told = wrong("[servers]\nknown = [\"wss://me:hush@git.example\"]");
+    assert!(told.contains("line 2: servers.known") && !told.contains("hush"), "{told}");
 }
 
 #[test]
@@ -227,6 +250,8 @@ fn variables_are_checked_by_name_and_line() {
     assert!(spaced.contains("line 3: MIRROR_NPUBS: expected NAME=value"), "{spaced}");
     let both = env_wrong(&format!("MIRROR_NSEC_FILE=key\nMIRROR_NSEC={nsec}"), &[]);
     assert!(both.contains("line 1: MIRROR_NSEC_FILE: MIRROR_NSEC is set too"), "{both}");
+    let real = env_wrong("", &[("MIRROR_NSEC", &nsec), ("MIRROR_NSEC_FILE", "key")]);
+    assert!(real.contains("environment variable MIRROR_NSEC_FILE: MIRROR_NSEC is set too"), "{real}");
     let real = env_wrong("", &[("MIRROR_NSEC", "nope")]);
     assert!(real.contains("environment variable MIRROR_NSEC: not a secret key"), "{real}");
 }

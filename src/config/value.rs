@@ -75,6 +75,16 @@ impl<'a> Value<'a> {
         if bad { Err(self.wrong("expected text that is not empty, on one line")) } else { Ok(text) }
     }
 
+    /// A path. No shell reads it, so `~` would become a folder of that name.
+    pub(super) fn folder(&self) -> Result<&'a str, ConfigError> {
+        match self.name()? {
+            home if home == "~" || home.starts_with("~/") => {
+                Err(self.wrong("~ means nothing here; write the whole path"))
+            }
+            path => Ok(path),
+        }
+    }
+
     pub(super) fn flag(&self) -> Result<bool, ConfigError> {
         self.value.get_ref().as_bool().ok_or_else(|| self.mistyped("true or false"))
     }
@@ -197,6 +207,9 @@ impl<'a> Value<'a> {
 pub(super) fn shown(text: &str) -> String {
     if looks_secret(text) {
         return "something secret (not shown)".to_owned();
+    }
+    if text.split_once("://").is_some_and(|(_, rest)| rest.contains('@')) {
+        return "an address with a name or password in it (not shown)".to_owned();
     }
     let short: String = text.chars().take(80).collect();
     if short.len() < text.len() { format!("{:?}", short + "…") } else { format!("{short:?}") }

@@ -24,8 +24,10 @@ use self::database::Database;
 /// Why the store cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The data folder cannot be made.
-    #[error("cannot make the data folder {path}: {source}")]
+    /// The data folder, or what is in it, cannot be made or written.
+    #[error(
+        "cannot write in {path}: {source}; choose another folder with data_dir or --data-dir, or run as its owner"
+    )]
     Folder {
         /// Which.
         path: PathBuf,
@@ -39,6 +41,14 @@ pub enum StoreError {
         path: PathBuf,
         /// Its process id, as far as it said.
         holder: String,
+    },
+    /// The database cannot be opened.
+    #[error("cannot open the event database in {path}: {source}")]
+    Open {
+        /// Which folder.
+        path: PathBuf,
+        /// Why.
+        source: nostr_database::error::Error,
     },
     /// The database.
     #[error("the event database: {0}")]
@@ -80,7 +90,8 @@ impl Store {
     pub async fn open(data_dir: &Path) -> Result<Self, StoreError> {
         let path = data_dir.join("events");
         std::fs::create_dir_all(&path).map_err(|source| StoreError::Folder { path: path.clone(), source })?;
-        let database = Database::over(NostrLmdb::open(path).await?);
+        let opened = NostrLmdb::open(&path).await;
+        let database = Database::over(opened.map_err(|source| StoreError::Open { path, source })?);
         Ok(Self { database: Arc::new(database), updating: Arc::default() })
     }
 

@@ -2,17 +2,19 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
+    ffi::OsStr,
+    fs::{self, OpenOptions},
+    io::pipe,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use tempfile::TempDir;
 
 const NPUB: &str = "npub14f8usejl26twx0dhuxjh9cas7keav9vr0v8nvtwtrjqx3vycc76qqh9nsy";
 
-fn run(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
+fn command(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grasp-mirror"));
     command.current_dir(folder).args(args);
     for name in [
@@ -25,7 +27,11 @@ fn run(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
     ] {
         command.env_remove(name);
     }
-    command.envs(env.iter().copied()).output().unwrap()
+    command
+}
+
+fn run(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
+    command(folder, args).envs(env.iter().copied()).output().unwrap()
 }
 
 fn stdout(output: &Output) -> String {
@@ -115,7 +121,63 @@ fn a_named_file_must_exist() {
     let folder = folder();
     let output = run(folder.path(), &["status", "--config", "gone.toml"], &[]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("gone.toml"), "{}", stderr(&output));
+    let way_out = "cannot read gone.toml: No such file or directory (os error 2); `grasp-mirror init --config gone.toml`";
+    let said = stderr(&output);
+    assert!(said.contains(way_out) && said.matches("No such file").count() == 1, "{said}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_is_named() {
+    let folder = folder();
+    let at = folder.path();
+    assert_eq!(run(at, &["init"], &[]).status.code(), Some(0));
+    fs::write(at.join("data/events"), "in the way").unwrap();
+    for command in ["status", "mirror-once"] {
+        let said = stderr(&run(at, &[command], &[]));
+        assert!(said.contains("data/events") && said.contains("--data-dir"), "{said}");
+        assert_eq!(said.matches("os error").count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn how_it_ended_does_not_depend_on_who_reads() {
+    let folder = folder();
+    assert_eq!(run(folder.path(), &["init"], &[]).status.code(), Some(0));
+    for args in [&["status"][..], &["status", "--json"], &["status", "--at-risk"]] {
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        let mut command = command(folder.path(), args);
+        let output = command.stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!((output.status.code(), stderr(&output)), (Some(2), String::new()), "{args:?}");
+    }
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = command(folder.path(), &["status"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("cannot write to standard output: No space"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_not_overlooked() {
+    let folder = folder();
+    let mut command = command(folder.path(), &["init"]);
+    let output = command.env("MIRROR_NSEC", OsStr::from_bytes(b"nsec1\xff")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("MIRROR_NSEC: not a secret key"), "{}", stderr(&output));
+    assert!(!folder.path().join("data").exists());
+}
+
+#[test]
+fn a_terminal_without_colours_gets_none() {
+    let folder = folder();
+    assert_eq!(run(folder.path(), &["init"], &[]).status.code(), Some(0));
+    let log = |no_color: &str| {
+        let mut script = Command::new("script");
+        script.args(["-qec", concat!(env!("CARGO_BIN_EXE_grasp-mirror"), " status -vv"), "/dev/null"]);
+        script.current_dir(folder.path()).env_remove("RUST_LOG").env("NO_COLOR", no_color);
+        stdout(&script.output().unwrap())
+    };
+    assert!(log("").contains("\u{1b}["), "a terminal gets colours: {}", log(""));
+    assert!(log("1").contains("DEBUG") && !log("1").contains('\u{1b}'), "{}", log("1"));
 }
 
 #[test]
