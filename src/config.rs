@@ -19,6 +19,7 @@ use std::{
 
 use grasp_mirror_commands::Nip05;
 use nostr::types::RelayUrl;
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     environment::{Environment, KeyFrom},
@@ -73,6 +74,15 @@ pub struct Config {
     pub environment: Environment,
 }
 
+/// Where the bot meets others, as the operator wrote it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Places {
+    /// The key `relays`.
+    pub relays: Vec<RelayUrl>,
+    /// The key `inbox_relays`.
+    pub inbox_relays: Vec<RelayUrl>,
+}
+
 /// `[bot]`: who the bot is and where it meets others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bot {
@@ -80,6 +90,8 @@ pub struct Bot {
     pub name: String,
     /// Where events, git data and the key live; as used, flag and config folder applied.
     pub data_dir: PathBuf,
+    /// What the operator wrote of the next two, which may hold more: what the bot's own lists name.
+    pub written: Places,
     /// Where it publishes its lists and reports.
     pub relays: Vec<RelayUrl>,
     /// Where direct messages reach it (NIP-17).
@@ -202,6 +214,7 @@ impl Default for Bot {
         Self {
             name: "grasp-mirror".to_owned(),
             data_dir: "./data".into(),
+            written: Places { relays: addresses(&RELAYS), inbox_relays: addresses(&INBOX_RELAYS) },
             relays: addresses(&RELAYS),
             inbox_relays: addresses(&INBOX_RELAYS),
             index_relays: addresses(&INDEX_RELAYS),
@@ -303,6 +316,8 @@ impl Config {
     pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let mut config = Self { path: path.to_owned(), ..Self::default() };
         file::read(text, path, &mut config)?;
+        config.bot.written =
+            Places { relays: config.bot.relays.clone(), inbox_relays: config.bot.inbox_relays.clone() };
         Ok(config)
     }
 }

@@ -28,7 +28,7 @@ use self::{
 use crate::{
     bot::{Bot, Doors, Request, Tidings},
     config::{Config, ConfigError},
-    cycle::{CycleDone, CycleError, Shared, Signers, Trigger, World},
+    cycle::{self, CycleDone, CycleError, Shared, Signers, Trigger, World},
     http::ListenError,
     key,
     model::{
@@ -108,6 +108,8 @@ enum Happened {
     NewSettings,
     /// Somebody asked for something.
     Asked(Waiting),
+    /// The bot is to be met elsewhere.
+    Move,
     /// Something about what is followed between cycles.
     Follow(Step),
     /// The operator wants the configuration read again.
@@ -158,6 +160,7 @@ pub async fn run(
     let mut hang_up = signal(SignalKind::hangup())?;
     let store = Store::open(&config.bot.data_dir).await?;
     tracing::info!(bot = npub(&keys.public_key()), pid = std::process::id(), "starting");
+    let config = cycle::met_at(&config, keys, &store).await?;
     let shown = Shown::open(&config, keys, &store).await?;
     let (bot, doors) = tokio::select! {
         started = Bot::start(&config, keys, &store) => started?,
@@ -209,6 +212,7 @@ pub async fn run(
             Happened::Follow(step) => daemon.follow(step).await,
             Happened::NewSettings => daemon.follow_settings().await,
             Happened::Asked(waiting) => daemon.queue.push_back(waiting),
+            Happened::Move => daemon.move_on().await,
             Happened::HangUp => daemon.reload(&reload).await,
             Happened::Tick => notify(&[NotifyState::Watchdog]),
         }
@@ -254,8 +258,11 @@ impl Daemon {
             () = sleep_until(self.next_at), if idle => Happened::Timer,
             Ok(()) = self.doors.settings.changed() => Happened::NewSettings,
             step = self.follower.next() => Happened::Follow(step),
-            Some(Request::Resync { question, repositories }) = self.doors.requests.recv() => {
-                Happened::Asked(Waiting { question, repositories, since: Instant::now() })
+            Some(request) = self.doors.requests.recv() => match request {
+                Request::Resync { question, repositories } => {
+                    Happened::Asked(Waiting { question, repositories, since: Instant::now() })
+                }
+                Request::Move => Happened::Move,
             }
         }
     }
@@ -436,7 +443,10 @@ impl Daemon {
         let monotonic = NotifyState::monotonic_usec_now();
         notify(&[NotifyState::Reloading].into_iter().chain(monotonic.ok()).collect::<Vec<_>>());
         match reload() {
-            Ok(config) => self.take_over(config).await,
+            Ok(config) => {
+                let config = self.met_at(config).await;
+                self.take_over(config, "the configuration was read again").await;
+            }
             Err(error) => {
                 tracing::error!(%error, "the configuration was not read again; the old one stays");
             }
@@ -444,7 +454,26 @@ impl Daemon {
         notify(&[NotifyState::Ready]);
     }
 
-    async fn take_over(&mut self, mut config: Config) {
+    /// `config`, and what the bot's own lists say of where it is met.
+    async fn met_at(&self, config: Config) -> Config {
+        match cycle::met_at(&config, &self.keys, &self.store).await {
+            Ok(config) => config,
+            Err(error) => {
+                tracing::error!(%error, "the bot's own lists of relays were not read");
+                config
+            }
+        }
+    }
+
+    /// The bot's own lists name other relays.
+    async fn move_on(&mut self) {
+        let config = self.met_at(self.config.clone()).await;
+        if config.bot != self.config.bot {
+            self.take_over(config, "the bot's own lists name other relays now").await;
+        }
+    }
+
+    async fn take_over(&mut self, mut config: Config, why: &str) {
         if config.bot.data_dir != self.config.bot.data_dir {
             tracing::error!("bot.data_dir changes with a restart only; the old one stays");
             config.bot.data_dir.clone_from(&self.config.bot.data_dir);
@@ -458,13 +487,18 @@ impl Daemon {
             Ok(_) => tracing::error!("the bot's key changes with a restart only; the old one stays"),
             Err(error) => tracing::error!(%error, "the bot's key was not read again; the old one stays"),
         }
-        tracing::info!("the configuration was read again");
+        tracing::info!("{why}");
         if config.bot.cycle_interval != self.config.bot.cycle_interval {
             self.next_at = self.next_at.min(Instant::now() + config.bot.cycle_interval);
         }
         let signers = Arc::new(Signers::new(&config, &self.keys, &self.store));
         match Follower::new(&config, &self.keys, &self.store, &signers, &self.shared) {
-            Ok(follower) => self.follower = follower,
+            Ok(follower) => {
+                self.follower = follower;
+                if let Some(settings) = &*self.doors.settings.borrow() {
+                    self.follower.heed(settings);
+                }
+            }
             Err(error) => {
                 tracing::error!(%error, "nobody can be listened to with the new configuration; the old one stays");
                 return;

@@ -18,6 +18,8 @@ pub enum Request {
         /// Which; `None` for all.
         repositories: Option<BTreeSet<Coordinate>>,
     },
+    /// The bot's own lists name other relays than before: be there.
+    Move,
 }
 
 /// What the daemon's loop tells the bot.

@@ -20,7 +20,7 @@ use tokio::{
 use super::forget::may_be_said;
 use crate::{
     cycle::own_filters,
-    plan::{journal::OLDEST_SECS, settings::LISTS},
+    plan::{identity::PLACES, journal::OLDEST_SECS, settings::LISTS},
     relay::{
         direct::{self, Opened, Question, answered},
         follow::{Heard, Interest},
@@ -265,7 +265,9 @@ impl Inbox {
     /// The bot's own settings, and the relay lists of those who may command it.
     async fn keep(&mut self, event: &Event) {
         let own = event.pubkey == self.keys.public_key()
-            && (LISTS.contains(&event.kind) || event.kind == Kind::ApplicationSpecificData);
+            && (LISTS.contains(&event.kind)
+                || PLACES.contains(&event.kind)
+                || event.kind == Kind::ApplicationSpecificData);
         let contact = CONTACTS.contains(&event.kind) && self.heard.may_command(&event.pubkey);
         if !own && !contact {
             return;

@@ -349,6 +349,11 @@ impl Bot {
         if *self.own.looked.borrow() == Looked::NotYet && self.own.is_blank().await? {
             return Ok(());
         }
+        let met_at = cycle::met_at(&self.own.config, &self.own.keys, &self.own.store).await?;
+        if met_at.bot != self.own.config.bot {
+            // Many who wait there make it no later.
+            let _ = self.daemon.requests.try_send(Request::Move);
+        }
         let settings = self.own.word().await?.settled.settings;
         self.daemon.settings.send_if_modified(|now| {
             let new = now.as_ref() != Some(&settings);

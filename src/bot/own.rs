@@ -16,8 +16,8 @@ use tokio::{
 
 use super::{Notice, inbox::contacts, orders::OrderError};
 use crate::{
-    config::Config,
-    cycle::{CycleError, OwnWord, monitoring_filter, own_filters, own_word, read_into},
+    config::{Config, Places},
+    cycle::{CycleError, OwnWord, WRITTEN, monitoring_filter, own_filters, own_word, read_into},
     model::draft::Draft,
     plan::{
         converge::Answer,
@@ -25,7 +25,7 @@ use crate::{
         settings::{LISTS, Settings, TOLD_IDENTIFIER, Told},
     },
     relay::Relays,
-    store::{Store, StoreError},
+    store::{Store, StoreError, records::Records},
 };
 
 /// Who the bot is: profile, relays, inbox.
@@ -257,12 +257,16 @@ impl Own {
         }
         let bot = &self.config.bot;
         let nip05 = bot.nip05.as_ref().map(ToString::to_string);
+        let records = Records::new(self.store.clone(), self.keys.clone());
+        let before: Places = records.read(WRITTEN).await?.unwrap_or_default();
+        let place = |kind, written, before| identity::places(kind, written, before, existing.get(&kind), now);
         let drafts = [
             identity::profile(&bot.name, nip05.as_deref(), existing.get(&Kind::Metadata), now),
-            identity::relay_list(&bot.relays, existing.get(&Kind::RelayList), now),
-            identity::inbox(&bot.inbox_relays, existing.get(&Kind::InboxRelays), now),
+            place(Kind::RelayList, &bot.written.relays, &before.relays),
+            place(Kind::InboxRelays, &bot.written.inbox_relays, &before.inbox_relays),
         ];
         self.sign(drafts.into_iter().flatten()).await?;
+        records.write(WRITTEN, &bot.written).await?;
         Ok(())
     }
 

@@ -16,11 +16,7 @@ use tokio::{
 };
 use url::Url;
 
-use super::{
-    CycleError,
-    shared::Shared,
-    world::{guard, listening_limits},
-};
+use super::{CycleError, shared::Shared, world::listening_limits};
 use crate::{
     config::Config,
     git::wire,
@@ -32,6 +28,7 @@ use crate::{
         nip11,
     },
     store::Store,
+    transfer::guard::Guard,
 };
 
 /// How much older than the connection events may be dated, in seconds: by their authors' clocks, and when a server kept
@@ -117,13 +114,14 @@ impl Live {
     /// [`CycleError::Client`] when no HTTP client can be made.
     pub fn new(
         config: &Config,
+        guard: &Guard,
         keys: &Keys,
         store: &Store,
         shared: &Arc<Shared>,
         listening: watch::Receiver<Listening>,
         touched: mpsc::Sender<Noticed>,
     ) -> Result<Self, CycleError> {
-        let guard = Arc::new(guard(config));
+        let guard = Arc::new(guard.clone());
         let http = wire::http_client(config.limits.connect_timeout, Some(guard.clone()))?;
         let limits = listening_limits(config);
         let relays = Arc::new(Relays::that_keep_nothing(guard, keys.clone(), limits));

@@ -70,7 +70,7 @@ pub use self::{
     preview::Preview,
     progress::running,
     servers::Server,
-    settings::{OwnWord, own_filters, own_word, read_into, warn_of_contradictions},
+    settings::{OwnWord, WRITTEN, met_at, own_filters, own_word, read_into, warn_of_contradictions},
     shared::{Shared, Turn, Turns},
     sign::requested,
     signers::Signers,

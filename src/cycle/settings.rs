@@ -9,10 +9,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     CycleError,
     monitoring::monitoring_filter,
-    world::{AT_ONCE, World},
+    world::{AT_ONCE, World, own_addresses},
 };
 use crate::{
-    config::Config,
+    config::{Config, Places},
     model::{
         draft::Draft,
         policy::{Policy, Said},
@@ -21,12 +21,16 @@ use crate::{
     plan::{
         self,
         converge::Answer,
+        identity::{self, PLACES},
         settings::{LISTS, Lists, POLICY_IDENTIFIER, Seeds, Settings, Settled, TOLD_IDENTIFIER, Told},
         taken_out::TAKEN_OUT_IDENTIFIER,
     },
     relay::{RelayError, Relays},
-    store::{Store, StoreError},
+    store::{Store, StoreError, records::Records},
 };
+
+/// The record of what the operator wrote, when it was last looked at, of where the bot is met ([`Places`]).
+pub const WRITTEN: &str = "written";
 
 /// What is said about the settings, and what follows from it.
 #[derive(Clone, Debug)]
@@ -51,7 +55,7 @@ pub fn own_filters(bot: PublicKey) -> Vec<Filter> {
     // One filter an identifier: of several in one, some relays (nostr-memory 0.45) take only the first.
     let called =
         |identifier| Filter::new().kind(Kind::ApplicationSpecificData).author(bot).identifier(identifier);
-    let lists = Filter::new().kinds(LISTS).author(bot);
+    let lists = Filter::new().kinds(LISTS.into_iter().chain(PLACES)).author(bot);
     vec![lists, called(TOLD_IDENTIFIER), called(POLICY_IDENTIFIER), called(TAKEN_OUT_IDENTIFIER)]
 }
 
@@ -75,6 +79,24 @@ pub async fn own_word(config: &Config, keys: &Keys, store: &Store) -> Result<Own
     let lists = Lists::newest(events);
     let settled = lists.settle(told.as_ref(), said.clone(), &seeds(config));
     Ok(OwnWord { lists, told_event, told, said_event, said, settled })
+}
+
+/// `config`, and what the bot's own lists say beside it of where the bot is met (kinds 10002 and 10050).
+///
+/// # Errors
+///
+/// [`StoreError`] when the database fails.
+pub async fn met_at(config: &Config, keys: &Keys, store: &Store) -> Result<Config, StoreError> {
+    let lists = store.query(Filter::new().kinds(PLACES).author(keys.public_key())).await?;
+    let list = |kind| lists.iter().find(|list| list.kind == kind);
+    let before = Records::new(store.clone(), keys.clone()).read(WRITTEN).await?;
+    let before: Places = before.unwrap_or_default();
+    let mut config = config.clone();
+    let bot = &mut config.bot;
+    bot.relays = identity::met_at(&bot.written.relays, &before.relays, list(Kind::RelayList));
+    bot.inbox_relays =
+        identity::met_at(&bot.written.inbox_relays, &before.inbox_relays, list(Kind::InboxRelays));
+    Ok(config)
 }
 
 /// Brings what `filters` match at `relay` into `store`, also when `relays` keep nothing; returns it.
@@ -203,6 +225,9 @@ impl World {
     /// [`CycleError`] when the store fails. A relay that fails costs its own news.
     pub async fn recall(&mut self) -> Result<&Settings, CycleError> {
         self.readable = self.read_own_word().await;
+        self.config = met_at(&self.config, &self.keys, &self.store).await?;
+        // Who has the bot's key can put an address there.
+        self.guard.trust(own_addresses(&self.config));
         let word = own_word(&self.config, &self.keys, &self.store).await?;
         self.obey(word.settled.settings);
         Ok(&self.settings)

@@ -19,13 +19,14 @@ use tokio::{
 use crate::{
     config::Config,
     cycle::{
-        CycleDone, CycleError, Shared, Signers, Turn, Turns, World,
+        self, CycleDone, CycleError, Shared, Signers, Turn, Turns, World,
         live::{Listening, Live, Noticed},
     },
     model::status::MirrorStatus,
     plan::{record::MirrorRecord, retry, settings::Settings},
     report::document::RepositoryOutcome,
     store::Store,
+    transfer::guard::Guard,
 };
 
 /// How long after the first event of a burst the job begins. What comes later is the next job's, with all that comes
@@ -81,6 +82,8 @@ struct Job {
 }
 
 pub(super) struct Follower {
+    /// Decides where [`Live`] listens.
+    guard: Guard,
     shared: Arc<Shared>,
     /// Connections of its own that nobody uses now.
     idle: Vec<World>,
@@ -132,8 +135,10 @@ impl Follower {
         let (touching, touched) = mpsc::channel(QUEUE);
         signers.tell(touching.clone());
         let (listening, heard) = watch::channel(Listening::default());
-        let live = Live::new(config, keys, store, shared, heard, touching)?;
+        let guard = cycle::guard(config);
+        let live = Live::new(config, &guard, keys, store, shared, heard, touching)?;
         Ok(Self {
+            guard,
             shared: Arc::clone(shared),
             idle: Vec::new(),
             waiting: FuturesUnordered::new(),
@@ -237,6 +242,8 @@ impl Follower {
         if settings.paused || self.heeded.loses_by(settings) {
             self.shared.break_off();
         }
+        // As a cycle does: only who has the bot's key can put an address there.
+        self.guard.trust(settings.servers.iter().map(|server| server.http_base().clone()));
         self.heeded = settings.clone();
         let forbids = |job: &Job| settings.paused || job.settings.loses_by(settings);
         let dropped: Vec<Job> = self.jobs.extract_if(|_, job| forbids(job)).map(|(_, job)| job).collect();

@@ -1,7 +1,7 @@
 //! Who the bot is: its profile (NIP-01, NIP-24), its relays (NIP-65) and its inbox (NIP-17).
 //!
-//! Each function is given the newest event of its kind that is known and says what is to be signed instead;
-//! `None` when nothing is. What a person wrote there with another client stays.
+//! What is given the newest event of its kind that is known says what is to be signed instead; `None` when nothing is.
+//! What a person wrote there with another client stays.
 
 use std::collections::BTreeSet;
 
@@ -46,50 +46,73 @@ pub fn profile(name: &str, nip05: Option<&str>, existing: Option<&Event>, now: T
     })
 }
 
-/// The relay list, kind 10002 (NIP-65): the bot reads and writes at all of `relays`.
+/// Where the bot is met: its relays (NIP-65) and its inbox (NIP-17).
+pub const PLACES: [Kind; 2] = [Kind::RelayList, Kind::InboxRelays];
+
+/// No list of the bot's own adds more relays than this: it listens to each of them.
+const RELAYS_MAX: usize = 20;
+
+/// The relays that the operator wrote, then those that the bot's own `list` (one of [`PLACES`]) names besides. Whoever
+/// has the bot's key may sign a newer one with any client; what the operator wrote is where that is read.
 ///
-/// Markers on a list that names the same relays stay.
+/// What was written `before` and is no more, is about to be taken off the list ([`places`]).
 #[must_use]
-pub fn relay_list(relays: &[RelayUrl], existing: Option<&Event>, now: Timestamp) -> Option<Draft> {
-    list(Kind::RelayList, "r", relays, existing, now)
+pub fn met_at(written: &[RelayUrl], before: &[RelayUrl], list: Option<&Event>) -> Vec<RelayUrl> {
+    let mut known: BTreeSet<String> = written.iter().chain(before).map(key).collect();
+    let named = list.into_iter().flat_map(|list| list.tags.iter().filter_map(|tag| named(list.kind, tag)));
+    let others = named.filter(|relay| known.insert(key(relay))).take(RELAYS_MAX);
+    written.iter().cloned().chain(others.collect::<Vec<_>>()).collect()
 }
 
-/// The inbox, kind 10050 (NIP-17): direct messages to the bot belong at `relays`.
+/// The list `kind`, one of [`PLACES`], where it does not say what it should.
+///
+/// The operator makes the first one. What was `written` since `before` is added to it, and what is written no more is
+/// taken off; all else that stands there stays, markers included. Without `before` nothing is taken off.
 #[must_use]
-pub fn inbox(relays: &[RelayUrl], existing: Option<&Event>, now: Timestamp) -> Option<Draft> {
-    list(Kind::InboxRelays, "relay", relays, existing, now)
-}
-
-/// A list of relays in tags called `name`, when it is not the same set already.
-fn list(
+pub fn places(
     kind: Kind,
-    name: &str,
-    relays: &[RelayUrl],
+    written: &[RelayUrl],
+    before: &[RelayUrl],
     existing: Option<&Event>,
     now: Timestamp,
 ) -> Option<Draft> {
-    let wanted: BTreeSet<&str> = relays.iter().map(RelayUrl::as_str_without_trailing_slash).collect();
-    let (named, others): (Vec<&Tag>, Vec<&Tag>) =
-        existing.iter().flat_map(|event| event.tags.iter()).partition(|tag| tag.kind() == name);
-    let said: BTreeSet<String> = named
-        .iter()
-        .filter_map(|tag| tag.content())
-        .map(|text| match RelayUrl::parse(text) {
-            Ok(relay) => relay.as_str_without_trailing_slash().to_owned(),
-            Err(_) => text.to_owned(),
-        })
-        .collect();
-    if said.iter().map(String::as_str).eq(wanted) {
+    let keys = |relays: &[RelayUrl]| relays.iter().map(key).collect::<BTreeSet<_>>();
+    let was = if existing.is_some() { keys(before) } else { BTreeSet::new() };
+    let is = keys(written);
+    let old: Vec<&Tag> = existing.iter().flat_map(|event| event.tags.iter()).collect();
+    let mut said = BTreeSet::new();
+    let mut tags: Vec<Tag> = Vec::new();
+    for tag in &old {
+        match named(kind, tag).map(|relay| key(&relay)) {
+            Some(relay) if was.contains(&relay) && !is.contains(&relay) => {}
+            relay => {
+                said.extend(relay);
+                tags.push((*tag).clone());
+            }
+        }
+    }
+    let new = written.iter().filter(|relay| !was.contains(&key(relay)) && !said.contains(&key(relay)));
+    tags.extend(new.map(|relay| Tag::custom(tag_of(kind), [relay.as_str()])));
+    if tags.iter().eq(old) {
         return None;
     }
-    let mut tags: Vec<Tag> = relays.iter().map(|relay| Tag::custom(name, [relay.as_str()])).collect();
-    tags.extend(others.into_iter().cloned());
-    Some(Draft {
-        kind,
-        tags,
-        content: existing.map(|event| event.content.clone()).unwrap_or_default(),
-        created_at: dated_after(existing, now),
-    })
+    let content = existing.map(|event| event.content.clone()).unwrap_or_default();
+    Some(Draft { kind, tags, content, created_at: dated_after(existing, now) })
+}
+
+fn tag_of(kind: Kind) -> &'static str {
+    if kind == Kind::InboxRelays { "relay" } else { "r" }
+}
+
+/// The relay that `tag` names in a list of this `kind`.
+fn named(kind: Kind, tag: &Tag) -> Option<RelayUrl> {
+    let named = (tag.kind() == tag_of(kind)).then(|| tag.content()).flatten()?;
+    RelayUrl::parse(named).ok()
+}
+
+/// What two ways to write one address have in common.
+fn key(relay: &RelayUrl) -> String {
+    relay.as_str_without_trailing_slash().to_owned()
 }
 
 #[cfg(test)]
@@ -169,28 +192,65 @@ mod tests {
         assert!(profile("keeper", None, Some(&event(Kind::Metadata, " ", &[])), NOW).is_some());
     }
 
-    #[test]
-    fn lists_are_said_again_only_when_other_relays_are_meant() {
-        let two = relays(&["wss://b.example", "wss://a.example/"]);
-        let draft = relay_list(&two, None, NOW).unwrap();
-        assert_eq!(draft.kind, Kind::RelayList);
-        let said: Vec<_> = draft.tags.iter().map(|tag| tag.as_slice().join(" ")).collect();
-        assert_eq!(said, ["r wss://b.example", "r wss://a.example/"]);
-
-        let same: &[&[&str]] = &[&["r", "wss://A.example", "read"], &["r", "wss://b.example/"]];
-        assert_eq!(relay_list(&two, Some(&event(Kind::RelayList, "", same)), NOW), None);
-
-        let other: &[&[&str]] = &[&["relay", "wss://c.example"], &["alt", "inbox"], &["relay"]];
-        let draft = inbox(&two, Some(&event(Kind::InboxRelays, "", other)), NOW).unwrap();
-        let said: Vec<_> = draft.tags.iter().map(|tag| tag.as_slice().join(" ")).collect();
-        assert_eq!(said, ["relay wss://b.example", "relay wss://a.example/", "alt inbox"]);
-        assert_eq!(draft.created_at, NOW + 1u64);
+    fn tags(draft: &Draft) -> Vec<String> {
+        draft.tags.iter().map(|tag| tag.as_slice().join(" ")).collect()
     }
 
     #[test]
-    fn no_relays_and_no_list_are_the_same() {
-        assert_eq!(inbox(&[], None, NOW), None);
-        let some = event(Kind::InboxRelays, "", &[&["relay", "wss://a.example"]]);
-        assert_eq!(inbox(&[], Some(&some), NOW).map(|draft| draft.tags), Some(Vec::new()));
+    fn the_operator_makes_the_first_lists() {
+        let two = relays(&["wss://b.example", "wss://a.example/"]);
+        let draft = places(Kind::RelayList, &two, &[], None, NOW).unwrap();
+        assert_eq!((draft.kind, draft.created_at), (Kind::RelayList, NOW));
+        assert_eq!(tags(&draft), ["r wss://b.example", "r wss://a.example/"]);
+        // Also when it was deleted.
+        assert!(places(Kind::InboxRelays, &two, &two, None, NOW).is_some());
+        assert_eq!(places(Kind::InboxRelays, &[], &two, None, NOW), None);
+    }
+
+    #[test]
+    fn a_list_changes_as_the_operator_s_words_do() {
+        let two = relays(&["wss://b.example", "wss://a.example/"]);
+        let listed = |tags: &[&[&str]]| event(Kind::RelayList, "", tags);
+        let say = |list: &Event, before: &[RelayUrl], written: &[RelayUrl]| {
+            places(Kind::RelayList, written, before, Some(list), NOW)
+        };
+        let same = listed(&[&["r", "wss://A.example", "read"], &["r", "wss://b.example/"]]);
+        for before in [&[][..], &two] {
+            assert_eq!(say(&same, before, &two), None);
+        }
+        // Somebody took one off with another client, and wrote another one: so it is.
+        let other = listed(&[&["r", "wss://c.example"], &["alt", "x"], &["r"], &["r", "wss://b.example"]]);
+        assert_eq!(say(&other, &two, &two), None);
+        assert_eq!(
+            met_at(&two, &two, Some(&other)),
+            relays(&["wss://b.example", "wss://a.example/", "wss://c.example"])
+        );
+        // Nothing is known of what was written before: nothing is taken off.
+        let draft = say(&other, &[], &two).unwrap();
+        assert_eq!(
+            tags(&draft),
+            ["r wss://c.example", "alt x", "r", "r wss://b.example", "r wss://a.example/"]
+        );
+        assert_eq!(draft.created_at, NOW + 1u64, "it has to win over what was there");
+        // The operator wrote another one instead of the second.
+        let written = relays(&["wss://d.example", "wss://a.example"]);
+        let draft = say(&other, &two, &written).unwrap();
+        assert_eq!(
+            met_at(&written, &two, Some(&other)),
+            relays(&["wss://d.example", "wss://a.example", "wss://c.example"])
+        );
+        assert_eq!(tags(&draft), ["r wss://c.example", "alt x", "r", "r wss://d.example"]);
+    }
+
+    #[test]
+    fn no_list_makes_the_bot_listen_to_too_many() {
+        let own = relays(&["wss://a.example"]);
+        assert_eq!(met_at(&own, &[], None), own);
+        let names: Vec<String> = (0..50).map(|number| format!("wss://{number}.example")).collect();
+        let all: Vec<[&str; 2]> = names.iter().map(|name| ["relay", name]).collect();
+        let all: Vec<&[&str]> = all.iter().map(|tag| &tag[..]).collect();
+        assert_eq!(met_at(&own, &[], Some(&event(Kind::InboxRelays, "", &all))).len(), 1 + RELAYS_MAX);
+        // An inbox is no list of relays.
+        assert_eq!(met_at(&own, &[], Some(&event(Kind::RelayList, "", &all))), own);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, pin::Pin, time::Duration};
 
-use grasp_mirror_testkit::{Mirror, Owner, Person, Protocol, Server, TestRelay, look};
+use grasp_mirror_testkit::{Chat, Mirror, Owner, Person, Protocol, Server, TestRelay, look};
 use nostr::{
     event::{Event, EventBuilder, FinalizeEvent, Kind, Tag},
     filter::Filter,
@@ -59,6 +59,47 @@ async fn newer_lists_are_obeyed() {
     assert_eq!(look::refs(&mirror.url_at(&b, "first")).await, before);
     assert!(look::ls_remote(&mirror.url_at(&c, "first")).await.is_empty());
     assert!(look::ls_remote(&mirror.url_at(&b, "fourth")).await.is_empty(), "nobody asked for it");
+    // It listens to the new server, too, although only the list names that address.
+    assert!(!daemon.log().contains("not a public address"), "{}", daemon.log());
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn the_bot_goes_where_its_own_lists_say() {
+    let (first, other, inbox) = tokio::join!(TestRelay::start(), TestRelay::start(), TestRelay::start());
+    let mirror = Mirror::new(BINARY).uses(&first).set("bot.index_relays", vec![first.url().to_owned()]);
+    let ada = Chat::new(&mirror).asks_at(&inbox).hears_at(&inbox);
+    ada.introduce(&first).await;
+    let mirror = mirror.obeys(&ada);
+    let daemon = mirror.daemon().await;
+    let own = Filter::new().author(mirror.bot_pubkey());
+    let lists = own.clone().kinds([Kind::RelayList, Kind::InboxRelays]);
+
+    let urls = [first.url(), other.url()];
+    let relays = newer(&mirror, &first, 10002, &[&["r", urls[0]], &["r", urls[1]]]).await;
+    let inboxes = newer(&mirror, &first, 10050, &[&["relay", inbox.url()]]).await;
+    for list in [&relays, &inboxes] {
+        first.send(list).await.expect_accepted();
+    }
+    assert!(ada.answer_to(Protocol::Nip17, "version").await.contains("grasp-mirror"));
+    let report = own.kind(Kind::ApplicationSpecificData).identifier("grasp-mirror/status");
+    look::wait_until(SOON, "the report is on the other relay", async || {
+        !other.served(report.clone()).await.is_empty()
+    })
+    .await;
+    daemon.stop().await;
+
+    // A restart does not go back to what the operator wrote.
+    let daemon = mirror.daemon().await;
+    assert!(ada.answer_to(Protocol::Nip17, "help version").await.contains("version"));
+    daemon.stop().await;
+    let mut served = first.served(lists).await;
+    served.sort_by_key(|list| list.kind);
+    assert_eq!(served, [relays, inboxes]);
+    // Nor does a new machine, which knows the first relay only.
+    let mirror = mirror.on_a_new_machine();
+    let daemon = mirror.daemon().await;
+    assert!(ada.answer_to(Protocol::Nip17, "help list").await.contains("list"));
     daemon.stop().await;
 }
 
