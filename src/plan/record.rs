@@ -206,6 +206,12 @@ impl MirrorRecord {
         *reason = clean(&format!("{reason}; {more}"), REASON_MAX);
     }
 
+    /// Whether the last run was over before it was its turn. Its reason may say how long that takes.
+    #[must_use]
+    pub fn waits_its_turn(&self) -> bool {
+        self.status == MirrorStatus::Pending && self.failures == 0
+    }
+
     /// Whether the server refused the event, also when it was said again, since the maintainers do not list it (any more).
     #[must_use]
     pub fn refuses_unlisted(&self, id: &EventId) -> bool {
@@ -496,6 +502,7 @@ mod tests {
         let waiting = Ending::Waiting("waits its turn".to_owned());
         let record = after(Some(&failed), Placement::Listed, waiting, &Seen::default(), &[], None, now);
         assert_eq!((record.status, record.retry_at, record.failures), (MirrorStatus::Pending, None, 0));
+        assert!(record.waits_its_turn());
         assert!(record.refused.contains_key(&id), "what a server refuses for good is still known");
     }
 

@@ -20,6 +20,9 @@ const SERVERS_MAX: usize = 64;
 /// The longest reason kept, in characters. The whole one is in the mirror's record.
 const REASON_MAX: usize = 200;
 
+/// Why a mirror is pending that no run has come to.
+const WAITS: &str = "waits its turn";
+
 /// The name of a repository's record.
 #[must_use]
 pub fn record_name(coordinate: &Coordinate) -> String {
@@ -43,7 +46,11 @@ pub struct Change {
 
 impl Change {
     fn of(mirror: &MirrorRecord, at: u64) -> Self {
-        let reason = mirror.reason.as_deref().map(|reason| clean(reason, REASON_MAX));
+        let reason = mirror.reason.as_deref().map(|reason| match reason {
+            // For how long still is said anew each time, and is nothing to look back on.
+            _ if mirror.waits_its_turn() => WAITS.to_owned(),
+            _ => clean(reason, REASON_MAX),
+        });
         Self { at, status: mirror.status, reason, state: mirror.state }
     }
 
@@ -126,6 +133,22 @@ mod tests {
         assert_eq!(noted, [(1, MirrorStatus::InSync), (3, MirrorStatus::Failing), (5, MirrorStatus::InSync)]);
         let json = serde_json::to_string(&history).unwrap();
         assert_eq!(serde_json::from_str::<History>(&json).unwrap(), history);
+    }
+
+    #[test]
+    fn waiting_is_one_change_however_long_it_is_to_take() {
+        let waits = |left: &str| at("a.example", mirror(MirrorStatus::Pending, Some(left), 1));
+        let mut history = History::default();
+        for (now, left) in [(1, "56 min to go"), (2, "54 min to go")] {
+            history.note(&waits(left), now);
+        }
+        assert!(!has_changed(&waits("56 min to go"), &waits("54 min to go")));
+        let mut tried = mirror(MirrorStatus::Pending, Some("not read back"), 1);
+        tried.failures = 1;
+        history.note(&at("a.example", tried), 3);
+        let server = "wss://a.example".parse().unwrap();
+        let noted: Vec<_> = history.at(&server).map(|change| (change.at, change.reason.as_deref())).collect();
+        assert_eq!(noted, [(1, Some(WAITS)), (3, Some("not read back"))]);
     }
 
     #[test]
