@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
-use nostr::prelude::{EventId, Filter, RelayUrl, Timestamp};
+use nostr::prelude::{Event, EventId, Filter, Kind, RelayUrl, Timestamp};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
@@ -129,7 +129,7 @@ impl World {
         let as_of = self.shared.word.as_of_now();
         let mut survey = Survey { servers: self.ask_servers(kept, now).await?, ..Survey::default() };
         self.note_down(&mut survey.servers, now).await?;
-        let events = self.store.query(Filter::new().kinds(SOURCES)).await?;
+        let events = self.sources_of(families).await?;
         let mut worked = self.work_out(events, &mut survey.servers, kept, now).await?;
         worked.keep_only(families);
         self.subjects(worked, &mut survey, kept, (&BTreeSet::new(), Beside::Nobody), now).await?;
@@ -162,6 +162,20 @@ impl World {
         }
         self.write_scoreboards(now).await?;
         Ok(walked)
+    }
+
+    /// What a catalog is made from that is right for `families`. The states of the others are most of what there is.
+    async fn sources_of(&self, families: &BTreeSet<String>) -> Result<Vec<Event>, CycleError> {
+        let others = SOURCES.into_iter().filter(|kind| *kind != Kind::RepoState);
+        let states = || Filter::new().kind(Kind::RepoState);
+        // The bot's copies may be called otherwise.
+        let filters =
+            [Filter::new().kinds(others), states().identifiers(families), states().author(self.bot())];
+        let mut events = BTreeSet::new();
+        for filter in filters {
+            events.extend(self.store.query(filter).await?);
+        }
+        Ok(events.into_iter().collect())
     }
 
     /// Asks each server which of the wanted announcements and states it serves. A mirror whose server does not answer

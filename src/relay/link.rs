@@ -1,8 +1,9 @@
 //! The connection to one relay.
 
 use std::{
+    collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -35,6 +36,12 @@ const RECONNECTS: u32 = 3;
 
 /// The longest private message that is looked at, in bytes of JSON.
 const PRIVATE_EVENT_MAX: u32 = 128 << 10;
+
+/// Relays that have answered in NIP-77, for as long as the process runs.
+static SPEAKERS: std::sync::Mutex<BTreeSet<RelayUrl>> = std::sync::Mutex::new(BTreeSet::new());
+
+/// Relays remembered.
+const SPEAKERS_MAX: usize = 1_024;
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -211,6 +218,19 @@ impl Link {
 
     pub(super) fn speaks_negentropy(&self) -> bool {
         !self.no_negentropy.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has answered in NIP-77 before, on whichever connection: who may not know it costs patience.
+    pub(super) fn is_known_to_speak_negentropy(&self) -> bool {
+        let speakers = SPEAKERS.lock().unwrap_or_else(PoisonError::into_inner);
+        self.speaks_negentropy() && speakers.contains(self.relay.url())
+    }
+
+    pub(super) fn note_negentropy(&self) {
+        let mut speakers = SPEAKERS.lock().unwrap_or_else(PoisonError::into_inner);
+        if speakers.len() < SPEAKERS_MAX && !speakers.contains(self.relay.url()) {
+            speakers.insert(self.relay.url().clone());
+        }
     }
 }
 

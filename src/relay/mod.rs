@@ -313,8 +313,7 @@ impl Relays {
         let link = self.link(url).await?;
         let mut served = BTreeSet::new();
         for some in ids.chunks(read::IDS_PER_FILTER) {
-            let filter = Filter::new().ids(some.iter().copied());
-            served.extend(link.read_once(vec![filter]).await?.into_iter().map(|event| event.id));
+            served.extend(link.serves(some).await?);
         }
         Ok(served)
     }

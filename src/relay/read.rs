@@ -267,6 +267,18 @@ impl Link {
         }
     }
 
+    /// Which of `ids`, at most [`IDS_PER_FILTER`], the relay serves.
+    pub(super) async fn serves(&self, ids: &[EventId]) -> Result<BTreeSet<EventId>, RelayError> {
+        let filter = Filter::new().ids(ids.iter().copied());
+        if self.is_known_to_speak_negentropy()
+            // Names instead of events: a state has a line for every ref, and is known here.
+            && let Some(difference) = self.reconcile(filter.clone(), Some(&[])).await?
+        {
+            return Ok(ids.iter().filter(|id| difference.remote.contains(id)).copied().collect());
+        }
+        Ok(self.read_once(vec![filter]).await?.into_iter().map(|event| event.id).collect())
+    }
+
     pub(super) async fn lacks(
         &self,
         filter: Filter,
@@ -306,7 +318,10 @@ impl Link {
         let longest = self.limits.stall_timeout * LONGEST_ANSWER;
         match timeout(longest, comparing).await {
             Err(_) => Err(self.not_done(longest)),
-            Ok(Ok(difference)) => Ok(Some(difference)),
+            Ok(Ok(difference)) => {
+                self.note_negentropy();
+                Ok(Some(difference))
+            }
             Ok(Err(error)) => {
                 self.negentropy_failed(&error);
                 Ok(None)

@@ -109,6 +109,29 @@ async fn with_negentropy_it_takes_everything_from_a_grasp_server() {
     assert_eq!(stored(&store, &owner.keys).await, ISSUES + 2);
 }
 
+/// Who was never heard to speak NIP-77 may be silent when asked in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_served_is_told_by_names_where_the_relay_is_known_to() {
+    let author = Keys::generate();
+    let (relay, _dir) = full_relay(LocalRelay::builder(), &author).await;
+    let proxy = relay.proxied().await;
+    let (there, absent) = (note(&author, 7), note(&author, EVENTS + 1));
+    let asked = [there.id, absent.id];
+    let (first, _store, _dir) = relays().await;
+    let (second, _store, _dir) = relays().await;
+    let through = url(&proxy.ws());
+    let by_event = first.serves(&through, &asked).await.unwrap();
+    assert_eq!(by_event.iter().collect::<Vec<_>>(), [&there.id]);
+    assert_eq!(proxy.seen().verb("NEG-OPEN").len(), 0);
+
+    first.compare(&through, Filter::new().author(author.public_key()), &[]).await.unwrap().unwrap();
+    proxy.reset();
+    // On another connection, too.
+    assert_eq!(second.serves(&through, &asked).await.unwrap(), by_event);
+    let seen = proxy.seen();
+    assert_eq!((seen.verb("REQ").len(), seen.verb("NEG-OPEN").len()), (0, 1));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_breaks_off_is_never_nothing_there() {
     let author = Keys::generate();
