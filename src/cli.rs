@@ -68,14 +68,22 @@ pub(crate) fn init(context: &Context) -> anyhow::Result<Outcome> {
     let config = load(&context.overrides)?;
     let bot = key::find_or_make(&config.environment.key, &config.bot.data_dir)?;
     let npub = npub(&bot.keys.public_key());
+    let written = load(&Overrides { data_dir: None, ..context.overrides.clone() })?.bot.data_dir;
+    if absolute(&written)? != absolute(&config.bot.data_dir)? {
+        eprintln!(
+            "{} keeps its own data_dir, {}: change it there, or give --data-dir with every command",
+            config_path.display(),
+            written.display()
+        );
+    }
     let mut out = io::stdout().lock();
     if context.json {
         let made = matches!(bot.source, KeySource::Made(_));
         let report = serde_json::json!({
             "npub": npub, "key_made": made,
-            "config": config_path, "config_written": config_written,
-            "env": env_path, "env_written": env_written,
-            "data_dir": config.bot.data_dir,
+            "config": config_path.to_string_lossy(), "config_written": config_written,
+            "env": env_path.to_string_lossy(), "env_written": env_written,
+            "data_dir": config.bot.data_dir.to_string_lossy(),
         });
         writeln!(out, "{report}")?;
         return Ok(Outcome::Good);

@@ -118,13 +118,14 @@ pub(crate) fn restore(
     if past.refs.is_empty() {
         bail!("there was nothing in {} at {}", named.coordinate.for_people(), moment(at));
     }
-    copy.restore(&past.refs, past.head.as_ref(), into)?;
+    copy.restore(&past.refs, past.head.as_ref(), into)
+        .with_context(|| format!("cannot restore into {}", into.display()))?;
     let certain = is_certain(&past, at);
     let mut out = io::stdout().lock();
     if context.json {
         let refs = past.refs.iter().map(|(name, tip)| (name.to_string(), tip.to_string().into()));
         let document = serde_json::json!({
-            "a": named.coordinate.to_string(), "at": at, "into": into, "certain": certain,
+            "a": named.coordinate.to_string(), "at": at, "into": into.to_string_lossy(), "certain": certain,
             "known_since": past.known_since, "refs": refs.collect::<serde_json::Map<_, _>>(),
         });
         writeln!(out, "{document}")?;

@@ -89,6 +89,29 @@ fn init_elsewhere_leads_later_commands_to_its_key() {
 }
 
 #[test]
+fn a_folder_for_data_that_no_file_names_is_mentioned() {
+    let folder = folder();
+    let said = |args: &[&str]| stderr(&run(folder.path(), args, &[]));
+    assert_eq!(said(&["init", "--data-dir", "here"]), "");
+    assert_eq!(said(&["init", "--data-dir", "here"]), "", "it is the one that was written");
+    let told = said(&["init", "--data-dir", "there"]);
+    assert!(told.contains("config.toml keeps its own data_dir") && told.contains("here"), "{told}");
+}
+
+#[test]
+fn a_path_may_be_any_bytes() {
+    let folder = folder();
+    let at = folder.path().join(OsStr::from_bytes(b"\xff"));
+    fs::create_dir(&at).unwrap();
+    let mut command = command(folder.path(), &["init", "--json", "--config"]);
+    let output = command.arg(at.join("config.toml")).output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
+    let told: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert!(told["config"].as_str().unwrap().ends_with("/config.toml"), "{told}");
+    assert!(at.join("data/nsec").exists());
+}
+
+#[test]
 fn a_mistake_names_key_line_and_what_would_do() {
     let folder = folder();
     fs::write(folder.path().join("config.toml"), "[bot]\nname = \"x\"\n\n[limits]\ntransfer = 3\n").unwrap();
