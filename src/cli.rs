@@ -7,6 +7,7 @@ pub(crate) mod pair;
 pub(crate) mod rules;
 
 use std::{
+    fmt::Display,
     fs::{self, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
@@ -28,7 +29,7 @@ use grasp_mirror::{
 use grasp_mirror_commands::{Found, RepoName};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{Context, Outcome};
+use crate::{Context, Outcome, mention};
 
 const CONFIG_EXAMPLE: &str = include_str!("../config.example.toml");
 const ENV_EXAMPLE: &str = include_str!("../.env.example");
@@ -44,7 +45,7 @@ fn environment(name: &str) -> Option<String> {
 }
 
 /// Prints `text`, with a newline. Whoever reads it may have seen enough (`| head -1`): how the command ended stays true.
-fn say(text: impl std::fmt::Display) -> anyhow::Result<()> {
+fn say(text: impl Display) -> anyhow::Result<()> {
     match writeln!(io::stdout().lock(), "{text}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("cannot write to standard output"),
@@ -70,11 +71,11 @@ pub(crate) fn init(context: &Context) -> anyhow::Result<Outcome> {
     let npub = npub(&bot.keys.public_key());
     let written = load(&Overrides { data_dir: None, ..context.overrides.clone() })?.bot.data_dir;
     if absolute(&written)? != absolute(&config.bot.data_dir)? {
-        eprintln!(
+        mention(format_args!(
             "{} keeps its own data_dir, {}: change it there, or give --data-dir with every command",
             config_path.display(),
             written.display()
-        );
+        ));
     }
     let mut out = io::stdout().lock();
     if context.json {
@@ -230,8 +231,8 @@ fn ready_to_work(context: &Context) -> anyhow::Result<Ready> {
     let bot = key::find_or_make(&config.environment.key, &config.bot.data_dir)?;
     if let KeySource::Made(file) = &bot.source {
         // On stderr: stdout may be data.
-        eprintln!("made the bot's key: {} (back it up)", file.display());
-        eprintln!("the bot is {}", npub(&bot.keys.public_key()));
+        mention(format_args!("made the bot's key: {} (back it up)", file.display()));
+        mention(format_args!("the bot is {}", npub(&bot.keys.public_key())));
     }
     Ok(Ready { config, bot })
 }
@@ -242,11 +243,11 @@ async fn world(ready: &Ready) -> anyhow::Result<World> {
     let store = Store::open(&config.bot.data_dir).await?;
     let mut world = World::new(config, &bot.keys, &store)?;
     if world.recall().await?.watched.is_empty() {
-        eprintln!(
+        mention(format_args!(
             "nobody is watched: set MIRROR_NPUBS (in .env beside {}) to the npubs whose repositories are to be \
              mirrored",
             config.path.display()
-        );
+        ));
     }
     world.warn_of_contradictions();
     Ok(world)

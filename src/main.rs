@@ -3,6 +3,7 @@
 mod cli;
 
 use std::{
+    fmt::Display,
     io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
@@ -192,7 +193,7 @@ fn main() -> ExitCode {
         // Whoever reads our output has seen enough.
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("grasp-mirror: {}", with_causes(error.as_ref()));
+            mention(format_args!("grasp-mirror: {}", with_causes(error.as_ref())));
             ExitCode::from(1)
         }
     }
@@ -200,6 +201,11 @@ fn main() -> ExitCode {
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Says something on standard error. That nobody reads it, or that its disk is full, is no reason to stop.
+pub(crate) fn mention(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Log lines go to stderr, so that stdout is data. `RUST_LOG` wins over `-v` and `-q`.
@@ -241,7 +247,9 @@ struct Log(MultiProgress);
 
 impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.suspend(|| io::stderr().write(line))
+        // As in `mention`; tracing would complain of an error on standard error, and panic.
+        let _ = self.0.suspend(|| io::stderr().write_all(line));
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

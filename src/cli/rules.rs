@@ -6,7 +6,7 @@ use grasp_mirror::{model::policy::Rule, plan, report::answers};
 use grasp_mirror_commands::{Matter, allow, deny};
 
 use super::{ready_to_work, runtime, say, world};
-use crate::{Context, Outcome};
+use crate::{Context, Outcome, mention};
 
 /// `allow` (`permit`) and `deny`.
 pub(crate) fn rule(context: &Context, about: &str, permit: bool) -> anyhow::Result<Outcome> {
@@ -36,7 +36,7 @@ pub(crate) fn rule(context: &Context, about: &str, permit: bool) -> anyhow::Resu
         if let Some(said) = said {
             let relays = world.rule(said).await?;
             if relays == 0 {
-                eprintln!("no relay took it yet; the daemon sends it after its next cycle");
+                mention("no relay took it yet; the daemon sends it after its next cycle");
             }
         }
         let good = plan::policy::stands(world.policy(), &rule, permit);

@@ -180,6 +180,22 @@ fn how_it_ended_does_not_depend_on_who_reads() {
 }
 
 #[test]
+fn nobody_has_to_read_the_log() {
+    let folder = folder();
+    let nobody = "[bot]\nrelays = []\nindex_relays = []\ninbox_relays = []\n[servers]\nknown = []\n";
+    fs::write(folder.path().join("config.toml"), nobody).unwrap();
+    for (args, code) in [(&["mirror-once", "-vv"][..], 0), (&["status", "--config", "gone.toml"], 1)] {
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        for log in [Stdio::from(writer), full.into()] {
+            let output = command(folder.path(), args).stderr(log).output().unwrap();
+            assert_eq!(output.status.code(), Some(code), "{args:?}");
+        }
+    }
+}
+
+#[test]
 fn a_variable_that_is_no_text_is_not_overlooked() {
     let folder = folder();
     let mut command = command(folder.path(), &["init"]);
