@@ -119,6 +119,7 @@ impl Bot<'_> {
             self.world.ledger.told.clear();
         }
         tell!(self.world, "cycle, patient: {patient}, afresh: {afresh}");
+        self.take_up()?;
         let mut servers = self.look(afresh)?;
         if self.world.habits.spreads {
             self.note_down(&mut servers)?;
@@ -264,7 +265,7 @@ impl Bot<'_> {
             self.hold_back(&mut repository, &mut record)?;
         }
         if self.world.habits.signs {
-            repository.signed_on = self.signing(&repository).signed_on().cloned().collect();
+            repository.signed_on = self.signing(&repository)?.signed_on().cloned().collect();
         }
         repository.heed(&record);
         let announced = own.iter().find(|event| {
@@ -473,6 +474,7 @@ impl Bot<'_> {
         }
         subject.record.mirrors = mirrors.into();
         subject.note_depth(now.as_secs());
+        self.note_cool_downs()?;
         self.world.step()?;
         self.disk.write_record(&coordinate, &subject.record);
         self.world.ledger.refused.extend(refused);

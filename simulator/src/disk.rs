@@ -54,6 +54,8 @@ pub struct Disk {
     pub paused: bool,
     /// What people said of states that are held.
     pub verdicts: BTreeMap<Coordinate, Verdict>,
+    /// Servers that want to be left alone, and until when.
+    pub cooling: BTreeMap<usize, u64>,
     /// What was signed for repositories, as it is written.
     signing: BTreeMap<Coordinate, String>,
 }

@@ -55,8 +55,12 @@ pub const KNOWN_SPREADING: &[u64] = &[];
 /// Seeds that found something before the bot had an owner's key ([`Habits::relaying`]). They are always run.
 pub const KNOWN_RELAYING: &[u64] = &[260, 323, 464, 691];
 
+/// Seeds that found something before the bot wrote down what it hears for whoever comes after it ([`Habits::signing`]).
+/// They are always run.
+pub const KNOWN_SIGNING: &[u64] = &[26, 103, 197];
+
 /// Seeds that found something with all [`Habits`]. They are always run.
-pub const KNOWN: &[u64] = &[26, 103, 197];
+pub const KNOWN: &[u64] = &[232, 790, 1323];
 
 /// A cycle in which nothing was wrong has sent nothing.
 fn ledger_is_clean(world: &mut world::World) {

@@ -29,6 +29,9 @@ struct Arguments {
     /// As schedules were before the bot had an owner's key.
     #[arg(long, conflicts_with_all = ["plain", "resting", "spreading"])]
     relaying: bool,
+    /// As schedules were before the bot wrote down what it hears for whoever comes after it.
+    #[arg(long, conflicts_with_all = ["plain", "resting", "spreading", "relaying"])]
+    signing: bool,
     /// The first seed.
     #[arg(long, value_name = "S", default_value_t = 0)]
     from: u64,
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Arguments { resting: true, .. } => Habits::resting(),
         Arguments { spreading: true, .. } => Habits::spreading(),
         Arguments { relaying: true, .. } => Habits::relaying(),
+        Arguments { signing: true, .. } => Habits::signing(),
         _ => Habits::all(),
     };
     if let Some(seed) = arguments.seed {

@@ -163,14 +163,30 @@ impl World {
         state
     }
 
-    /// The owner of a repository called `family` pushes another commit; the state that the bot hears of at once.
+    /// The owner of a repository called `family` pushes another commit, or lists other servers; what the bot hears of at
+    /// once.
     pub fn sign_newer(&mut self, family: &str) -> Option<Event> {
         let at = self.projects.iter().position(|project| project.d == family)?;
+        if self.habits.hands_on && self.chance(30) {
+            self.look_up(at);
+            self.change_servers(at);
+            return self.projects[at].announcement.clone();
+        }
         let (owner, mut refs) = (self.projects[at].owner, self.projects[at].refs.clone());
         let main = "refs/heads/main".parse().unwrap();
         let tip = refs.get(&main).copied();
         refs.insert(main, self.history.commit(tip));
         Some(self.sign_state(at, owner, refs))
+    }
+
+    /// The owner lists another server, or takes one out.
+    fn change_servers(&mut self, at: usize) {
+        let host = self.rng.usize(..self.hosts.len());
+        let listed = &mut self.projects[at].listed;
+        if !listed.remove(&host) {
+            listed.insert(host);
+        }
+        self.announce(at);
     }
 
     /// The newest announcement of a project, whoever has it.
@@ -249,14 +265,7 @@ impl World {
                     self.sign_state(at, owner, refs);
                 }
             }
-            14 => {
-                let host = self.rng.usize(..self.hosts.len());
-                let listed = &mut self.projects[at].listed;
-                if !listed.remove(&host) {
-                    listed.insert(host);
-                }
-                self.announce(at);
-            }
+            14 => self.change_servers(at),
             15 => {
                 self.projects[at].invites ^= true;
                 self.announce(at);

@@ -53,6 +53,8 @@ pub struct Kept {
     pub(crate) holdings: BTreeMap<Target, Holdings>,
     /// Servers that want to be left alone, and until when.
     pub(crate) cooling: BTreeMap<usize, u64>,
+    /// What an earlier process left behind is taken up.
+    pub(crate) has_taken_up: bool,
     /// Questions whose answers are not delivered yet.
     pub(crate) undelivered: BTreeSet<EventId>,
     /// Messages that it has opened.

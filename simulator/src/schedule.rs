@@ -115,7 +115,7 @@ fn world(seed: u64, habits: Habits, loud: bool) -> (World, Policy, Usual) {
             world.hosts[at].grasp.denied.insert(path);
         }
     }
-    if habits.signs && world.chance(25) {
+    if habits.signs && world.chance(if habits.hands_on { 50 } else { 25 }) {
         world.signer = Some(key(1));
     }
     (world, policy, Usual { reach, copies_wanted })
@@ -205,6 +205,8 @@ impl Schedule<'_> {
     /// The bot hears what there is to hear, and runs a cycle.
     fn live(&mut self, world: &mut World, disk: &mut Disk, post: &mut Post, patient: bool) {
         if self.once(world, disk, post, patient).is_err() {
+            // What it has stored it has seen.
+            check::note_listings(world, disk);
             self.begin_anew(world);
         }
     }
@@ -214,8 +216,14 @@ impl Schedule<'_> {
         self.afresh = false;
         self.kept = Kept::default();
         world.ledger.own.looks = 0;
-        // What a server said is remembered for the mirror that it was said to, and for the others as long as the bot lives.
         world.ledger.cools.clear();
+        if world.habits.hands_on {
+            // What is written down of one mirror holds for all on that server.
+            for ((at, _), until) in &world.ledger.told {
+                let all = world.ledger.cools.entry(*at).or_default();
+                *all = (*all).max(*until);
+            }
+        }
     }
 
     /// Somebody signs a state that takes most of a project away, and people may decide about it; the bot may be killed

@@ -64,12 +64,51 @@ fn signed(permitted: &Permitted) -> Event {
 
 impl Bot<'_> {
     /// What is remembered of the servers listed because of the bot, by what the maintainers say now.
-    pub(crate) fn signing(&mut self, repository: &Repository) -> Signing {
+    pub(crate) fn signing(&mut self, repository: &Repository) -> Result<Signing, Crash> {
         check::note_listings(self.world, self.disk);
+        self.note_come(repository)?;
         let mut signing = self.disk.signing(&repository.coordinate);
         signing.take_out(self.taken_out().of(&repository.coordinate));
         signing.look_at(repository);
-        signing
+        Ok(signing)
+    }
+
+    /// Writes down which servers asked for are listed now.
+    fn note_come(&mut self, repository: &Repository) -> Result<(), Crash> {
+        let mut signing = self.disk.signing(&repository.coordinate);
+        if self.world.habits.hands_on && signing.note_come(repository) {
+            self.world.step()?;
+            self.disk.write_signing(&repository.coordinate, &signing);
+        }
+        Ok(())
+    }
+
+    /// Takes up what an earlier process left behind, before anything newer is heard.
+    pub(crate) fn take_up(&mut self) -> Result<(), Crash> {
+        if !self.world.habits.hands_on || self.kept.has_taken_up {
+            return Ok(());
+        }
+        self.kept.cooling = self.disk.cooling.clone();
+        for repository in self.catalogued() {
+            self.note_come(&repository)?;
+        }
+        self.kept.has_taken_up = true;
+        Ok(())
+    }
+
+    /// Writes down which servers want to be left alone.
+    pub(crate) fn note_cool_downs(&mut self) -> Result<(), Crash> {
+        if self.world.habits.hands_on && self.disk.cooling != self.kept.cooling {
+            self.world.step()?;
+            self.disk.cooling = self.kept.cooling.clone();
+        }
+        Ok(())
+    }
+
+    /// Every repository that is to be mirrored, from everything stored.
+    fn catalogued(&self) -> Vec<Repository> {
+        let events: Vec<Event> = self.disk.events.values().cloned().collect();
+        catalog::build(&events, &self.disk.watched, &bot(), LIMITS).repositories
     }
 
     fn taken_out(&self) -> TakenOut {
@@ -117,6 +156,7 @@ impl Bot<'_> {
             self.read_again()?;
             is_read = true;
         }
+        self.note_cool_downs()?;
         self.kept.nothing_to_list = done.is_empty().then_some(ground);
         Ok(!done.is_empty())
     }
@@ -216,8 +256,7 @@ impl Bot<'_> {
 
     /// What is to be signed, from what is known now.
     fn changes(&mut self, keys: &BTreeSet<PublicKey>, afresh: bool) -> Result<Vec<Change>, Crash> {
-        let events: Vec<Event> = self.disk.events.values().cloned().collect();
-        let repositories = catalog::build(&events, &self.disk.watched, &bot(), LIMITS).repositories;
+        let repositories = self.catalogued();
         let known_out = self.taken_out();
         let mut out = known_out.clone();
         let mut changes = Vec::new();
@@ -228,8 +267,8 @@ impl Bot<'_> {
             if self.world.habits.holds {
                 self.hold_back(&mut repository, &mut record)?;
             }
+            let signing = self.signing(&repository)?;
             let known = self.disk.signing(&coordinate);
-            let signing = self.signing(&repository);
             out.remember(&coordinate, signing.removed());
             let mut servers = signing.to_be_listed(places, &record.mirrors);
             let said = signable(&repository, keys).filter(|_| repository.obstacle.is_none());

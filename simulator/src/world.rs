@@ -129,6 +129,9 @@ pub struct Habits {
     pub cools_down: bool,
     /// The bot may have an owner's key, and lists servers with it.
     pub signs: bool,
+    /// The bot writes down what it hears and sees for whoever comes after it, and owners list servers, or take them out,
+    /// in the middle of a walk.
+    pub hands_on: bool,
 }
 
 impl Habits {
@@ -150,10 +153,16 @@ impl Habits {
         Self { relays: true, holds: true, cools_down: true, ..Self::spreading() }
     }
 
+    /// Those of the seeds in [`KNOWN_SIGNING`](crate::KNOWN_SIGNING).
+    #[must_use]
+    pub fn signing() -> Self {
+        Self { signs: true, ..Self::relaying() }
+    }
+
     /// All of them.
     #[must_use]
     pub fn all() -> Self {
-        Self { signs: true, ..Self::relaying() }
+        Self { hands_on: true, ..Self::signing() }
     }
 }
 

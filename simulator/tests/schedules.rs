@@ -3,13 +3,14 @@
 #![allow(clippy::panic, reason = "a test")]
 
 use grasp_mirror_simulator::{
-    Habits, KNOWN, KNOWN_PLAIN, KNOWN_RELAYING, KNOWN_RESTING, KNOWN_SPREADING, run, run_all,
+    Habits, KNOWN, KNOWN_PLAIN, KNOWN_RELAYING, KNOWN_RESTING, KNOWN_SIGNING, KNOWN_SPREADING, run, run_all,
 };
 
 #[test]
 fn schedules_that_found_something_find_nothing_more() {
     for (seeds, habits, how) in [
         (KNOWN, Habits::all(), ""),
+        (KNOWN_SIGNING, Habits::signing(), " --signing"),
         (KNOWN_RELAYING, Habits::relaying(), " --relaying"),
         (KNOWN_SPREADING, Habits::spreading(), " --spreading"),
         (KNOWN_RESTING, Habits::resting(), " --resting"),

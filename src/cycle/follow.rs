@@ -123,6 +123,7 @@ impl World {
         now: Timestamp,
         mut telling: Option<&mut Telling<'_>>,
     ) -> Result<Walked, CycleError> {
+        self.take_up().await?;
         self.relays.start_over().await;
         // Others may have written the records.
         kept.repositories.clear();

@@ -17,6 +17,7 @@ mod housekeeping;
 mod kept;
 mod lanes;
 mod late;
+mod left_behind;
 pub mod live;
 mod memory;
 mod monitoring;

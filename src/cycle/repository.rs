@@ -138,6 +138,7 @@ impl World {
         {
             subject.record.deep_checked_at = Some(now.as_secs());
         }
+        self.note_cool_downs().await?;
         self.records.write(&record_name(&subject.repository.coordinate), &subject.record).await?;
         self.shared.forget(&subject.repository.coordinate);
         let state = state_of(&subject);

@@ -14,7 +14,7 @@ use std::{
 
 use futures::future::join_all;
 use tokio::{
-    sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock},
+    sync::{OnceCell, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock},
     time::timeout,
 };
 
@@ -34,6 +34,8 @@ pub struct Shared {
     pub(super) word: Word,
     pub(super) transfer: Arc<transfer::Common>,
     turns: Mutex<HashMap<String, Arc<RwLock<()>>>>,
+    /// What an earlier process left behind is taken up.
+    pub(super) taken_up: OnceCell<()>,
     /// Held by whoever signs a report: the next one is to be newer.
     pub(super) reporting: tokio::sync::Mutex<()>,
     /// What jobs did since the last cycle began.

@@ -111,6 +111,7 @@ impl World {
         let turn = self.signers.turn().await;
         let (mut changed, mut more) = Box::pin(self.list(servers, places, outcomes)).await?;
         drop(turn);
+        self.note_cool_downs().await?;
         if !changed.is_empty() {
             let mut scratch = kept.introductions();
             let turns = match beside {
@@ -147,6 +148,14 @@ impl World {
                 self.send_to(&relays, event).await;
             }
         }
+    }
+
+    /// Writes down which servers asked for are listed now.
+    pub(super) async fn note_come(&self, repository: &Repository) -> Result<(), StoreError> {
+        let note = |signing: &mut Signing| {
+            signing.note_come(repository);
+        };
+        self.records.update(&signing_name(&repository.coordinate), note).await
     }
 
     /// The identifiers of the repositories that have other announcements now, and whether there are more to sign.
@@ -291,7 +300,13 @@ impl World {
                 self.signers.forget(coordinate);
             }
             if signing != known {
-                self.records.write(&name, &signing).await?;
+                let waits = signing.request.is_some();
+                let note = |known: &mut Signing| {
+                    known.take_out(known_out.of(coordinate));
+                    known.look_at(repository);
+                    known.request = known.request.take().filter(|_| waits);
+                };
+                self.records.update(&name, note).await?;
             }
         }
         if out != known_out {
@@ -356,13 +371,16 @@ impl World {
             };
             Ok::<_, StoreError>((change, name, signing, signature))
         });
-        for (change, name, mut signing, signature) in try_join_all(answers).await? {
+        for (change, name, signing, signature) in try_join_all(answers).await? {
             match signature {
                 Signature::Made(events) => {
                     // Before anybody else can see it: whoever takes it out later does so knowingly.
-                    signing.note_signed(change.by, &change.servers, now);
-                    signing.note_given_back(&change.given_back, now);
-                    signing.request = None;
+                    let note = |signing: &mut Signing| {
+                        signing.note_signed(change.by, &change.servers, now);
+                        signing.note_given_back(&change.given_back, now);
+                        signing.request = None;
+                    };
+                    self.records.update(&name, note).await?;
                     made.push((change, events));
                 }
                 Signature::Waits(stands) => {
@@ -375,10 +393,10 @@ impl World {
                     let since = signing.request.as_ref().map_or(now.as_secs(), |request| request.since);
                     let events = change.events.iter().map(Permitted::id).collect();
                     let (by, servers) = (change.by, change.servers.clone());
-                    signing.request = Some(Request { events, by, servers, since, stands });
+                    let request = Some(Request { events, by, servers, since, stands });
+                    self.records.update(&name, |signing: &mut Signing| signing.request = request).await?;
                 }
             }
-            self.records.write(&name, &signing).await?;
         }
         Ok(made)
     }
@@ -409,10 +427,8 @@ impl World {
                     Err(_) => return Ok(false),
                 };
             tracing::warn!(repository = %change.coordinate, %server, words, "it takes no announcement that lists it");
-            let name = signing_name(&change.coordinate);
-            let mut signing: Signing = self.records.read(&name).await?.unwrap_or_default();
-            signing.decline(server, &words, Timestamp::now());
-            self.records.write(&name, &signing).await?;
+            let note = |signing: &mut Signing| signing.decline(server, &words, Timestamp::now());
+            self.records.update(&signing_name(&change.coordinate), note).await?;
             return Ok(false);
         }
         Ok(true)

@@ -97,6 +97,7 @@ impl World {
         trigger: Option<Trigger>,
         now: Timestamp,
     ) -> Result<Survey, CycleError> {
+        self.take_up().await?;
         let mut servers = self.ask_servers(kept, now).await?;
         if let Some(worked_out) = &kept.worked_out {
             let discovered = worked_out.discovered.clone();
@@ -458,6 +459,9 @@ impl World {
                     None => self.records.read(&signing_name(&repository.coordinate)).await?,
                 };
                 let mut signing: Signing = signing.unwrap_or_default();
+                if signing.note_come(&repository) {
+                    self.note_come(&repository).await?;
+                }
                 signing.take_out(out.of(&repository.coordinate));
                 signing.look_at(&repository);
                 repository.signed_on = signing.signed_on().cloned().collect();

@@ -96,7 +96,7 @@ pub struct World {
     /// What is looked at as if it had never been seen; `None` in it means everything.
     pub(super) afresh: Vec<Option<BTreeSet<Coordinate>>>,
     /// Whether servers that were down are left alone until their next try.
-    patient: bool,
+    pub(super) patient: bool,
     /// Servers that were heard of since they were last asked.
     pub(super) awake: BTreeSet<RelayUrl>,
     /// Inbox relays that do not deliver, for the report.

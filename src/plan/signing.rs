@@ -204,25 +204,31 @@ impl Request {
 }
 
 impl Signing {
-    /// Compares what is remembered with what the maintainers say now.
-    pub fn look_at(&mut self, repository: &Repository) {
-        let said = |by: &PublicKey| repository.announcements.iter().find(|said| said.author() == *by);
-        // Of these it is known when they were signed by this machine's clock.
-        let ours: BTreeSet<ServerUrl> = self.asked.keys().chain(self.listed.keys()).cloned().collect();
-        let lists = |listing: &Listing, server| said(&listing.by).is_some_and(|said| said.lists(server));
+    /// Notes which of the servers asked for are listed now; whether there are any. To be written down before anything
+    /// newer is looked at: who takes one out from now on does so knowingly.
+    pub fn note_come(&mut self, repository: &Repository) -> bool {
         let come: Vec<_> = self
             .asked
             .iter()
-            .filter(|(server, listing)| lists(listing, server))
+            .filter(|(server, listing)| said(repository, &listing.by).is_some_and(|said| said.lists(server)))
             .map(|(s, l)| (s.clone(), *l))
             .collect();
+        let any = !come.is_empty();
         for (server, listing) in come {
             self.asked.remove(&server);
             self.listed.insert(server, listing);
         }
+        any
+    }
+
+    /// Compares what is remembered with what the maintainers say now.
+    pub fn look_at(&mut self, repository: &Repository) {
+        // Of these it is known when they were signed by this machine's clock.
+        let ours: BTreeSet<ServerUrl> = self.asked.keys().chain(self.listed.keys()).cloned().collect();
+        self.note_come(repository);
         let removed = &mut self.removed;
         self.listed.retain(|server, listing| {
-            let Some(said) = said(&listing.by) else { return true };
+            let Some(said) = said(repository, &listing.by) else { return true };
             // Who signed before ours could be seen took nothing out: it is added to theirs.
             if !said.lists(server) && said.created_at().as_secs() > listing.at {
                 removed.insert(server.clone());
@@ -231,7 +237,8 @@ impl Signing {
         });
         for said in &repository.announcements {
             let (at, servers) = (said.created_at(), said.servers());
-            if let Some(before) = self.said.get(&said.author()).filter(|before| before.at < at) {
+            // Of two that were signed in one second the one that replaces the other came later.
+            if let Some(before) = self.said.get(&said.author()).filter(|before| before.at <= at) {
                 let gone = before.servers.difference(&servers);
                 self.removed.extend(gone.filter(|server| !ours.contains(*server)).cloned());
             }
@@ -364,6 +371,11 @@ impl Signing {
             }
         }
     }
+}
+
+/// What `by` announces.
+fn said<'a>(repository: &'a Repository, by: &PublicKey) -> Option<&'a Announcement> {
+    repository.announcements.iter().find(|said| said.author() == *by)
 }
 
 /// The confirmed maintainer's announcement that one of `keys` can sign, the owner's first.

@@ -4,7 +4,7 @@
 //! step after each. Work is bounded per server and in all, and every address that only an event names passes
 //! the [`guard`].
 
-mod cooling;
+pub mod cooling;
 pub mod fetch;
 pub mod guard;
 mod hosts;
@@ -19,10 +19,15 @@ use std::{
     time::Duration,
 };
 
-use nostr::prelude::{Event, RelayUrl};
+use nostr::prelude::{Event, RelayUrl, Timestamp};
 use tokio::sync::oneshot;
 
-use self::{cooling::Cooling, guard::Guard, hosts::Hosts, pushes::Pushes};
+use self::{
+    cooling::{CoolDowns, Cooling},
+    guard::Guard,
+    hosts::Hosts,
+    pushes::Pushes,
+};
 use crate::{
     git::wire::GitHttp,
     plan::{converge::Answer, retry::told_secs},
@@ -77,6 +82,16 @@ impl Common {
             self.cooling.note(relay, secs, reason);
         }
         sent
+    }
+
+    /// Who wants to be left alone and until when, if somebody has said so since this was last asked.
+    pub fn new_cool_downs(&self, now: Timestamp) -> Option<CoolDowns> {
+        self.cooling.news(now)
+    }
+
+    /// Leaves alone who said so to an earlier process.
+    pub fn recall_cool_downs(&self, known: CoolDowns, now: Timestamp) {
+        self.cooling.recall(known, now);
     }
 
     /// Breaks off the pushes that go on without their walks.

@@ -180,6 +180,15 @@ async fn git_that_says_when_is_left_alone_until_then_whatever_happens() {
 
 #[tokio::test]
 async fn nor_is_anything_else_brought_there_before() {
+    leaves_alone_what_one_mirror_heard(false).await;
+}
+
+#[tokio::test]
+async fn nor_after_a_restart() {
+    leaves_alone_what_one_mirror_heard(true).await;
+}
+
+async fn leaves_alone_what_one_mirror_heard(restarts: bool) {
     let stage = Stage::set().await;
     let other = Owner::new("other").at_home_on(&stage.relay);
     other.publish(other.announcement().at(&stage.a), &stage.a).await;
@@ -198,6 +207,11 @@ async fn nor_is_anything_else_brought_there_before() {
     look::wait_until(SOON, "it was refused", async || stage.problem(&mirror).await["status"] == "failing")
         .await;
     stage.b.proxy().heal();
+    if restarts {
+        daemon.stop().await;
+        daemon = mirror.daemon().await;
+        daemon.wait_log("cycle done", SOON).await;
+    }
     stage.b.proxy().reset();
 
     other.work.commit("README.md", "# other again\n");

@@ -7,13 +7,16 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, OnceLock, Weak},
+    time::Duration,
 };
 
 use grasp_mirror_testkit::{Mirror, Owner, Person, Server, TestRelay, look};
 use nostr::{event::Event, filter::Filter};
 use nostr_sdk::local_relay::{LocalRelay, QueryPolicy, QueryPolicyResult, WritePolicy, WritePolicyResult};
+use tokio::sync::watch;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+const SOON: Duration = Duration::from_secs(60);
 
 async fn announced(at: &Server, owner: &Owner) -> Event {
     let filter = Filter::new().author(owner.public_key()).kind(30617.into());
@@ -201,6 +204,50 @@ async fn a_key_that_maintains_nothing_is_told_by_name_and_signs_nothing() {
     assert!(signer["reason"].as_str().unwrap().contains("maintains none"), "{found:#}");
     assert_eq!(announced(&a, &owner).await.id, published.announcement.id);
     assert!(placements(&mirror).await.contains("\"namespace\""));
+}
+
+/// Gives no answer to what lists more than was listed before, and says which it was.
+#[derive(Debug)]
+struct Holding(watch::Sender<Option<Event>>);
+
+impl WritePolicy for Holding {
+    fn admit_event<'a>(
+        &'a self,
+        event: &'a Event,
+        _address: &'a SocketAddr,
+    ) -> Pin<Box<dyn Future<Output = WritePolicyResult> + Send + 'a>> {
+        Box::pin(async move {
+            if event.kind.as_u16() == 30617 && tag(event, "relays").len() > 2 && self.0.borrow().is_none() {
+                self.0.send_replace(Some(event.clone()));
+                std::future::pending::<()>().await;
+            }
+            WritePolicyResult::Accept
+        })
+    }
+}
+
+#[tokio::test]
+async fn what_is_taken_out_after_a_kill_is_not_added_again_once_it_was_seen() {
+    let (held, mut sees) = watch::channel(None);
+    let builder = LocalRelay::builder().write_policy(Holding(held));
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start_as(builder));
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = signing(Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner), &owner);
+    let daemon = mirror.daemon().await;
+    let signed = sees.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    look::wait_until(SOON, "it is served", async || look::serves(&a, &signed).await).await;
+    daemon.kill();
+    // Whoever only looks has seen it, too.
+    assert!(placements(&mirror).await.contains(&b.url()));
+    owner.signs_in(30);
+    let (taken_out, answer) = owner.announce(owner.announcement().at(&a), &a).await;
+    answer.expect_accepted();
+    for _ in 0..2 {
+        mirror.once().await.expect_code(0);
+        assert_eq!(announced(&a, &owner).await.id, taken_out.id);
+    }
+    assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
 }
 
 /// While the bot publishes, another client does so on another relay.

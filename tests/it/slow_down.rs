@@ -1,6 +1,22 @@
-//! A server that says `rate-limited:` gets everything all the same, only later, and has to say it only once.
+//! A server that says `rate-limited:` gets everything all the same, only later, and has to say it only once. Who says for
+//! how long is not waited for.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look};
+use nostr::{
+    event::{Event, EventId},
+    message::MachineReadablePrefix,
+};
+use nostr_sdk::local_relay::{LocalRelay, WritePolicy, WritePolicyResult};
 
 /// More than a server takes on one connection in a minute (60).
 const ISSUES: usize = 66;
@@ -28,4 +44,39 @@ async fn nothing_is_dropped_when_a_server_asks_to_slow_down() {
     for issue in &issues {
         assert!(look::serves(&a, issue).await, "an issue is missing");
     }
+}
+
+/// Takes nothing, and says for how long.
+#[derive(Debug, Default)]
+struct NotToday(Arc<Mutex<BTreeMap<EventId, usize>>>);
+
+impl WritePolicy for NotToday {
+    fn admit_event<'a>(
+        &'a self,
+        event: &'a Event,
+        _address: &'a SocketAddr,
+    ) -> Pin<Box<dyn Future<Output = WritePolicyResult> + Send + 'a>> {
+        *self.0.lock().unwrap().entry(event.id).or_default() += 1;
+        Box::pin(async {
+            WritePolicyResult::reject(MachineReadablePrefix::RateLimited, "try again in 2 hours")
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_wants_to_be_left_alone_for_hours_is_not_waited_for() {
+    let asked = NotToday::default();
+    let seen = Arc::clone(&asked.0);
+    let builder = LocalRelay::builder().write_policy(asked);
+    let (a, relay, busy) = tokio::join!(Server::start(), TestRelay::start(), TestRelay::start_as(builder));
+    let owner = Owner::new("hello").at_home_on(&relay);
+    let published = owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(env!("CARGO_BIN_EXE_grasp-mirror"));
+    // Less than anybody waits for who says to slow down and nothing else.
+    let mirror =
+        mirror.uses(&busy).uses(&relay).knows(&a).watches(&owner).with_timeout(Duration::from_secs(50));
+    mirror.once().await.expect_code(0);
+    assert!(look::serves(&a, &published.state).await);
+    let seen = seen.lock().unwrap().clone();
+    assert!(!seen.is_empty() && seen.values().all(|times| *times == 1), "{seen:?}");
 }

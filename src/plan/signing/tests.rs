@@ -114,13 +114,33 @@ fn what_a_person_takes_out_is_not_added_again() {
 }
 
 #[test]
+fn what_was_seen_to_be_listed_is_known_before_anything_newer_is_looked_at() {
+    let owner = Keys::generate();
+    let mut signing = Signing::default();
+    signing.look_at(&announcing(&owner, 10, &["a"]));
+    signing.note_signed(owner.public_key(), &on(&["b"]), secs(500));
+    // The owner has not seen it, as far as is known.
+    let mut unseen = signing.clone();
+    assert!(!unseen.note_come(&announcing(&owner, 10, &["a"])));
+    unseen.look_at(&announcing(&owner, 600, &["a"]));
+    assert_eq!(unseen.removed(), &on(&[]));
+    assert!(signing.note_come(&announcing(&owner, 11, &["a", "b"])));
+    assert!(!signing.note_come(&announcing(&owner, 11, &["a", "b"])), "nothing is new");
+    signing.look_at(&announcing(&owner, 600, &["a"]));
+    assert_eq!(signing.removed(), &on(&["b"]));
+}
+
+#[test]
 fn what_its_owner_listed_and_takes_out_is_not_added_either() {
     let owner = Keys::generate();
     let mut signing = Signing::default();
     signing.look_at(&announcing(&owner, 10, &["a", "b"]));
     assert_eq!(signing.removed(), &on(&[]));
-    signing.look_at(&announcing(&owner, 20, &["a"]));
-    assert_eq!(signing.removed(), &on(&["b"]));
+    // Also in the same second.
+    for at in [10, 20] {
+        signing.look_at(&announcing(&owner, at, &["a"]));
+        assert_eq!(signing.removed(), &on(&["b"]));
+    }
     // An older version that turns up says nothing.
     signing.look_at(&announcing(&owner, 15, &["b"]));
     signing.look_at(&announcing(&owner, 20, &["a"]));
