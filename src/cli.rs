@@ -28,6 +28,7 @@ use grasp_mirror::{
 };
 use grasp_mirror_commands::{Found, RepoName};
 use indicatif::{ProgressBar, ProgressStyle};
+use tempfile::TempDir;
 
 use crate::{Context, Outcome, mention};
 
@@ -177,7 +178,7 @@ fn now() -> u64 {
 /// `verify`: are the servers GRASP servers, and do they list exactly the signed refs? Can the signers be asked, and do the
 /// rules fit together?
 pub(crate) fn verify(context: &Context) -> anyhow::Result<Outcome> {
-    let ready = ready_to_work(context)?;
+    let (ready, _folder) = ready_to_look(context)?;
     let found = runtime()?.block_on(async {
         let world = world(&ready).await?;
         anyhow::Ok(Box::pin(world.verify()).await?)
@@ -197,7 +198,7 @@ pub(crate) fn verify(context: &Context) -> anyhow::Result<Outcome> {
 /// `plan`: what a cycle would do; for one repository, on every server, and why.
 pub(crate) fn plan(context: &Context, repo: Option<&str>) -> anyhow::Result<Outcome> {
     let name = repo.map(RepoName::parse).transpose()?;
-    let ready = ready_to_work(context)?;
+    let (ready, _folder) = ready_to_look(context)?;
     let which = |known: &[&Coordinate]| match &name {
         None => Ok(None),
         Some(name) => match answers::find_repo(name, known.iter().copied()) {
@@ -235,6 +236,23 @@ fn ready_to_work(context: &Context) -> anyhow::Result<Ready> {
         mention(format_args!("the bot is {}", npub(&bot.keys.public_key())));
     }
     Ok(Ready { config, bot })
+}
+
+/// What every command that only looks needs. Where there is no bot yet it makes none: another one stands in for it, in
+/// a folder that is gone when the command ends.
+fn ready_to_look(context: &Context) -> anyhow::Result<(Ready, Option<TempDir>)> {
+    let mut config = load(&context.overrides)?;
+    if let Some(bot) = key::find(&config.environment.key, &config.bot.data_dir)? {
+        return Ok((Ready { config, bot }, None));
+    }
+    mention(format_args!(
+        "there is no bot in {} yet; `grasp-mirror init` makes one, with another npub than what is shown here",
+        config.bot.data_dir.display()
+    ));
+    let folder = tempfile::tempdir().context("cannot make a folder to look from")?;
+    config.bot.data_dir = folder.path().to_owned();
+    let bot = key::find_or_make(&config.environment.key, &config.bot.data_dir)?;
+    Ok((Ready { config, bot }, Some(folder)))
 }
 
 /// A world that does what the bot's own lists say.

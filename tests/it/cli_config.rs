@@ -14,6 +14,9 @@ use tempfile::TempDir;
 
 const NPUB: &str = "npub14f8usejl26twx0dhuxjh9cas7keav9vr0v8nvtwtrjqx3vycc76qqh9nsy";
 
+/// A configuration that asks nobody.
+const NOBODY: &str = "[bot]\nrelays = []\nindex_relays = []\ninbox_relays = []\n[servers]\nknown = []\n[http]\nlisten = \"\"\n";
+
 fn command(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grasp-mirror"));
     command.current_dir(folder).args(args);
@@ -140,6 +143,20 @@ fn wrong_usage_exits_1_and_help_exits_0() {
 }
 
 #[test]
+fn looking_makes_no_bot() {
+    let folder = folder();
+    fs::write(folder.path().join("config.toml"), NOBODY).unwrap();
+    for args in [&["plan"][..], &["verify"], &["plan", "--json"], &["verify", "--json"]] {
+        let output = run(folder.path(), args, &[]);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("no bot in ./data yet; `grasp-mirror init`"), "{}", stderr(&output));
+        let there: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(there, ["config.toml"]);
+    }
+}
+
+#[test]
 fn a_named_file_must_exist() {
     let folder = folder();
     let output = run(folder.path(), &["status", "--config", "gone.toml"], &[]);
@@ -182,8 +199,7 @@ fn how_it_ended_does_not_depend_on_who_reads() {
 #[test]
 fn nobody_has_to_read_the_log() {
     let folder = folder();
-    let nobody = "[bot]\nrelays = []\nindex_relays = []\ninbox_relays = []\n[servers]\nknown = []\n";
-    fs::write(folder.path().join("config.toml"), nobody).unwrap();
+    fs::write(folder.path().join("config.toml"), NOBODY).unwrap();
     for (args, code) in [(&["mirror-once", "-vv"][..], 0), (&["status", "--config", "gone.toml"], 1)] {
         let (reader, writer) = pipe().unwrap();
         drop(reader);
