@@ -219,7 +219,7 @@ impl Verified {
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.mirrors.iter().all(|finding| finding.ok)
-            && self.servers.iter().all(|server| server.reachable)
+            && self.servers.iter().all(|server| server.reachable && server.unused.is_none())
             && self.signers.iter().all(|signer| signer.ok)
             && self.contradictions.is_empty()
     }

@@ -21,4 +21,6 @@ async fn a_server_that_archives_too_is_mirrored_to_and_a_plain_relay_is_not_used
     let unused =
         status["servers"].as_array().unwrap().iter().find(|server| server["url"] == relay.url()).unwrap();
     assert!(unused["unused"].as_str().unwrap().contains("no GRASP server"), "{status}");
+    // All that is wanted is in sync; but what was configured as a server is none.
+    mirror.verify().await.expect_code(2);
 }
