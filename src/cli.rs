@@ -135,7 +135,7 @@ pub(crate) fn mirror_once(context: &Context) -> anyhow::Result<Outcome> {
         }
         let done = Box::pin(world.run(Trigger::Once, None, &progress)).await?;
         let weeks = world.weeks(&done.report).await?;
-        anyhow::Ok(Seen { report: done.report, weeks, progress: None })
+        anyhow::Ok(Seen { report: done.report, weeks, progress: None, paused: false })
     })?;
     progress.finish_and_clear();
     print_report(context, &seen)
@@ -154,7 +154,8 @@ pub(crate) fn status(context: &Context, at_risk: bool) -> anyhow::Result<Outcome
         let progress = cycle::running(&records).await?;
         let report = cycle::last_report(&config, &store, &bot.keys).await?;
         let weeks = cycle::weeks(&records, &report).await?;
-        anyhow::Ok(Seen { report, weeks, progress })
+        let paused = cycle::own_word(&config, &bot.keys, &store).await?.settled.settings.paused;
+        anyhow::Ok(Seen { report, weeks, progress, paused })
     })?;
     if at_risk { print_at_risk(context, &seen.report) } else { print_report(context, &seen) }
 }
@@ -298,14 +299,20 @@ struct Seen {
     /// How far the cycle is that runs just now.
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<Progress>,
+    /// Whether the bot was told to write nothing; for people.
+    #[serde(skip)]
+    paused: bool,
 }
 
 fn print_report(context: &Context, seen: &Seen) -> anyhow::Result<Outcome> {
-    let Seen { report, weeks, progress } = seen;
+    let Seen { report, weeks, progress, paused } = seen;
     if context.json {
         say(serde_json::to_string(seen)?)?;
     } else {
         let now = now();
+        if *paused {
+            say("Paused. Send the bot: resume\n")?;
+        }
         if let Some(progress) = progress {
             say(format_args!(
                 "{}\n",

@@ -25,6 +25,8 @@ async fn a_paused_bot_stays_paused() {
         let daemon = mirror.daemon().await;
         let status = ada.answer_to(Protocol::Nip17, "status").await;
         assert!(status.contains("Paused"), "{status}");
+        let printed = mirror.status().await.stdout;
+        assert!(printed.starts_with("Paused. Send the bot: resume\n\n"), "{printed}");
         assert!(look::ls_remote(&mirror.url_at(&scene.b, "hello")).await.is_empty());
         daemon.stop().await;
         mirror = mirror.on_a_new_machine();
