@@ -20,9 +20,6 @@ const SERVERS_MAX: usize = 64;
 /// The longest reason kept, in characters. The whole one is in the mirror's record.
 const REASON_MAX: usize = 200;
 
-/// Why a mirror is pending that no run has come to.
-const WAITS: &str = "waits its turn";
-
 /// The name of a repository's record.
 #[must_use]
 pub fn record_name(coordinate: &Coordinate) -> String {
@@ -46,11 +43,7 @@ pub struct Change {
 
 impl Change {
     fn of(mirror: &MirrorRecord, at: u64) -> Self {
-        let reason = mirror.reason.as_deref().map(|reason| match reason {
-            // For how long still is said anew each time, and is nothing to look back on.
-            _ if mirror.waits_its_turn() => WAITS.to_owned(),
-            _ => clean(reason, REASON_MAX),
-        });
+        let reason = mirror.reason.as_deref().map(|reason| clean(reason, REASON_MAX));
         Self { at, status: mirror.status, reason, state: mirror.state }
     }
 
@@ -65,10 +58,15 @@ pub struct History {
     mirrors: BTreeMap<ServerUrl, VecDeque<Change>>,
 }
 
+/// The mirrors that a run has come to. What waits its turn has not changed, and says anew each time how long it waits.
+fn tried(mirrors: &Mirrors) -> impl Iterator<Item = (&ServerUrl, &MirrorRecord)> {
+    mirrors.iter().filter(|(_, mirror)| !mirror.waits_its_turn())
+}
+
 /// Whether there is something to note.
 #[must_use]
 pub fn has_changed(before: &Mirrors, after: &Mirrors) -> bool {
-    after.iter().any(|(server, mirror)| {
+    tried(after).any(|(server, mirror)| {
         before.get(server).is_none_or(|before| Change::of(mirror, 0).is_after(&Change::of(before, 0)))
     })
 }
@@ -76,7 +74,7 @@ pub fn has_changed(before: &Mirrors, after: &Mirrors) -> bool {
 impl History {
     /// Notes how the mirrors stand at `now` (Unix seconds), where that is new.
     pub fn note(&mut self, mirrors: &Mirrors, now: u64) {
-        for (server, mirror) in mirrors {
+        for (server, mirror) in tried(mirrors) {
             let changes = self.mirrors.entry(server.clone()).or_default();
             let change = Change::of(mirror, now);
             if changes.back().is_none_or(|last| change.is_after(last)) {
@@ -136,19 +134,21 @@ mod tests {
     }
 
     #[test]
-    fn waiting_is_one_change_however_long_it_is_to_take() {
-        let waits = |left: &str| at("a.example", mirror(MirrorStatus::Pending, Some(left), 1));
-        let mut history = History::default();
-        for (now, left) in [(1, "56 min to go"), (2, "54 min to go")] {
-            history.note(&waits(left), now);
-        }
-        assert!(!has_changed(&waits("56 min to go"), &waits("54 min to go")));
-        let mut tried = mirror(MirrorStatus::Pending, Some("not read back"), 1);
+    fn waiting_is_no_change_and_hides_none() {
+        let good = at("a.example", mirror(MirrorStatus::InSync, None, 1));
+        let waits = at("a.example", mirror(MirrorStatus::Pending, Some("waits its turn: 56 min to go"), 2));
+        let mut tried = mirror(MirrorStatus::Pending, Some("not read back"), 2);
         tried.failures = 1;
-        history.note(&at("a.example", tried), 3);
+        let tried = at("a.example", tried);
+        assert!(!has_changed(&good, &waits) && !has_changed(&Mirrors::default(), &waits));
+        assert!(has_changed(&waits, &tried) && has_changed(&waits, &good));
+        let mut history = History::default();
+        for (now, mirrors) in [(1, &good), (2, &waits), (3, &tried), (4, &waits), (5, &good)] {
+            history.note(mirrors, now);
+        }
         let server = "wss://a.example".parse().unwrap();
-        let noted: Vec<_> = history.at(&server).map(|change| (change.at, change.reason.as_deref())).collect();
-        assert_eq!(noted, [(1, Some(WAITS)), (3, Some("not read back"))]);
+        let noted: Vec<_> = history.at(&server).map(|change| (change.at, change.status)).collect();
+        assert_eq!(noted, [(1, MirrorStatus::InSync), (3, MirrorStatus::Pending), (5, MirrorStatus::InSync)]);
     }
 
     #[test]
