@@ -7,13 +7,14 @@ use std::{
 };
 
 use grasp_mirror::{
-    model::{coordinate::Coordinate, draft::Draft, server::ServerUrl},
+    model::{coordinate::Coordinate, draft::Draft},
     plan::{
         catalog::{self, Repository},
-        permit::{Permitted, Purpose, listing, permit_all},
+        permit::Permitted,
         record::is_no,
-        signing::{Signing, amended, signable},
+        signing::Signing,
         taken_out::{TAKEN_OUT_IDENTIFIER, TakenOut},
+        to_sign::{ToSign, to_sign},
     },
 };
 use nostr::{
@@ -35,12 +36,7 @@ const ROUNDS: usize = 4;
 /// What is to be signed for one repository.
 struct Change {
     coordinate: Coordinate,
-    by: PublicKey,
-    servers: BTreeSet<ServerUrl>,
-    given_back: BTreeSet<ServerUrl>,
-    events: Vec<Permitted>,
-    listed: BTreeSet<ServerUrl>,
-    first_shown_to: Option<ServerUrl>,
+    to_sign: ToSign,
 }
 
 /// Whether the event is what the bot remembers of servers that people took out.
@@ -144,13 +140,13 @@ impl Bot<'_> {
         for _ in 0..ROUNDS {
             let mut changes = self.changes(&keys, afresh)?;
             // What nobody serves yet is not sent twice.
-            changes.retain(|change| !change.events.iter().all(|event| done.contains(&event.id())));
+            changes.retain(|change| !change.to_sign.events.iter().all(|event| done.contains(&event.id())));
             if changes.is_empty() {
                 break;
             }
             if is_read {
                 for change in changes {
-                    self.sign_change(&change, &mut done)?;
+                    self.sign_change(&change.coordinate, &change.to_sign, &mut done)?;
                 }
             }
             self.read_again()?;
@@ -177,14 +173,19 @@ impl Bot<'_> {
         hasher.finish()
     }
 
-    fn sign_change(&mut self, change: &Change, done: &mut BTreeSet<EventId>) -> Result<(), Crash> {
+    fn sign_change(
+        &mut self,
+        coordinate: &Coordinate,
+        change: &ToSign,
+        done: &mut BTreeSet<EventId>,
+    ) -> Result<(), Crash> {
         let now = self.world.time();
-        let mut signing = self.disk.signing(&change.coordinate);
+        let mut signing = self.disk.signing(coordinate);
         // Before anybody else can see it: whoever takes it out later does so knowingly.
         signing.note_signed(change.by, &change.servers, now);
         signing.note_given_back(&change.given_back, now);
         self.world.step()?;
-        self.disk.write_signing(&change.coordinate, &signing);
+        self.disk.write_signing(coordinate, &signing);
         let events: Vec<Event> = change.events.iter().map(signed).collect();
         self.world.totals.listings += 1;
         for event in &events {
@@ -198,7 +199,7 @@ impl Bot<'_> {
             check::only_adds_servers(
                 self.world,
                 self.disk,
-                &change.coordinate,
+                coordinate,
                 event,
                 &change.servers,
                 change.first_shown_to.as_ref(),
@@ -214,7 +215,7 @@ impl Bot<'_> {
                     Ok(Said::Refused(words)) if is_no(&words) => {
                         signing.decline(server, &words, now);
                         self.world.step()?;
-                        self.disk.write_signing(&change.coordinate, &signing);
+                        self.disk.write_signing(coordinate, &signing);
                         return Ok(());
                     }
                     _ => return Ok(()),
@@ -270,27 +271,10 @@ impl Bot<'_> {
             let signing = self.signing(&repository)?;
             let known = self.disk.signing(&coordinate);
             out.remember(&coordinate, signing.removed());
-            let mut servers = signing.to_be_listed(places, &record.mirrors);
-            let said = signable(&repository, keys).filter(|_| repository.obstacle.is_none());
-            let state = repository.state.as_ref().map(|state| state.event.id);
-            let given_back =
-                signing.to_be_given_back(state, places, &record.mirrors, afresh, self.world.time());
-            let made = said.and_then(|said| listing(&repository, said, &servers, &given_back, places).ok());
-            let mut events = made.unwrap_or_default();
-            let mut first_shown_to = None;
-            if let Some(said) = said.filter(|_| events.is_empty()) {
-                first_shown_to =
-                    signing.to_be_shown(&repository, places, &record.mirrors, afresh, self.world.time());
-                if let Some(server) = &first_shown_to {
-                    servers = BTreeSet::from([server.clone()]);
-                    let listed = [(amended(said, &servers), Purpose::List(&servers))];
-                    events = permit_all(&repository, listed).unwrap_or_default();
-                }
-            }
-            if let Some(said) = said.filter(|_| !events.is_empty()) {
-                let listed = servers.iter().cloned().chain(said.servers()).collect();
-                let (by, coordinate) = (said.author(), coordinate.clone());
-                changes.push(Change { coordinate, by, servers, given_back, events, listed, first_shown_to });
+            let now = self.world.time();
+            let next = to_sign(&repository, &signing, keys, places, &record.mirrors, afresh, now);
+            if let Some(to_sign) = next.unwrap_or_default() {
+                changes.push(Change { coordinate: coordinate.clone(), to_sign });
             }
             if signing != known {
                 self.world.step()?;

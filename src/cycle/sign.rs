@@ -31,9 +31,10 @@ use crate::{
         catalog::{self, Repository},
         converge::Answer,
         per_server::Places,
-        permit::{Forbidden, Permitted, Purpose, listing, permit_all},
+        permit::Permitted,
         record::is_no,
-        signing::{Request, Signing, Stands, amended, signable},
+        signing::{Request, Signing, Stands},
+        to_sign::{ToSign, to_sign},
     },
     report::document::RepositoryOutcome,
     store::{StoreError, records::Records},
@@ -70,20 +71,13 @@ pub async fn requested(records: &Records, coordinate: &Coordinate) -> Result<Opt
 /// What is to be signed for one repository.
 struct Change {
     coordinate: Coordinate,
-    by: PublicKey,
+    to_sign: ToSign,
     /// Everyone whose newer word would count.
     maintainers: Vec<PublicKey>,
-    servers: BTreeSet<ServerUrl>,
-    /// Those for which the state is said again.
-    given_back: BTreeSet<ServerUrl>,
-    /// The announcement, where it is to list more, and the state, where it is to be said again; in this order.
-    events: Vec<Permitted>,
     /// Where the repository's announcements are published, servers aside.
     relays: BTreeSet<RelayUrl>,
     /// The servers that list it then.
     listed: BTreeSet<RelayUrl>,
-    /// The server that has to take it before anybody else sees it.
-    first_shown_to: Option<ServerUrl>,
 }
 
 impl World {
@@ -189,7 +183,7 @@ impl World {
                 .collect();
             let mut changes = self.changes(&repositories, places, outcomes).await?;
             // What nobody serves yet is not sent twice.
-            changes.retain(|change| !change.events.iter().all(|event| signed.contains(&event.id())));
+            changes.retain(|change| !change.to_sign.events.iter().all(|event| signed.contains(&event.id())));
             more = changes.len() > AT_MOST;
             changes.truncate(AT_MOST);
             if changes.is_empty() {
@@ -211,13 +205,13 @@ impl World {
                 break;
             }
             for (change, events) in &made {
-                if let Some(server) = &change.first_shown_to
+                if let Some(server) = &change.to_sign.first_shown_to
                     && !self.is_taken(change, server, events).await?
                 {
                     signed.extend(events.iter().map(|event| event.id));
                     continue;
                 }
-                let hosts: Vec<&str> = change.servers.iter().map(ServerUrl::host).collect();
+                let hosts: Vec<&str> = change.to_sign.servers.iter().map(ServerUrl::host).collect();
                 tracing::info!(repository = %change.coordinate, servers = ?hosts, "signed for a maintainer");
                 // The announcement first: the state is for the path that it lists.
                 for event in events {
@@ -248,11 +242,11 @@ impl World {
         let mut changes = Vec::new();
         let known_out = self.taken_out().await?;
         let mut out = known_out.clone();
+        let outcomes: BTreeMap<_, _> =
+            outcomes.iter().map(|outcome| (&outcome.coordinate, outcome)).collect();
         for repository in repositories {
             let coordinate = &repository.coordinate;
-            let (Some(places), Some(outcome)) =
-                (places.get(coordinate), outcomes.iter().find(|outcome| outcome.coordinate == *coordinate))
-            else {
+            let (Some(places), Some(outcome)) = (places.get(coordinate), outcomes.get(coordinate)) else {
                 continue;
             };
             let name = signing_name(coordinate);
@@ -263,37 +257,20 @@ impl World {
             if !out.remember(coordinate, signing.removed()) {
                 tracing::warn!(repository = %coordinate, "what was taken out by hand is remembered on this machine only: too much for one event");
             }
-            let mut servers = signing.to_be_listed(places, &outcome.mirrors);
-            let said = signable(repository, &keys).filter(|_| repository.obstacle.is_none());
             let afresh = self.is_afresh(coordinate);
-            let state = repository.state.as_ref().map(|state| state.event.id);
-            let given_back =
-                signing.to_be_given_back(state, places, &outcome.mirrors, afresh, Timestamp::now());
-            let made = said
-                .map(|said| permitted(repository, listing(repository, said, &servers, &given_back, places)));
-            let mut events = made.unwrap_or_default();
-            let mut first_shown_to = None;
-            if let Some(said) = said.filter(|_| events.is_empty()) {
-                first_shown_to =
-                    signing.to_be_shown(repository, places, &outcome.mirrors, afresh, Timestamp::now());
-                if let Some(server) = &first_shown_to {
-                    servers = BTreeSet::from([server.clone()]);
-                    let listed = [(amended(said, &servers), Purpose::List(&servers))];
-                    events = permitted(repository, permit_all(repository, listed));
-                }
-            }
-            if let Some(said) = said.filter(|_| !events.is_empty()) {
-                let listed = servers.iter().cloned().chain(said.servers());
+            let next =
+                to_sign(repository, &signing, &keys, places, &outcome.mirrors, afresh, Timestamp::now());
+            let next = next.unwrap_or_else(|error| {
+                tracing::error!(repository = %coordinate, %error, "it is not signed");
+                None
+            });
+            if let Some(to_sign) = next {
                 changes.push(Change {
                     coordinate: coordinate.clone(),
-                    by: said.author(),
                     maintainers: repository.announcements.iter().map(Announcement::author).collect(),
-                    events,
                     relays: self.relays_around(repository).await,
-                    listed: listed.map(|server| server.relay_url().clone()).collect(),
-                    servers,
-                    given_back,
-                    first_shown_to,
+                    listed: to_sign.listed.iter().map(|server| server.relay_url().clone()).collect(),
+                    to_sign,
                 });
             } else {
                 signing.request = None;
@@ -358,16 +335,18 @@ impl World {
         let answers = changes.iter().map(|change| async move {
             let name = signing_name(&change.coordinate);
             let signing: Signing = self.records.read(&name).await?.unwrap_or_default();
-            let ids: BTreeSet<EventId> = change.events.iter().map(Permitted::id).collect();
+            let ids: BTreeSet<EventId> = change.to_sign.events.iter().map(Permitted::id).collect();
             let refused = signing.request.as_ref().filter(|request| {
                 request.events == ids
                     && !request.is_due(now)
                     && !self.is_afresh(&change.coordinate)
-                    && !self.signers.has_key_of(&change.by)
+                    && !self.signers.has_key_of(&change.to_sign.by)
             });
             let signature = match refused {
                 Some(request) => Signature::Waits(request.stands.clone()),
-                None => self.signers.sign(&change.by, &change.coordinate, &change.events).await,
+                None => {
+                    self.signers.sign(&change.to_sign.by, &change.coordinate, &change.to_sign.events).await
+                }
             };
             Ok::<_, StoreError>((change, name, signing, signature))
         });
@@ -376,8 +355,8 @@ impl World {
                 Signature::Made(events) => {
                     // Before anybody else can see it: whoever takes it out later does so knowingly.
                     let note = |signing: &mut Signing| {
-                        signing.note_signed(change.by, &change.servers, now);
-                        signing.note_given_back(&change.given_back, now);
+                        signing.note_signed(change.to_sign.by, &change.to_sign.servers, now);
+                        signing.note_given_back(&change.to_sign.given_back, now);
                         signing.request = None;
                     };
                     self.records.update(&name, note).await?;
@@ -391,8 +370,8 @@ impl World {
                         tracing::error!(repository = %change.coordinate, words, "too large for a remote signer");
                     }
                     let since = signing.request.as_ref().map_or(now.as_secs(), |request| request.since);
-                    let events = change.events.iter().map(Permitted::id).collect();
-                    let (by, servers) = (change.by, change.servers.clone());
+                    let events = change.to_sign.events.iter().map(Permitted::id).collect();
+                    let (by, servers) = (change.to_sign.by, change.to_sign.servers.clone());
                     let request = Some(Request { events, by, servers, since, stands });
                     self.records.update(&name, |signing: &mut Signing| signing.request = request).await?;
                 }
@@ -445,12 +424,4 @@ impl World {
             })
             .await;
     }
-}
-
-/// What was permitted; what was not is said to the operator, and is not signed.
-fn permitted(repository: &Repository, events: Result<Vec<Permitted>, Forbidden>) -> Vec<Permitted> {
-    events.unwrap_or_else(|error| {
-        tracing::error!(repository = %repository.coordinate, %error, "it is not signed");
-        Vec::new()
-    })
 }

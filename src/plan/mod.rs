@@ -3,8 +3,8 @@
 //! [`catalog`] says what is to be mirrored and [`authority`] whose word counts; [`namespace`] says what the bot
 //! itself announces; [`conversation`] which events belong to a repository; [`spread`] where each mirror goes,
 //! [`placement`] how it exists there and [`wanted`] what it is to hold; [`converge`] is the next step for one mirror,
-//! [`retry`] when a failed one is tried again, [`signing`] what is added to a maintainer's announcement and [`permit`]
-//! what may be signed with a maintainer's key, [`hold`] which states wait for people to decide; [`kinship`] says who may
+//! [`retry`] when a failed one is tried again, [`signing`] what is added to a maintainer's announcement, [`permit`]
+//! what may be signed with a maintainer's key and [`to_sign`] what is, [`hold`] which states wait for people to decide; [`kinship`] says who may
 //! share objects. [`identity`] is who the bot says it is, [`settings`] and [`policy`] what it was told to do, [`journal`]
 //! what became of each question put to it, [`progress`] how far a running cycle is.
 
@@ -36,4 +36,5 @@ pub mod spread;
 pub mod taken_out;
 #[cfg(test)]
 mod testing;
+pub mod to_sign;
 pub mod wanted;

@@ -7,11 +7,7 @@ use std::collections::BTreeSet;
 
 use nostr::prelude::{Event, EventId, Kind, PublicKey, Tag, Timestamp, UnsignedEvent};
 
-use super::{
-    catalog::Repository,
-    per_server::Places,
-    signing::{amended, said_again},
-};
+use super::catalog::Repository;
 use crate::model::{announcement::Announcement, server::ServerUrl, state::State};
 
 /// What a signature is wanted for.
@@ -115,42 +111,6 @@ pub fn permit(
     }
     let id = event.compute_id();
     Ok(Permitted { event: UnsignedEvent { id: Some(id), ..event }, id })
-}
-
-/// The same for several, each with its purpose: all of them that there are, or none.
-///
-/// # Errors
-///
-/// The rule that forbids one of them.
-pub fn permit_all<'a>(
-    repository: &Repository,
-    wanted: impl IntoIterator<Item = (Option<UnsignedEvent>, Purpose<'a>)>,
-) -> Result<Vec<Permitted>, Forbidden> {
-    let wanted = wanted.into_iter().filter_map(|(event, purpose)| Some((event?, purpose)));
-    wanted.map(|(event, purpose)| permit(event, repository, &purpose)).collect()
-}
-
-/// What is to be signed by the author of `said`, so that `servers` are listed there, and every path has its refs, also those
-/// on servers to which the state is `given_back`.
-///
-/// # Errors
-///
-/// The rule that forbids it.
-pub fn listing(
-    repository: &Repository,
-    said: &Announcement,
-    servers: &BTreeSet<ServerUrl>,
-    given_back: &BTreeSet<ServerUrl>,
-    places: &Places,
-) -> Result<Vec<Permitted>, Forbidden> {
-    let announcement = amended(said, servers);
-    // It has the maintainers' state already, where the copy has their name, and would leave the path empty.
-    let has_state = |server| {
-        places.get(server).is_some_and(|place| place.path.identifier == repository.coordinate.identifier)
-    };
-    let demanded = announcement.is_some() && servers.iter().any(has_state) || !given_back.is_empty();
-    let state = said_again(repository, said.author()).filter(|_| demanded);
-    permit_all(repository, [(announcement, Purpose::List(servers)), (state, Purpose::GiveBack)])
 }
 
 fn is_next(date: Timestamp, before: Timestamp) -> Result<(), Forbidden> {

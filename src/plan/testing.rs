@@ -1,10 +1,13 @@
 //! Signed events and records for tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nostr::prelude::{Event, EventBuilder, FinalizeEvent, Keys, Kind, Tag, Timestamp};
 
-use super::record::MirrorRecord;
+use super::{
+    catalog::{Limits, Repository, Watched, build},
+    record::MirrorRecord,
+};
 use crate::model::{placement::Placement, server::ServerUrl, status::MirrorStatus};
 
 impl MirrorRecord {
@@ -40,4 +43,11 @@ pub(super) fn event(keys: &Keys, kind: u16, at: u64, tags: &[&[&str]]) -> Event 
         .custom_created_at(Timestamp::from_secs(at))
         .finalize(keys)
         .unwrap()
+}
+
+/// The only repository of `owner` that `events` make.
+pub(super) fn catalogued(owner: &Keys, events: &[Event]) -> Repository {
+    let watched = Watched { authors: BTreeSet::from([owner.public_key()]), ..Watched::default() };
+    let limits = Limits { max_refs: 100, max_repos_per_author: 10 };
+    build(events, &watched, &Keys::generate().public_key(), limits).repositories.remove(0)
 }

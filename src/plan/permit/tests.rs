@@ -2,23 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use nostr::prelude::{Event, EventBuilder, FinalizeEvent, Keys, Tags};
+use nostr::prelude::{EventBuilder, FinalizeEvent, Keys, Tags};
 use proptest::prelude::*;
 
 use super::super::{
-    catalog::{Limits, Watched, build},
     signing::{amended, said_again},
-    testing::{event, server},
+    testing::{catalogued, event, server},
 };
 use super::*;
 
 const AT: u64 = 1_000;
-
-fn catalogued(keys: &Keys, events: &[Event]) -> Repository {
-    let watched = Watched { authors: BTreeSet::from([keys.public_key()]), ..Watched::default() };
-    let limits = Limits { max_refs: 100, max_repos_per_author: 10 };
-    build(events, &watched, &Keys::generate().public_key(), limits).repositories.remove(0)
-}
 
 /// A repository whose announcement has these tags after `d`, and a state.
 fn repository(keys: &Keys, tags: Vec<Tag>, content: &str) -> Repository {

@@ -2,13 +2,12 @@
 
 use nostr::{
     nips::nip46::{NostrConnectMessage, NostrConnectMethod},
-    prelude::{Event, FinalizeEvent, Keys, Kind},
+    prelude::{FinalizeEvent, Keys, Kind},
 };
 
 use super::super::{
-    catalog::{Limits, Watched, build},
     placement::Place,
-    testing::{event, server},
+    testing::{catalogued, event, server},
 };
 use super::*;
 use crate::model::{coordinate::Coordinate, placement::Placement};
@@ -26,12 +25,6 @@ fn announcing(owner: &Keys, at: u64, names: &[&str]) -> Repository {
     let (clone, relays): (Vec<&str>, Vec<&str>) =
         (clone.iter().map(String::as_str).collect(), relays.iter().map(String::as_str).collect());
     catalogued(owner, &[event(owner, 30617, at, &[&["d", "d"], &clone, &relays])])
-}
-
-fn catalogued(owner: &Keys, events: &[Event]) -> Repository {
-    let watched = Watched { authors: BTreeSet::from([owner.public_key()]), ..Watched::default() };
-    let limits = Limits { max_refs: 100, max_repos_per_author: 10 };
-    build(events, &watched, &Keys::generate().public_key(), limits).repositories.remove(0)
 }
 
 fn secs(at: u64) -> Timestamp {
