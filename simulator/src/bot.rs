@@ -129,6 +129,7 @@ impl Bot<'_> {
         let own: Vec<Event> = events.iter().filter(|event| event.pubkey == bot()).cloned().collect();
         let announced: Vec<Announcement> = own.iter().cloned().filter_map(Announcement::read).collect();
         let copies = namespace::identifiers(&catalog.repositories, &announced);
+        let catalogued = if self.world.habits.hands_on { catalog.repositories.clone() } else { Vec::new() };
         let (mut subjects, mut resting) = (Vec::new(), Vec::new());
         let mut in_depth = BTreeSet::new();
         if self.world.habits.rests {
@@ -185,6 +186,9 @@ impl Bot<'_> {
             let (coordinate, known) = (subject.repository.coordinate.clone(), subject.known());
             let record = self.mirror(subject, &servers, patient, afresh)?;
             self.keep(coordinate, known, record);
+        }
+        if self.world.habits.hands_on {
+            self.listen(&catalogued, &events);
         }
         Ok(())
     }
@@ -603,6 +607,7 @@ impl Bot<'_> {
             of,
             insists,
             cooling: &mut self.kept.cooling,
+            concerns: self.kept.listening.as_ref().map(|listening| &listening.concerns),
         };
         let ending = walk.run()?;
         Ok((ending, walk.seen))

@@ -207,14 +207,24 @@ pub(crate) fn only_adds_servers(
 }
 
 /// Notes which of the servers that the bot had listed it has seen to be listed: whoever takes one out from then on, and
-/// later than it was signed, does so knowingly.
+/// later than it was signed, does so knowingly. What an owner signed before that, and replaces it, takes nothing out.
 pub(crate) fn note_listings(world: &mut World, disk: &Disk) {
     let World { ledger, hosts, .. } = world;
-    for event in disk.events.values().filter(|event| ledger.signed_for_owners.contains(&event.id)) {
-        let Some(found) = Announcement::read(event.clone()) else { continue };
-        for ((name, at), (_, seen)) in &mut ledger.listings {
-            *seen |= *name == found.coordinate && found.lists(&hosts[*at].grasp.url);
-        }
+    let owners: BTreeSet<PublicKey> = ledger.listings.keys().map(|(name, _)| name.owner).collect();
+    let announced = disk
+        .events
+        .values()
+        .filter(|event| event.kind == Kind::GitRepoAnnouncement && owners.contains(&event.pubkey));
+    for found in announced.cloned().filter_map(Announcement::read) {
+        let by_hand = !ledger.signed_for_owners.contains(&found.id());
+        ledger.listings.retain(|(name, at), (signed_at, seen)| {
+            if *name != found.coordinate {
+                return true;
+            }
+            let lists = found.lists(&hosts[*at].grasp.url);
+            *seen |= lists && !by_hand;
+            lists || !by_hand || found.created_at().as_secs() > *signed_at
+        });
     }
 }
 

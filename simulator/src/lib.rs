@@ -25,6 +25,7 @@ pub mod git;
 pub mod grasp;
 pub mod hold;
 pub mod inbox;
+mod live;
 mod own;
 pub mod owners;
 pub mod people;
@@ -60,7 +61,7 @@ pub const KNOWN_RELAYING: &[u64] = &[260, 323, 464, 691];
 pub const KNOWN_SIGNING: &[u64] = &[26, 103, 197];
 
 /// Seeds that found something with all [`Habits`]. They are always run.
-pub const KNOWN: &[u64] = &[232, 790, 1323];
+pub const KNOWN: &[u64] = &[232, 790, 1323, 1968];
 
 /// A cycle in which nothing was wrong has sent nothing.
 fn ledger_is_clean(world: &mut world::World) {

@@ -21,6 +21,7 @@ use nostr::event::{Event, EventId};
 use crate::{
     bot::{Bot, MAX_EVENTS, Subject},
     check,
+    live::Listening,
     world::{Crash, Target, tell},
 };
 
@@ -53,6 +54,8 @@ pub struct Kept {
     pub(crate) holdings: BTreeMap<Target, Holdings>,
     /// Servers that want to be left alone, and until when.
     pub(crate) cooling: BTreeMap<usize, u64>,
+    /// What is listened to since the last cycle.
+    pub(crate) listening: Option<Listening>,
     /// What an earlier process left behind is taken up.
     pub(crate) has_taken_up: bool,
     /// Questions whose answers are not delivered yet.

@@ -8,6 +8,7 @@ use grasp_mirror::{
     plan::{
         converge::{Answer, Outcome, Seen, Step, Wanted, next_step},
         conversation::PullRequest,
+        live::Concerns,
         record::Ending,
         retry::{Failure, told_secs},
     },
@@ -43,6 +44,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) insists: bool,
     /// Servers that want to be left alone, and until when.
     pub(crate) cooling: &'a mut BTreeMap<usize, u64>,
+    /// What is listened to.
+    pub(crate) concerns: Option<&'a Concerns>,
 }
 
 enum Stopped {
@@ -138,7 +141,11 @@ impl Walk<'_> {
         if !self.world.calm && self.world.habits.overtakes && self.world.chance(1) {
             let newer = self.world.sign_newer(&family);
             newer.iter().for_each(|newer| self.disk.save(newer));
-            self.world.ledger.overtaken.insert(family.clone());
+            if let (Some(newer), Some(concerns)) = (newer, self.concerns) {
+                self.world.ledger.overtaken.extend(concerns.overtaken_by(&newer));
+            } else {
+                self.world.ledger.overtaken.insert(family.clone());
+            }
         }
         let is_overtaken = self.world.is_overtaken(&family);
         self.world.totals.overtakes += u64::from(is_overtaken);

@@ -1,0 +1,124 @@
+//! What is heard between cycles, by the program's own judgement of what an event concerns ([`grasp_mirror::plan::live`]).
+//!
+//! Cycles read everything here. So after each it is checked that who only listened since the one before would have heard
+//! of every family that is not as it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use grasp_mirror::{
+    model::coordinate::Coordinate,
+    plan::{
+        catalog::{Repository, Watched},
+        live::Concerns,
+        rest::Known,
+    },
+};
+use nostr::{
+    event::{Event, EventId},
+    filter::{Filter, MatchEventOptions},
+};
+
+use crate::{
+    bot::{Bot, bot},
+    rest::sources,
+    world::World,
+};
+
+/// What is listened to since a cycle.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    pub(crate) concerns: Concerns,
+    /// The same without the conversations, which ordinary relays cannot be asked for.
+    at_relays: (Concerns, Vec<Filter>),
+    watched: Watched,
+    /// Stored when the cycle looked.
+    stored: BTreeSet<EventId>,
+    /// What maintainers signed to make each family, and what is said about it.
+    families: BTreeMap<String, (BTreeSet<EventId>, BTreeSet<EventId>)>,
+}
+
+impl Bot<'_> {
+    /// A cycle that looked at `repositories`, made of `events`, is over.
+    pub(crate) fn listen(&mut self, repositories: &[Repository], events: &[Event]) {
+        let now = Listening::to(repositories, events, &self.kept.repositories, &self.disk.watched);
+        if let Some(before) = self.kept.listening.replace(now)
+            && let Some(now) = &self.kept.listening
+        {
+            before.would_have_heard(self.world, now, events);
+        }
+    }
+}
+
+impl Listening {
+    fn to(
+        repositories: &[Repository],
+        events: &[Event],
+        known: &BTreeMap<Coordinate, Known>,
+        watched: &Watched,
+    ) -> Self {
+        let thread = |repository: &Repository| -> Vec<EventId> {
+            let known = known.get(&repository.coordinate);
+            known.map(|known| known.thread.keys().copied().collect()).unwrap_or_default()
+        };
+        let threads: Vec<Vec<EventId>> = repositories.iter().map(thread).collect();
+        let concerns = Concerns::of(watched, repositories.iter().zip(threads.iter().map(Vec::as_slice)));
+        let bare = Concerns::of(watched, repositories.iter().map(|repository| (repository, [].as_slice())));
+        let filters = bare.filters();
+        let mut families: BTreeMap<String, (BTreeSet<EventId>, BTreeSet<EventId>)> = BTreeMap::new();
+        for (repository, thread) in repositories.iter().zip(threads) {
+            let (signed, said) = families.entry(repository.coordinate.identifier.clone()).or_default();
+            signed.extend(sources(repository));
+            said.extend(thread);
+        }
+        let stored = events.iter().map(|event| event.id).collect();
+        Self { concerns, at_relays: (bare, filters), watched: watched.clone(), stored, families }
+    }
+
+    /// Is every family that is `now` otherwise named by one of the events that came meanwhile, and does a relay that is
+    /// listened to tell of them?
+    fn would_have_heard(&self, world: &mut World, now: &Self, events: &[Event]) {
+        if self.watched != now.watched {
+            return;
+        }
+        let is_new = |event: &&Event| event.pubkey != bot() && !self.stored.contains(&event.id);
+        let mut unheard: Vec<&Event> = events.iter().filter(is_new).collect();
+        let mut concerns = self.concerns.clone();
+        let mut heard: BTreeSet<String> = BTreeSet::new();
+        loop {
+            // What comes first may be about what comes last.
+            let (told, rest): (Vec<&Event>, Vec<&Event>) =
+                unheard.into_iter().partition(|event| !concerns.touched_by(event).is_empty());
+            if told.is_empty() {
+                break;
+            }
+            for event in told {
+                let families = concerns.touched_by(event);
+                concerns.note(event, &families);
+                heard.extend(families);
+                let (bare, filters) = &self.at_relays;
+                let is_asked_for =
+                    filters.iter().any(|filter| filter.match_event(event, MatchEventOptions::default()));
+                if !bare.touched_by(event).is_empty() && !is_asked_for {
+                    let (id, kind) = (event.id, event.kind);
+                    world.break_promise(|| {
+                        format!("{id} (kind {kind}) concerns us, and no relay is asked for it")
+                    });
+                }
+            }
+            unheard = rest;
+        }
+        let nothing = Default::default();
+        for family in self.families.keys().chain(now.families.keys()) {
+            let (before, after) =
+                (self.families.get(family).unwrap_or(&nothing), now.families.get(family).unwrap_or(&nothing));
+            // A conversation that was held back is no news.
+            let is_answered = after.1.difference(&before.1).any(|id| !self.stored.contains(id));
+            let is_other = before.0 != after.0 || is_answered;
+            if is_other && !heard.contains(family) {
+                world.break_promise(|| {
+                    format!("{family} is not as it was, and who listens has not heard of it")
+                });
+            }
+        }
+    }
+}
