@@ -1,7 +1,7 @@
 //! What is heard between cycles, by the program's own judgement of what an event concerns ([`grasp_mirror::plan::live`]).
 //!
 //! Cycles read everything here. So after each it is checked that who only listened since the one before would have heard
-//! of every family that is not as it was.
+//! of every family of which something else is signed, and that relays are asked for all that concerns us.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,8 +33,8 @@ pub(crate) struct Listening {
     watched: Watched,
     /// Stored when the cycle looked.
     stored: BTreeSet<EventId>,
-    /// What maintainers signed to make each family, and what is said about it.
-    families: BTreeMap<String, (BTreeSet<EventId>, BTreeSet<EventId>)>,
+    /// What maintainers signed to make each family.
+    families: BTreeMap<String, BTreeSet<EventId>>,
 }
 
 impl Bot<'_> {
@@ -64,11 +64,9 @@ impl Listening {
         let concerns = Concerns::of(watched, repositories.iter().zip(threads.iter().map(Vec::as_slice)));
         let bare = Concerns::of(watched, repositories.iter().map(|repository| (repository, [].as_slice())));
         let filters = bare.filters();
-        let mut families: BTreeMap<String, (BTreeSet<EventId>, BTreeSet<EventId>)> = BTreeMap::new();
-        for (repository, thread) in repositories.iter().zip(threads) {
-            let (signed, said) = families.entry(repository.coordinate.identifier.clone()).or_default();
-            signed.extend(sources(repository));
-            said.extend(thread);
+        let mut families: BTreeMap<String, BTreeSet<EventId>> = BTreeMap::new();
+        for repository in repositories {
+            families.entry(repository.coordinate.identifier.clone()).or_default().extend(sources(repository));
         }
         let stored = events.iter().map(|event| event.id).collect();
         Self { concerns, at_relays: (bare, filters), watched: watched.clone(), stored, families }
@@ -111,10 +109,7 @@ impl Listening {
         for family in self.families.keys().chain(now.families.keys()) {
             let (before, after) =
                 (self.families.get(family).unwrap_or(&nothing), now.families.get(family).unwrap_or(&nothing));
-            // A conversation that was held back is no news.
-            let is_answered = after.1.difference(&before.1).any(|id| !self.stored.contains(id));
-            let is_other = before.0 != after.0 || is_answered;
-            if is_other && !heard.contains(family) {
+            if before != after && !heard.contains(family) {
                 world.break_promise(|| {
                     format!("{family} is not as it was, and who listens has not heard of it")
                 });

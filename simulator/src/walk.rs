@@ -1,6 +1,6 @@
 //! One mirror's walk, as `src/transfer/mirror.rs` walks it: [`next_step`] decides, this carries it out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use grasp_mirror::{
     git::wire::{RefUpdate, commands_to},
@@ -140,12 +140,13 @@ impl Walk<'_> {
         let family = self.wanted.repository.identifier.clone();
         if !self.world.calm && self.world.habits.overtakes && self.world.chance(1) {
             let newer = self.world.sign_newer(&family);
-            newer.iter().for_each(|newer| self.disk.save(newer));
-            if let (Some(newer), Some(concerns)) = (newer, self.concerns) {
-                self.world.ledger.overtaken.extend(concerns.overtaken_by(&newer));
-            } else {
-                self.world.ledger.overtaken.insert(family.clone());
-            }
+            // Who does not listen has not heard of it.
+            let heard = match (&newer, self.concerns) {
+                (Some(newer), Some(concerns)) => concerns.overtaken_by(newer),
+                _ => BTreeSet::from([family.clone()]),
+            };
+            newer.iter().filter(|_| !heard.is_empty()).for_each(|newer| self.disk.save(newer));
+            self.world.ledger.overtaken.extend(heard);
         }
         let is_overtaken = self.world.is_overtaken(&family);
         self.world.totals.overtakes += u64::from(is_overtaken);
