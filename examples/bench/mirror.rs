@@ -6,10 +6,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use futures::future::join_all;
 use grasp_mirror_testkit::{
-    Daemon, Mirror, Owner, Protocol, Server, TestRelay, Work, cpu, look, peak_rss, tools,
+    Daemon, Line, Mirror, Owner, Protocol, Server, TestRelay, Work, cpu, look, peak_rss, tools,
 };
-use nostr::event::Event;
+use nostr::{event::Event, filter::Filter};
 
 use crate::{
     client::Sinks,
@@ -210,15 +211,13 @@ pub async fn wait_cycles(daemon: &mut Daemon, wanted: usize) -> Result<String> {
 
 /// Waits until every server serves the owner's state, which it does only when it holds the git data.
 async fn wait_served(servers: &[Server], state: &Event) {
-    let mut left: Vec<&Server> = servers.iter().collect();
-    look::wait_until(DONE_WITHIN, "all are in sync", async || {
-        while let Some(server) = left.last() {
-            if !look::serves(*server, state).await {
-                return false;
-            }
-            left.pop();
+    // By being told: while somebody asks for it one server after the other, the daemon is at what comes next.
+    let waits = servers.iter().map(async |server| {
+        let mut line = Line::open(server).await;
+        line.listen(Filter::new().id(state.id)).await;
+        if !look::serves(server, state).await {
+            line.next_within(DONE_WITHIN).await;
         }
-        true
-    })
-    .await;
+    });
+    join_all(waits).await;
 }

@@ -109,7 +109,7 @@ impl Line {
     /// When the relay does not take the subscription.
     pub async fn listen(&mut self, wanted: Filter) {
         self.relay.subscribe(wanted.limit(0)).await.expect("the relay takes a subscription");
-        self.wait(|notice| match notice {
+        self.wait(LIMIT, |notice| match notice {
             RelayNotification::Message { message } => {
                 matches!(*message, RelayMessage::EndOfStoredEvents(_)).then_some(())
             }
@@ -129,14 +129,23 @@ impl Line {
     ///
     /// When none does, or the connection is lost.
     pub async fn next(&mut self) -> Event {
-        self.wait(|notice| match notice {
+        self.next_within(LIMIT).await
+    }
+
+    /// The same, of a relay that may stay silent for as long as `limit`.
+    ///
+    /// # Panics
+    ///
+    /// When none comes, or the connection is lost.
+    pub async fn next_within(&mut self, limit: Duration) -> Event {
+        self.wait(limit, |notice| match notice {
             RelayNotification::Event { event, .. } => Some(*event),
             _ => None,
         })
         .await
     }
 
-    async fn wait<T>(&mut self, wanted: impl Fn(RelayNotification) -> Option<T>) -> T {
+    async fn wait<T>(&mut self, limit: Duration, wanted: impl Fn(RelayNotification) -> Option<T>) -> T {
         let wait = async {
             loop {
                 let notice = self.notices.next().await.expect("the connection stays");
@@ -145,6 +154,6 @@ impl Line {
                 }
             }
         };
-        tokio::time::timeout(LIMIT, wait).await.expect("the relay does not stay silent")
+        tokio::time::timeout(limit, wait).await.expect("the relay does not stay silent")
     }
 }
