@@ -257,6 +257,7 @@ impl Grasp {
         let before = self.announced(&found.coordinate).cloned().and_then(Announcement::read);
         if !found.lists(&self.url) {
             let delisted = before.is_some_and(|before| before.lists(&self.url));
+            let forgotten = !delisted && self.forget_kept_back(event);
             let listed = self.announcements(&found.coordinate.identifier);
             let introduced = listed.values().any(|other| {
                 other.author() != found.author()
@@ -266,7 +267,7 @@ impl Grasp {
             if delisted {
                 self.leave(&found.coordinate);
             }
-            if delisted || !introduced {
+            if delisted || forgotten || !introduced {
                 return Said::no(
                     "invalid: Announcement must list service in both 'clone' and 'relays' tags, or match archive whitelist",
                 );
@@ -286,15 +287,22 @@ impl Grasp {
             self.repositories.entry(found.coordinate.clone()).or_default();
             return Said::Taken;
         }
+        self.forget_kept_back(event);
+        self.keep_back(event, now);
+        self.repositories.entry(found.coordinate.clone()).or_default();
+        self.reconcile(&found.coordinate.identifier, history);
+        Said::Purgatory
+    }
+
+    /// Forgets what `event` replaces of what is kept back; whether there was any.
+    fn forget_kept_back(&mut self, event: &Event) -> bool {
+        let before = self.purgatory.len();
         self.purgatory.retain(|_, (known, _)| {
             known.kind != event.kind
                 || known.pubkey != event.pubkey
                 || known.tags.identifier() != event.tags.identifier()
         });
-        self.keep_back(event, now);
-        self.repositories.entry(found.coordinate.clone()).or_default();
-        self.reconcile(&found.coordinate.identifier, history);
-        Said::Purgatory
+        self.purgatory.len() < before
     }
 
     /// An owner takes the server off the list: it serves nothing of the repository any more.

@@ -313,6 +313,36 @@ contract! {
         assert_eq!(scene.server.refs(key, D).await, Refs::new());
     }
 
+    a_deletion_takes_nothing_that_was_announced_later(scene) {
+        let (bot, owner_hex, a) = (Person::new(), scene.key().to_hex(), scene.coordinate());
+        scene.owner.signed_ago(100);
+        let early = scene.listing(&scene.owner, &[]);
+        assert_eq!(scene.server.send(&early).await, Said::Purgatory);
+        scene.owner.signed_ago(50);
+        let copy = scene.listing(&bot, &[&["maintainers", &owner_hex]]);
+        let copied = scene.state(&bot, 1, None);
+        assert_eq!(scene.server.send(&copy).await, Said::Purgatory);
+        assert_eq!(scene.server.send(&copied).await, Said::Purgatory);
+        let commit = scene.commits[1].clone();
+        assert!(scene.server.push(bot.public_key(), D, &[("refs/heads/main", Some(&commit))]).await);
+        // It takes the server off the list, on which it was only kept back, and is taken by way of the copy the second time.
+        let elsewhere = scene.elsewhere(&[]);
+        assert!(is_refused(&scene.server.send(&elsewhere).await, "must list service"));
+        assert_eq!(scene.server.send(&elsewhere).await, Said::Taken);
+        let listed = scene.listing(&scene.owner, &[]);
+        assert_eq!(scene.server.send(&listed).await, Said::Taken);
+        scene.owner.signed_ago(80);
+        let deletion = scene.owner.sign(5, "", &[&["a", &a], &["k", "30617"]]);
+        scene.server.send(&deletion).await;
+        assert!(scene.server.serves(&listed).await);
+        scene.owner.signed_ago(40);
+        let state = scene.state(&scene.owner, 2, None);
+        assert_eq!(scene.server.send(&state).await, Said::Purgatory);
+        assert!(scene.push_main(2).await);
+        let key = scene.key();
+        assert_eq!(scene.server.refs(key, D).await, scene.refs_at(2));
+    }
+
     a_pull_request_waits_for_its_commit(scene) {
         scene.published().await;
         let (a, commit) = (scene.coordinate(), scene.commits[4].clone());
