@@ -2,7 +2,11 @@
 
 use nostr::prelude::Timestamp;
 
-use super::{CycleError, sign::signing_name, world::World};
+use super::{
+    CycleError,
+    sign::{SIGNING, signing_name},
+    world::World,
+};
 use crate::{plan::signing::Signing, transfer::cooling::CoolDowns};
 
 /// The record of the servers and relays that said for how long they want to be left alone.
@@ -44,6 +48,9 @@ impl World {
     /// that maintainer has signed something newer.
     async fn note_all_come(&self) -> Result<(), CycleError> {
         let records = self.records.snapshot().await?;
+        if !records.may_hold(SIGNING) {
+            return Ok(());
+        }
         for repository in self.catalogued().await? {
             let signing: Option<Signing> = records.read(&signing_name(&repository.coordinate));
             if signing.is_some_and(|mut signing| signing.note_come(&repository)) {

@@ -52,10 +52,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Where the mirrors of each repository belong.
 pub(super) type AllPlaces = BTreeMap<Coordinate, Places>;
 
+/// How the names begin of the records of what was signed.
+pub(super) const SIGNING: &str = "signing/";
+
 /// The name of the record of what was signed for a repository. It is apart from the repository's own, which a cycle may
 /// be about to write when somebody signs.
 pub(super) fn signing_name(coordinate: &Coordinate) -> String {
-    format!("signing/{coordinate}")
+    format!("{SIGNING}{coordinate}")
 }
 
 /// The request to a remote signer that a repository waits for.

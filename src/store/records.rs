@@ -15,6 +15,9 @@ use crate::model::replace::dated_after;
 
 const PREFIX: &str = "grasp-mirror/local/";
 
+/// Then what a long name is kept by.
+const HASHED: &str = "sha256/";
+
 /// The longest `d`, in bytes, that the database tells apart from others: longer ones with the same beginning
 /// replace each other.
 const IDENTIFIER_MAX: usize = 182;
@@ -139,6 +142,13 @@ impl Snapshot {
         let identifier = identifier(name);
         read_content(&identifier, self.contents.get(&identifier)?)
     }
+
+    /// Whether one may have a name that begins with `prefix`: of long names that is not known.
+    #[must_use]
+    pub fn may_hold(&self, prefix: &str) -> bool {
+        let begins = [format!("{PREFIX}{prefix}"), format!("{PREFIX}{HASHED}")];
+        self.contents.keys().any(|identifier| begins.iter().any(|begin| identifier.starts_with(begin)))
+    }
 }
 
 fn parsed<T: DeserializeOwned>(record: &Event) -> Option<T> {
@@ -158,7 +168,7 @@ fn identifier(name: &str) -> String {
         return whole;
     }
     let hash: String = Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{PREFIX}sha256/{hash}")
+    format!("{PREFIX}{HASHED}{hash}")
 }
 
 #[cfg(test)]
@@ -166,6 +176,21 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_a_snapshot_may_hold_is_told_by_the_beginning_of_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::new(Store::open(dir.path()).await.unwrap(), Keys::generate());
+        let may_hold = async || records.snapshot().await.unwrap().may_hold("signing/");
+        records.write("mirrors/x", &1).await.unwrap();
+        assert!(!may_hold().await);
+        records.write("signing/x", &1).await.unwrap();
+        assert!(may_hold().await);
+        records.remove("signing/x").await.unwrap();
+        assert!(!may_hold().await);
+        records.write(&format!("signing/{}", "x".repeat(300)), &1).await.unwrap();
+        assert!(may_hold().await, "a long name");
+    }
 
     #[tokio::test]
     async fn the_last_write_counts_even_within_a_second() {
