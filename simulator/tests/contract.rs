@@ -199,6 +199,17 @@ impl<S: GraspServer> Scene<'_, S> {
         assert!(self.server.serves(&state).await && self.server.serves(&announcement).await);
         (announcement, state)
     }
+
+    /// A copy of `bot`'s that names the owner, with its git data; its state.
+    async fn copied_by(&mut self, bot: &Person) -> Event {
+        let copy = self.listing(bot, &[&["maintainers", &self.key().to_hex()]]);
+        let copied = self.state(bot, 1, None);
+        assert_eq!(self.server.send(&copy).await, Said::Purgatory);
+        assert_eq!(self.server.send(&copied).await, Said::Purgatory);
+        let commit = self.commits[1].clone();
+        assert!(self.server.push(bot.public_key(), D, &[("refs/heads/main", Some(&commit))]).await);
+        copied
+    }
 }
 
 fn is_refused(said: &Said, words: &str) -> bool {
@@ -314,17 +325,12 @@ contract! {
     }
 
     a_deletion_takes_nothing_that_was_announced_later(scene) {
-        let (bot, owner_hex, a) = (Person::new(), scene.key().to_hex(), scene.coordinate());
+        let (bot, a) = (Person::new(), scene.coordinate());
         scene.owner.signed_ago(100);
         let early = scene.listing(&scene.owner, &[]);
         assert_eq!(scene.server.send(&early).await, Said::Purgatory);
         scene.owner.signed_ago(50);
-        let copy = scene.listing(&bot, &[&["maintainers", &owner_hex]]);
-        let copied = scene.state(&bot, 1, None);
-        assert_eq!(scene.server.send(&copy).await, Said::Purgatory);
-        assert_eq!(scene.server.send(&copied).await, Said::Purgatory);
-        let commit = scene.commits[1].clone();
-        assert!(scene.server.push(bot.public_key(), D, &[("refs/heads/main", Some(&commit))]).await);
+        scene.copied_by(&bot).await;
         // It takes the server off the list, on which it was only kept back, and is taken by way of the copy the second time.
         let elsewhere = scene.elsewhere(&[]);
         assert!(is_refused(&scene.server.send(&elsewhere).await, "must list service"));
@@ -478,15 +484,9 @@ contract! {
     // The trap for whoever takes a served state for a proof.
     an_owner_who_lists_it_at_last_finds_an_empty_repository(scene) {
         let bot = Person::new();
-        let owner_hex = scene.key().to_hex();
         let elsewhere = scene.elsewhere(&[]);
         let state = scene.state(&scene.owner, 1, None);
-        let copy = scene.listing(&bot, &[&["maintainers", &owner_hex]]);
-        let copied = scene.state(&bot, 1, None);
-        assert_eq!(scene.server.send(&copy).await, Said::Purgatory);
-        assert_eq!(scene.server.send(&copied).await, Said::Purgatory);
-        let commit = scene.commits[1].clone();
-        assert!(scene.server.push(bot.public_key(), D, &[("refs/heads/main", Some(&commit))]).await);
+        let copied = scene.copied_by(&bot).await;
         assert!(scene.server.serves(&copied).await);
         assert_eq!(scene.server.send(&elsewhere).await, Said::Taken);
         assert_eq!(scene.server.send(&state).await, Said::Taken);

@@ -108,6 +108,17 @@ async fn a_copy_moves_to_the_owners_path_and_back_when_it_is_taken_out() {
     assert!(!plan.contains("\"namespace\"") && !plan.contains("\"signed\""), "{plan}");
 }
 
+/// The owner lists `a` only, and so it stays; `b` has the bot's copy.
+async fn takes_out_for_good(owner: &Owner, mirror: &Mirror, a: &Server, b: &Server) {
+    let (taken_out, answer) = owner.announce(owner.announcement().at(a), a).await;
+    answer.expect_accepted();
+    for _ in 0..2 {
+        mirror.once().await.expect_code(0);
+        assert_eq!(announced(a, owner).await.id, taken_out.id);
+    }
+    assert_eq!(look::refs(&mirror.url_at(b, "hello")).await, owner.work.refs());
+}
+
 #[tokio::test]
 async fn what_its_owner_listed_and_takes_out_is_not_added_either() {
     let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
@@ -116,13 +127,7 @@ async fn what_its_owner_listed_and_takes_out_is_not_added_either() {
     let mirror = signing(Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner), &owner);
     mirror.once().await.expect_code(0);
     assert_eq!(look::refs(&owner.url_at(&b)).await, owner.work.refs());
-    let (taken_out, answer) = owner.announce(owner.announcement().at(&a), &a).await;
-    answer.expect_accepted();
-    for _ in 0..2 {
-        mirror.once().await.expect_code(0);
-        assert_eq!(announced(&a, &owner).await.id, taken_out.id);
-    }
-    assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
+    takes_out_for_good(&owner, &mirror, &a, &b).await;
 }
 
 #[tokio::test]
@@ -241,13 +246,7 @@ async fn what_is_taken_out_after_a_kill_is_not_added_again_once_it_was_seen() {
     // Whoever only looks has seen it, too.
     assert!(placements(&mirror).await.contains(&b.url()));
     owner.signs_in(30);
-    let (taken_out, answer) = owner.announce(owner.announcement().at(&a), &a).await;
-    answer.expect_accepted();
-    for _ in 0..2 {
-        mirror.once().await.expect_code(0);
-        assert_eq!(announced(&a, &owner).await.id, taken_out.id);
-    }
-    assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
+    takes_out_for_good(&owner, &mirror, &a, &b).await;
 }
 
 /// While the bot publishes, another client does so on another relay.
