@@ -87,7 +87,6 @@ async fn the_daemon_reports_what_waits_for_its_turn_and_goes_on_at_once() {
         owners.push(owner);
     }
     slow.proxy().fault_on("/", SLOW);
-    slow.proxy().fault_on("/git-receive-pack", Fault::Hold);
     let daemon = mirror.start_daemon();
     let mut waited = None;
     look::wait_until(LONG, "a report says that some wait for their turn", async || {
