@@ -162,14 +162,14 @@ pub async fn run(
     tracing::info!(bot = npub(&keys.public_key()), pid = std::process::id(), "starting");
     let config = cycle::met_at(&config, keys, &store).await?;
     let shown = Shown::open(&config, keys, &store).await?;
+    let shared: Arc<Shared> = Arc::default();
     let (bot, doors) = tokio::select! {
-        started = Bot::start(&config, keys, &store) => started?,
+        started = Bot::start(&config, keys, &store, shared.learned()) => started?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
     let mut bot = tokio::spawn(bot.run());
-    let signers = Arc::new(Signers::new(&config, keys, &store));
-    let shared = Arc::default();
+    let signers = Arc::new(Signers::new(&config, keys, &store, shared.learned()));
     let mut daemon = Daemon {
         follower: Follower::new(&config, keys, &store, &signers, &shared)?,
         signers,
@@ -298,7 +298,7 @@ impl Daemon {
         let (world, awake) = (self.world.take(), std::mem::take(&mut self.awake));
         let (signers, shared) = (Arc::clone(&self.signers), Arc::clone(&self.shared));
         let task = tokio::spawn(async move {
-            let new = || World::new(&config, &keys, &store).map(|world| world.beside(&signers, &shared));
+            let new = || World::beside(&config, &keys, &store, &signers, &shared);
             let mut world = world.map_or_else(new, Ok)?;
             world.obey(mine);
             world.be_patient(awake);
@@ -491,7 +491,7 @@ impl Daemon {
         if config.bot.cycle_interval != self.config.bot.cycle_interval {
             self.next_at = self.next_at.min(Instant::now() + config.bot.cycle_interval);
         }
-        let signers = Arc::new(Signers::new(&config, &self.keys, &self.store));
+        let signers = Arc::new(Signers::new(&config, &self.keys, &self.store, self.shared.learned()));
         match Follower::new(&config, &self.keys, &self.store, &signers, &self.shared) {
             Ok(follower) => {
                 self.follower = follower;

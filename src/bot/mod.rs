@@ -49,7 +49,7 @@ use crate::{
         journal::{Entry, Letter},
         settings::Settings,
     },
-    relay::{self, Relays, follow::Ears},
+    relay::{self, Learned, Relays, follow::Ears},
     report::line,
     store::{Store, records::Records},
     transfer::guard::Guard,
@@ -122,10 +122,15 @@ impl Bot {
     /// # Errors
     ///
     /// [`CycleError`] when the store fails.
-    pub async fn start(config: &Config, keys: &Keys, store: &Store) -> Result<(Self, Doors), CycleError> {
+    pub async fn start(
+        config: &Config,
+        keys: &Keys,
+        store: &Store,
+        learned: &Arc<Learned>,
+    ) -> Result<(Self, Doors), CycleError> {
         let guard = cycle::guard(config);
         let limits = cycle::listening_limits(config);
-        let relays = Arc::new(Relays::that_keep_nothing(
+        let relays = Relays::that_keep_nothing(
             Arc::new(guard.clone()),
             keys.clone(),
             relay::Limits {
@@ -133,12 +138,12 @@ impl Bot {
                 events_per_minute: PER_MINUTE,
                 ..limits
             },
-        ));
+        );
         let own = Own {
             config: Arc::new(config.clone()),
             keys: keys.clone(),
             store: store.clone(),
-            relays,
+            relays: Arc::new(relays.beside(learned)),
             looked: watch::channel(Looked::NotYet).0,
             writing: Arc::default(),
         };

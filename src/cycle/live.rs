@@ -124,13 +124,13 @@ impl Live {
         let guard = Arc::new(guard.clone());
         let http = wire::http_client(config.limits.connect_timeout, Some(guard.clone()))?;
         let limits = listening_limits(config);
-        let relays = Arc::new(Relays::that_keep_nothing(guard, keys.clone(), limits));
+        let relays = Relays::that_keep_nothing(guard, keys.clone(), limits).beside(shared.learned());
         let known: Arc<Known> = Arc::default();
         let (live, hearing) = mpsc::channel(QUEUE);
         let (stored, reading) = mpsc::channel(QUEUE);
         Ok(Self {
             store: store.clone(),
-            relays,
+            relays: Arc::new(relays),
             known: Arc::clone(&known),
             concerns: Concerns::default(),
             bot: keys.public_key(),

@@ -109,7 +109,7 @@ impl Pairing {
         if at.is_empty() {
             return Err(PairError::NoRelay);
         }
-        let signers = Signers::new(config, keys, store);
+        let signers = Signers::new(config, keys, store, &Arc::default());
         let waits = shown(&signers).await?.filter(|shown| shown.at == at && shown.time_left() > TOO_LATE);
         let shown = match waits {
             Some(shown) => shown,
@@ -132,7 +132,7 @@ impl Pairing {
     /// [`PairError`].
     pub async fn resume(config: &Config, keys: &Keys, store: &Store) -> Result<Option<Self>, PairError> {
         loop {
-            let signers = Signers::new(config, keys, store);
+            let signers = Signers::new(config, keys, store, &Arc::default());
             let Some(shown) = shown(&signers).await? else { return Ok(None) };
             if shown.time_left().is_zero() {
                 signers.records().remove(SHOWN).await?;

@@ -1,5 +1,5 @@
-//! What the cycles and the jobs beside them share: whose turn a family is, word of what is newer, the pushes, and what
-//! became of repositories.
+//! What the cycles and the jobs beside them share: whose turn a family is, word of what is newer, the pushes, what was
+//! learned of relays, and what became of repositories.
 //!
 //! A family (all repositories with one identifier) is walked by one job, or by cycles: two walks of one repository would
 //! write one record and move one copy's refs. Whoever finds a job there comes back when it has ended, and works the
@@ -20,6 +20,7 @@ use tokio::{
 
 use crate::{
     model::coordinate::Coordinate,
+    relay::Learned,
     report::document::RepositoryOutcome,
     transfer::{self, newer::Word},
 };
@@ -33,6 +34,7 @@ pub struct Shared {
     /// Says what is overtaken.
     pub(super) word: Word,
     pub(super) transfer: Arc<transfer::Common>,
+    learned: Arc<Learned>,
     turns: Mutex<HashMap<String, Arc<RwLock<()>>>>,
     /// What an earlier process left behind is taken up.
     pub(super) taken_up: OnceCell<()>,
@@ -80,6 +82,12 @@ impl Shared {
     pub(super) fn join_unless_followed(&self, coordinate: &Coordinate) -> Option<Joined> {
         let joined = self.family(&coordinate.identifier).try_read_owned().ok().map(Joined);
         joined.filter(|_| !self.done().contains_key(coordinate))
+    }
+
+    /// What relays have shown of themselves.
+    #[must_use]
+    pub fn learned(&self) -> &Arc<Learned> {
+        &self.learned
     }
 
     /// Breaks off the pushes that were left to themselves.

@@ -36,7 +36,7 @@ use crate::{
         permit::Permitted,
         signing::{IDLE, MESSAGE_MAX, Stands, maintains_any, too_large},
     },
-    relay::{self, Relays},
+    relay::{self, Learned, Relays},
     report::tables::SignerFinding,
     store::{Store, StoreError, records::Records},
     transfer::guard::Guard,
@@ -70,6 +70,7 @@ pub struct Signers {
     records: Records,
     guard: Guard,
     limits: relay::Limits,
+    learned: Arc<Learned>,
     local: BTreeMap<PublicKey, Keys>,
     addresses: Vec<Address>,
     /// Made when they are needed first.
@@ -85,7 +86,7 @@ pub struct Signers {
 impl Signers {
     /// The signers of the configuration, and those that were paired. Nothing is connected yet.
     #[must_use]
-    pub fn new(config: &Config, keys: &Keys, store: &Store) -> Self {
+    pub fn new(config: &Config, keys: &Keys, store: &Store, learned: &Arc<Learned>) -> Self {
         let guard = guard(config);
         let (mut local, mut addresses) = (BTreeMap::new(), Vec::new());
         for (index, secret) in config.environment.signers.iter().enumerate() {
@@ -120,6 +121,7 @@ impl Signers {
             records: Records::new(store.clone(), keys.clone()),
             guard,
             limits,
+            learned: Arc::clone(learned),
             local,
             addresses,
             remote: Mutex::default(),
@@ -187,7 +189,9 @@ impl Signers {
 
     /// Connections on which the bot is known by its client key.
     pub(super) fn relays(&self, client: &Keys) -> Arc<Relays> {
-        Arc::new(Relays::that_keep_nothing(Arc::new(self.guard.clone()), client.clone(), self.limits))
+        let guard = Arc::new(self.guard.clone());
+        let relays = Relays::that_keep_nothing(guard, client.clone(), self.limits);
+        Arc::new(relays.beside(&self.learned))
     }
 
     /// The key that remote signers know the bot by; made when there is none.

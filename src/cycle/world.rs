@@ -117,6 +117,23 @@ impl World {
     ///
     /// [`CycleError::Client`] when no HTTP client can be made.
     pub fn new(config: &Config, keys: &Keys, store: &Store) -> Result<Self, CycleError> {
+        let shared: Arc<Shared> = Arc::default();
+        let signers = Arc::new(Signers::new(config, keys, store, shared.learned()));
+        Self::beside(config, keys, store, &signers, &shared)
+    }
+
+    /// The same, beside others that have the same `signers` and `shared`.
+    ///
+    /// # Errors
+    ///
+    /// [`CycleError::Client`] when no HTTP client can be made.
+    pub fn beside(
+        config: &Config,
+        keys: &Keys,
+        store: &Store,
+        signers: &Arc<Signers>,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, CycleError> {
         let guard = guard(config);
         let limits = &config.limits;
         let http = wire::http_client(limits.connect_timeout, Some(Arc::new(guard.clone())))?;
@@ -130,7 +147,7 @@ impl World {
                 upload_bytes_per_sec: limits.upload_bytes_per_sec,
             },
         );
-        let relays = Arc::new(Relays::new(
+        let relays = Relays::new(
             store.database(),
             Arc::new(guard.clone()),
             keys.clone(),
@@ -141,7 +158,8 @@ impl World {
                 max_events: limits.max_events_per_repo.saturating_mul(8),
                 rest: None,
             },
-        ));
+        );
+        let relays = Arc::new(relays.beside(shared.learned()));
         let transfer = Transfer::new(
             Arc::clone(&relays),
             git.clone(),
@@ -152,6 +170,7 @@ impl World {
                 total_timeout: limits.total_timeout,
                 silence: limits.retry_first,
             },
+            Arc::clone(&shared.transfer),
         );
         Ok(Self {
             config: config.clone(),
@@ -163,8 +182,8 @@ impl World {
             guard,
             transfer,
             git,
-            signers: Arc::new(Signers::new(config, keys, store)),
-            shared: Arc::default(),
+            signers: Arc::clone(signers),
+            shared: Arc::clone(shared),
             settings: Settings::default(),
             policy: config.policy.clone(),
             readable: 0,
@@ -176,13 +195,6 @@ impl World {
             kept: Kept::default(),
             samples: Mutex::default(),
         })
-    }
-
-    /// Works beside others that have the same `signers` and `shared`.
-    #[must_use]
-    pub fn beside(self, signers: &Arc<Signers>, shared: &Arc<Shared>) -> Self {
-        let transfer = self.transfer.beside(&shared.transfer);
-        Self { transfer, signers: Arc::clone(signers), shared: Arc::clone(shared), ..self }
     }
 
     /// Looks at these repositories (`None`: at all) as if they had never been seen: refusals are forgotten, failed

@@ -225,7 +225,7 @@ impl Follower {
         let (world, signers, shared) = (self.idle.pop(), Arc::clone(signers), Arc::clone(&self.shared));
         let (names, mine, told) = (families.clone(), settings.clone(), self.told.0.clone());
         let task = self.tasks.spawn(async move {
-            let new = || World::new(&config, &keys, &store).map(|world| world.beside(&signers, &shared));
+            let new = || World::beside(&config, &keys, &store, &signers, &shared);
             let mut world = world.map_or_else(new, Ok)?;
             world.obey(mine);
             world.be_patient(BTreeSet::new());

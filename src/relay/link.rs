@@ -1,9 +1,8 @@
 //! The connection to one relay.
 
 use std::{
-    collections::BTreeSet,
     sync::{
-        Arc, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -22,7 +21,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Limits, RelayError, door::Door, pace::Pace};
+use super::{Limits, RelayError, door::Door, learned::Learned, pace::Pace};
 use crate::plan::{converge::Answer, retry::told_secs};
 
 /// Requests open at once on one connection; relays allow some hundred, small ones a dozen.
@@ -37,12 +36,6 @@ const RECONNECTS: u32 = 3;
 /// The longest private message that is looked at, in bytes of JSON.
 const PRIVATE_EVENT_MAX: u32 = 128 << 10;
 
-/// Relays that have answered in NIP-77, for as long as the process runs.
-static SPEAKERS: std::sync::Mutex<BTreeSet<RelayUrl>> = std::sync::Mutex::new(BTreeSet::new());
-
-/// Relays remembered.
-const SPEAKERS_MAX: usize = 1_024;
-
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) relay: Relay,
@@ -51,6 +44,7 @@ pub(super) struct Link {
     /// Set once the relay turned out not to speak NIP-77.
     pub(super) no_negentropy: AtomicBool,
     pub(super) door: Door,
+    learned: Arc<Learned>,
     writes: DefaultDirectRateLimiter,
     /// Events go one after the other, so that a relay that asks to slow down is heard by all.
     writing: Mutex<Pace>,
@@ -70,17 +64,18 @@ struct Attempts {
 
 impl Link {
     /// `door` is that of the relay's client.
-    pub(super) fn new(relay: Relay, door: Door, limits: Limits) -> Self {
-        let (pace, allowed) = (Pace::with(relay.url()), allowed(relay.url(), &limits));
+    pub(super) fn new(relay: Relay, door: Door, learned: Arc<Learned>, limits: Limits) -> Self {
+        let known = learned.events_per_minute(relay.url());
         Self {
             relay,
             limits,
             requests: tokio::sync::Semaphore::new(OPEN_REQUESTS),
             no_negentropy: AtomicBool::new(false),
             door,
+            learned,
             writes: RateLimiter::direct(Quota::per_minute(limits.events_per_minute)),
-            events_per_minute: AtomicU32::new(allowed),
-            writing: Mutex::new(pace),
+            events_per_minute: AtomicU32::new(allowed(known, &limits)),
+            writing: Mutex::new(Pace::with(known)),
             attempts: Arc::default(),
             opened_in: watch::Sender::default(),
         }
@@ -162,9 +157,10 @@ impl Link {
                 Err(error @ RelayError::RateLimited { reason: words, .. }) => {
                     let wait = pace.hint(Instant::now());
                     tracing::debug!(wait_secs = wait.as_secs(), %error, "slowing down");
-                    pace.remember(self.relay.url());
-                    let learned = pace.events_per_minute().unwrap_or(u32::MAX);
-                    self.events_per_minute.fetch_min(learned, Ordering::Relaxed);
+                    if let Some(events) = pace.events_per_minute() {
+                        self.learned.note_events_per_minute(self.relay.url(), events);
+                        self.events_per_minute.fetch_min(events, Ordering::Relaxed);
+                    }
                     waits += 1;
                     if told_secs(words).is_some_and(|secs| secs > wait.as_secs()) {
                         pace.leave_alone(Instant::now(), words);
@@ -222,15 +218,11 @@ impl Link {
 
     /// Whether it has answered in NIP-77 before, on whichever connection: who may not know it costs patience.
     pub(super) fn is_known_to_speak_negentropy(&self) -> bool {
-        let speakers = SPEAKERS.lock().unwrap_or_else(PoisonError::into_inner);
-        self.speaks_negentropy() && speakers.contains(self.relay.url())
+        self.speaks_negentropy() && self.learned.speaks_negentropy(self.relay.url())
     }
 
     pub(super) fn note_negentropy(&self) {
-        let mut speakers = SPEAKERS.lock().unwrap_or_else(PoisonError::into_inner);
-        if speakers.len() < SPEAKERS_MAX && !speakers.contains(self.relay.url()) {
-            speakers.insert(self.relay.url().clone());
-        }
+        self.learned.note_negentropy(self.relay.url());
     }
 }
 
@@ -252,10 +244,10 @@ pub(super) async fn open(client: &Client, url: &RelayUrl) -> Result<Relay, Relay
     Err(RelayError::Unreachable { relay: url.to_string(), reason })
 }
 
-/// How many events the relay takes in a minute, by what it let us see before, as far as the configuration allows.
-pub(super) fn allowed(url: &RelayUrl, limits: &Limits) -> u32 {
+/// How many events a relay takes in a minute, by what is known of it, as far as the configuration allows.
+pub(super) fn allowed(known: Option<u32>, limits: &Limits) -> u32 {
     let allowed = limits.events_per_minute.get();
-    Pace::with(url).events_per_minute().map_or(allowed, |known| known.min(allowed))
+    known.map_or(allowed, |known| known.min(allowed))
 }
 
 /// A state has a tag for every ref, and one more for every annotated tag: more than nostr-sdk takes by itself

@@ -10,6 +10,7 @@ pub mod direct;
 mod door;
 pub mod follow;
 pub mod known;
+mod learned;
 mod link;
 pub mod nip05;
 pub mod nip11;
@@ -26,6 +27,7 @@ use std::{
 };
 
 pub use door::Admit;
+pub use learned::Learned;
 pub use transport::Addresses;
 
 use door::Door;
@@ -128,6 +130,7 @@ pub struct Relays {
     /// One for all: what several relays send is verified once, and remembered once.
     client: Client,
     door: Door,
+    learned: Arc<Learned>,
     limits: Limits,
 }
 
@@ -159,7 +162,20 @@ impl Relays {
             // Nobody listens to all relays at once, and each place in the queue has room for an event.
             .notification_channel_size(NonZeroUsize::MIN)
             .build();
-        Self { links: Mutex::default(), making: tokio::sync::Mutex::default(), client, door, limits }
+        Self {
+            links: Mutex::default(),
+            making: tokio::sync::Mutex::default(),
+            client,
+            door,
+            learned: Arc::default(),
+            limits,
+        }
+    }
+
+    /// Knows what others have learned of relays that have the same `learned`.
+    #[must_use]
+    pub fn beside(self, learned: &Arc<Learned>) -> Self {
+        Self { learned: Arc::clone(learned), ..self }
     }
 
     fn links(&self) -> MutexGuard<'_, HashMap<RelayUrl, Arc<Link>>> {
@@ -176,7 +192,7 @@ impl Relays {
             return Ok(link);
         }
         let relay = link::open(&self.client, url).await?;
-        let link = Arc::new(Link::new(relay, self.door.clone(), self.limits));
+        let link = Arc::new(Link::new(relay, self.door.clone(), Arc::clone(&self.learned), self.limits));
         self.links().insert(url.clone(), Arc::clone(&link));
         Ok(link)
     }
@@ -322,7 +338,8 @@ impl Relays {
     #[must_use]
     pub fn events_per_minute(&self, url: &RelayUrl) -> u32 {
         let link = self.links().get(url).cloned();
-        link.map_or_else(|| link::allowed(url, &self.limits), |link| link.events_per_minute())
+        let known = || link::allowed(self.learned.events_per_minute(url), &self.limits);
+        link.map_or_else(known, |link| link.events_per_minute())
     }
 
     /// How long it took to open the connection that is in use, or was last; `None` when there was none.

@@ -3,15 +3,10 @@
 //! Until it says so, events go as fast as the configuration allows. What it took until then tells what it takes in a
 //! minute, however it counts (tokens that come back, windows of a minute, the last minute): what a burst and the minutes
 //! since its begin can hold is at least the number of events. From then on no minute has more events than that, a little
-//! less. What was learned is remembered for as long as the process runs: connections come and go.
+//! less. What one connection has learned the next one begins with ([`super::learned`]).
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
-use nostr::prelude::RelayUrl;
 use tokio::time::Instant;
 
 /// A minute's allowance comes back in a minute.
@@ -19,12 +14,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Of what a relay was seen to take, so much is sent; clocks and networks are not exact.
 const MARGIN: f64 = 0.9;
-
-/// Events in a minute, by the relays that have shown it.
-static LEARNED: Mutex<BTreeMap<RelayUrl, u32>> = Mutex::new(BTreeMap::new());
-
-/// Relays remembered; more have never asked to slow down.
-const LEARNED_MAX: usize = 1_024;
 
 /// What was sent to one relay, and what follows from that.
 #[derive(Debug, Default)]
@@ -42,20 +31,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// For a new connection to `url`, with what others have shown.
-    pub(super) fn with(url: &RelayUrl) -> Self {
-        let learned = LEARNED.lock().unwrap_or_else(PoisonError::into_inner);
-        Self { a_minute: learned.get(url).copied(), ..Self::default() }
-    }
-
-    /// Remembers what was learned for other connections to `url`.
-    pub(super) fn remember(&self, url: &RelayUrl) {
-        let mut learned = LEARNED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(a_minute) = self.a_minute
-            && (learned.len() < LEARNED_MAX || learned.contains_key(url))
-        {
-            learned.insert(url.clone(), a_minute);
-        }
+    /// For a new connection to a relay that has shown to others how many events it takes in a minute.
+    pub(super) fn with(a_minute: Option<u32>) -> Self {
+        Self { a_minute, ..Self::default() }
     }
 
     /// When the next event may go; `None` for now.
@@ -200,15 +178,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_one_connection_has_learned_the_next_one_knows() {
         for a_minute in [7_u32, 60] {
-            let url = RelayUrl::parse(&format!("wss://{a_minute}-a-minute.example")).unwrap();
-            let mut first = Pace::with(&url);
+            let mut first = Pace::default();
             let now = Instant::now();
             (0..a_minute).for_each(|_| first.taken(now));
             first.hint(now);
-            first.remember(&url);
             // Each connection has an allowance of its own, also at once.
             let mut relay = Relay::Sliding { a_minute: a_minute as usize, taken: VecDeque::new() };
-            let (mut pace, mut at) = (Pace::with(&url), now);
+            let (mut pace, mut at) = (Pace::with(first.events_per_minute()), now);
             for number in 0..a_minute * 3 {
                 let next = pace.next_at();
                 assert!(number > a_minute / 2 || next.is_none(), "the first ones wait: {number}");

@@ -317,7 +317,7 @@ mod tests {
         );
         let limits =
             transfer::Limits { per_server: 1, disk_floor_bytes: 0, total_timeout: second, silence: second };
-        let transfer = Transfer::new(Arc::new(relays), git, guard, limits);
+        let transfer = Transfer::new(Arc::new(relays), git, guard, limits, Arc::default());
 
         // Takes connections and says nothing.
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -101,16 +101,10 @@ impl Common {
 }
 
 impl Transfer {
-    /// Works over `relays` and `git` within `limits`.
+    /// Works over `relays` and `git` within `limits`, beside others that have the same `common`.
     #[must_use]
-    pub fn new(relays: Arc<Relays>, git: GitHttp, guard: Guard, limits: Limits) -> Self {
-        Self { relays, git, guard, limits, common: Arc::default() }
-    }
-
-    /// Works beside others that have the same `common`.
-    #[must_use]
-    pub fn beside(self, common: &Arc<Common>) -> Self {
-        Self { common: Arc::clone(common), ..self }
+    pub fn new(relays: Arc<Relays>, git: GitHttp, guard: Guard, limits: Limits, common: Arc<Common>) -> Self {
+        Self { relays, git, guard, limits, common }
     }
 }
 

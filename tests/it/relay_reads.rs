@@ -117,8 +117,11 @@ async fn what_is_served_is_told_by_names_where_the_relay_is_known_to() {
     let proxy = relay.proxied().await;
     let (there, absent) = (note(&author, 7), note(&author, EVENTS + 1));
     let asked = [there.id, absent.id];
+    let learned = Arc::default();
     let (first, _store, _dir) = relays().await;
     let (second, _store, _dir) = relays().await;
+    let (first, second) = (first.beside(&learned), second.beside(&learned));
+    let (stranger, _store, _dir) = relays().await;
     let through = url(&proxy.ws());
     let by_event = first.serves(&through, &asked).await.unwrap();
     assert_eq!(by_event.iter().collect::<Vec<_>>(), [&there.id]);
@@ -126,10 +129,13 @@ async fn what_is_served_is_told_by_names_where_the_relay_is_known_to() {
 
     first.compare(&through, Filter::new().author(author.public_key()), &[]).await.unwrap().unwrap();
     proxy.reset();
-    // On another connection, too.
+    // On another connection, too, for who is told.
     assert_eq!(second.serves(&through, &asked).await.unwrap(), by_event);
     let seen = proxy.seen();
     assert_eq!((seen.verb("REQ").len(), seen.verb("NEG-OPEN").len()), (0, 1));
+    assert_eq!(stranger.serves(&through, &asked).await.unwrap(), by_event);
+    let seen = proxy.seen();
+    assert_eq!((seen.verb("REQ").len(), seen.verb("NEG-OPEN").len()), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
