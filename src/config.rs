@@ -109,6 +109,19 @@ pub struct Bot {
     pub nip05: Option<Nip05>,
 }
 
+impl Bot {
+    /// Whether it is met at `places`.
+    #[must_use]
+    pub fn is_met_at(&self, places: &Places) -> bool {
+        self.relays == places.relays && self.inbox_relays == places.inbox_relays
+    }
+
+    /// Is met at `places` from now on.
+    pub fn meet_at(&mut self, places: Places) {
+        (self.relays, self.inbox_relays) = (places.relays, places.inbox_relays);
+    }
+}
+
 /// `[servers]`: the GRASP servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Servers {

@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{
     bot::{Bot, Doors, Request, Tidings},
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, Places},
     cycle::{self, CycleDone, CycleError, Shared, Signers, Trigger, World},
     http::ListenError,
     key,
@@ -150,7 +150,7 @@ struct Daemon {
 ///
 /// [`DaemonError`] when it cannot start.
 pub async fn run(
-    config: Config,
+    mut config: Config,
     keys: &Keys,
     reload: impl Fn() -> Result<Config, ConfigError>,
 ) -> Result<(), DaemonError> {
@@ -160,7 +160,7 @@ pub async fn run(
     let mut hang_up = signal(SignalKind::hangup())?;
     let store = Store::open(&config.bot.data_dir).await?;
     tracing::info!(bot = npub(&keys.public_key()), pid = std::process::id(), "starting");
-    let config = cycle::met_at(&config, keys, &store).await?;
+    config.bot.meet_at(cycle::met_at(&config.bot.written, keys, &store).await?);
     let shown = Shown::open(&config, keys, &store).await?;
     let shared: Arc<Shared> = Arc::default();
     let (bot, doors) = tokio::select! {
@@ -443,8 +443,10 @@ impl Daemon {
         let monotonic = NotifyState::monotonic_usec_now();
         notify(&[NotifyState::Reloading].into_iter().chain(monotonic.ok()).collect::<Vec<_>>());
         match reload() {
-            Ok(config) => {
-                let config = self.met_at(config).await;
+            Ok(mut config) => {
+                if let Some(places) = self.met_at(&config).await {
+                    config.bot.meet_at(places);
+                }
                 self.take_over(config, "the configuration was read again").await;
             }
             Err(error) => {
@@ -454,21 +456,20 @@ impl Daemon {
         notify(&[NotifyState::Ready]);
     }
 
-    /// `config`, and what the bot's own lists say of where it is met.
-    async fn met_at(&self, config: Config) -> Config {
-        match cycle::met_at(&config, &self.keys, &self.store).await {
-            Ok(config) => config,
-            Err(error) => {
-                tracing::error!(%error, "the bot's own lists of relays were not read");
-                config
-            }
-        }
+    /// Where the bot is met, by `config` and its own lists; `None` when these cannot be read.
+    async fn met_at(&self, config: &Config) -> Option<Places> {
+        let places = cycle::met_at(&config.bot.written, &self.keys, &self.store).await;
+        places
+            .inspect_err(|error| tracing::error!(%error, "the bot's own lists of relays were not read"))
+            .ok()
     }
 
     /// The bot's own lists name other relays.
     async fn move_on(&mut self) {
-        let config = self.met_at(self.config.clone()).await;
-        if config.bot != self.config.bot {
+        let Some(places) = self.met_at(&self.config).await else { return };
+        if !self.config.bot.is_met_at(&places) {
+            let mut config = self.config.clone();
+            config.bot.meet_at(places);
             self.take_over(config, "the bot's own lists name other relays now").await;
         }
     }

@@ -354,8 +354,9 @@ impl Bot {
         if *self.own.looked.borrow() == Looked::NotYet && self.own.is_blank().await? {
             return Ok(());
         }
-        let met_at = cycle::met_at(&self.own.config, &self.own.keys, &self.own.store).await?;
-        if met_at.bot != self.own.config.bot {
+        let bot = &self.own.config.bot;
+        let places = cycle::met_at(&bot.written, &self.own.keys, &self.own.store).await?;
+        if !bot.is_met_at(&places) {
             // Many who wait there make it no later.
             let _ = self.daemon.requests.try_send(Request::Move);
         }

@@ -81,22 +81,21 @@ pub async fn own_word(config: &Config, keys: &Keys, store: &Store) -> Result<Own
     Ok(OwnWord { lists, told_event, told, said_event, said, settled })
 }
 
-/// `config`, and what the bot's own lists say beside it of where the bot is met (kinds 10002 and 10050).
+/// Where the bot is met: what the operator has `written`, and what its own lists say beside that (kinds 10002 and 10050).
 ///
 /// # Errors
 ///
 /// [`StoreError`] when the database fails.
-pub async fn met_at(config: &Config, keys: &Keys, store: &Store) -> Result<Config, StoreError> {
+pub async fn met_at(written: &Places, keys: &Keys, store: &Store) -> Result<Places, StoreError> {
     let lists = store.query(Filter::new().kinds(PLACES).author(keys.public_key())).await?;
     let list = |kind| lists.iter().find(|list| list.kind == kind);
     let before = Records::new(store.clone(), keys.clone()).read(WRITTEN).await?;
     let before: Places = before.unwrap_or_default();
-    let mut config = config.clone();
-    let bot = &mut config.bot;
-    bot.relays = identity::met_at(&bot.written.relays, &before.relays, list(Kind::RelayList));
-    bot.inbox_relays =
-        identity::met_at(&bot.written.inbox_relays, &before.inbox_relays, list(Kind::InboxRelays));
-    Ok(config)
+    let (relays, inbox_relays) = (list(Kind::RelayList), list(Kind::InboxRelays));
+    Ok(Places {
+        relays: identity::met_at(&written.relays, &before.relays, relays),
+        inbox_relays: identity::met_at(&written.inbox_relays, &before.inbox_relays, inbox_relays),
+    })
 }
 
 /// Brings what `filters` match at `relay` into `store`, also when `relays` keep nothing; returns it.
@@ -225,7 +224,8 @@ impl World {
     /// [`CycleError`] when the store fails. A relay that fails costs its own news.
     pub async fn recall(&mut self) -> Result<&Settings, CycleError> {
         self.readable = self.read_own_word().await;
-        self.config = met_at(&self.config, &self.keys, &self.store).await?;
+        let places = met_at(&self.config.bot.written, &self.keys, &self.store).await?;
+        self.config.bot.meet_at(places);
         // Who has the bot's key can put an address there.
         self.guard.trust(own_addresses(&self.config));
         let word = own_word(&self.config, &self.keys, &self.store).await?;
