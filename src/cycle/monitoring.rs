@@ -6,7 +6,7 @@ use nostr::prelude::{Event, Filter, Kind, PublicKey, SingleLetterTag, Timestamp}
 
 use super::{CycleError, noted, servers::Server, world::World};
 use crate::{
-    model::{replace::dated_after, server::ServerUrl},
+    model::{draft::Draft, replace::dated_after, server::ServerUrl},
     report::monitoring::{self, Probe},
 };
 
@@ -30,13 +30,11 @@ impl World {
             return Ok(());
         }
         let said = self.monitoring().await?;
-        // What is dated no later than its deletion stays deleted.
-        let now = dated_after(self.monitoring_deleted().await?.as_ref(), now);
         let up: Vec<_> = servers.iter().filter(|(_, server)| server.is_up()).collect();
         let weeks = noted::scoreboards(&self.records, up.iter().map(|(url, _)| (*url).clone()).collect());
         let weeks = weeks.await?;
         let interval = self.config.bot.cycle_interval.as_secs();
-        let mut signed: Vec<Event> = Vec::new();
+        let mut due: Vec<Draft> = Vec::new();
         for (url, server) in up {
             let week = weeks.get(url).map(|board| board.week(now.as_secs())).unwrap_or_default();
             let opened_in = self.relays.opened_in(url.relay_url());
@@ -46,18 +44,22 @@ impl World {
             let before = said
                 .iter()
                 .find(|event| event.kind == draft.kind && event.tags.first() == draft.tags.first());
-            if let Some(draft) = monitoring::when_due(draft, before, interval) {
-                signed.push(draft.sign(&self.keys)?);
-            }
+            due.extend(monitoring::when_due(draft, before, interval));
         }
-        if signed.is_empty() {
+        if due.is_empty() {
             return Ok(());
         }
-        // Also when it says the same as ever: a relay may be new.
         let announced = said.iter().find(|event| event.kind == Kind::RelayMonitor);
-        match monitoring::announcement(now).unless_said(announced) {
-            Some(draft) => signed.push(draft.sign(&self.keys)?),
-            None => signed.extend(announced.cloned()),
+        let announcement = monitoring::announcement(now).unless_said(announced);
+        // Also when it says the same as ever: a relay may be new.
+        let as_ever = announced.filter(|_| announcement.is_none()).cloned();
+        due.extend(announcement);
+        let deleted = self.monitoring_deleted().await?;
+        let mut signed: Vec<Event> = as_ever.into_iter().collect();
+        for mut draft in due {
+            // What is dated no later than its deletion stays deleted.
+            draft.created_at = dated_after(deleted.as_ref(), draft.created_at);
+            signed.push(draft.sign(&self.keys)?);
         }
         for event in &signed {
             self.store.save(event).await?;
