@@ -37,7 +37,12 @@ const ENV_EXAMPLE: &str = include_str!("../.env.example");
 
 /// The configuration as the command line, the environment and the files have it.
 pub(crate) fn load(overrides: &Overrides) -> anyhow::Result<Config> {
-    Ok(Config::load(overrides, &environment)?)
+    let config = Config::load(overrides, &environment)?;
+    if let Some(mode) = config.environment.exposed {
+        let file = folder_of(&config.path).join(".env");
+        tracing::warn!(file = %file.display(), mode = format!("{mode:o}"), "others may read the keys in it: chmod 600 it");
+    }
+    Ok(config)
 }
 
 /// A value that is not UTF-8 is seen, too: as one that will not do, not as one that is not there.
@@ -70,7 +75,8 @@ pub(crate) fn init(context: &Context) -> anyhow::Result<Outcome> {
     let config = load(&context.overrides)?;
     let bot = key::find_or_make(&config.environment.key, &config.bot.data_dir)?;
     let npub = npub(&bot.keys.public_key());
-    let written = load(&Overrides { data_dir: None, ..context.overrides.clone() })?.bot.data_dir;
+    let without_flag = Overrides { data_dir: None, ..context.overrides.clone() };
+    let written = Config::load(&without_flag, &environment)?.bot.data_dir;
     if absolute(&written)? != absolute(&config.bot.data_dir)? {
         mention(format_args!(
             "{} keeps its own data_dir, {}: change it there, or give --data-dir with every command",

@@ -21,6 +21,7 @@ use grasp_mirror_commands::Nip05;
 use nostr::types::RelayUrl;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::environment::mode_for_others;
 pub use self::{
     environment::{Environment, KeyFrom},
     error::ConfigError,

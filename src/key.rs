@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -13,7 +13,7 @@ use nostr::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::KeyFrom;
+use crate::config::{KeyFrom, mode_for_others};
 
 /// The key's name in the data folder.
 const FILE_NAME: &str = "nsec";
@@ -101,9 +101,8 @@ pub fn find_or_make(from: &KeyFrom, data_dir: &Path) -> Result<BotKey, KeyError>
 fn read(file: &Path) -> Result<BotKey, KeyError> {
     let failed = |source| KeyError::Io { file: file.to_owned(), source };
     let opened = File::open(file).map_err(failed)?;
-    let mode = opened.metadata().map_err(failed)?.permissions().mode();
-    if mode & 0o077 != 0 && !is_credential(file) {
-        tracing::warn!(file = %file.display(), mode = format!("{:o}", mode & 0o777), "others may read the bot's key: chmod 600 it");
+    if let Some(mode) = mode_for_others(file, &opened.metadata().map_err(failed)?) {
+        tracing::warn!(file = %file.display(), mode = format!("{mode:o}"), "others may read the bot's key: chmod 600 it");
     }
     let mut text = String::new();
     match opened.take(MAX_BYTES).read_to_string(&mut text) {
@@ -113,12 +112,6 @@ fn read(file: &Path) -> Result<BotKey, KeyError> {
     }
     let keys = parse(&text.into(), || file.display().to_string())?;
     Ok(BotKey { keys, source: KeySource::File(file.to_owned()) })
-}
-
-/// Whether systemd handed the file over (`LoadCredential`). Its mode then shows the mask of an ACL, and nobody else may
-/// enter the folder.
-fn is_credential(file: &Path) -> bool {
-    std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|folder| file.starts_with(folder))
 }
 
 fn parse(nsec: &SecretString, origin: impl Fn() -> String) -> Result<Keys, KeyError> {
@@ -148,6 +141,8 @@ fn write(data_dir: &Path, file: &Path, key: &SecretKey) -> io::Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {

@@ -2,7 +2,9 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -26,6 +28,8 @@ pub struct Environment {
     pub allowed: Vec<PublicKey>,
     /// `MIRROR_SIGNER`: maintainers' keys or remote signers.
     pub signers: Vec<SecretString>,
+    /// The mode of `.env`, where it holds secrets and others may read it.
+    pub exposed: Option<u32>,
 }
 
 /// Where the bot's own key is.
@@ -60,6 +64,14 @@ impl Set {
 
     fn is_key(&self) -> bool {
         matches!(self.name, "MIRROR_NSEC" | "MIRROR_NSEC_FILE")
+    }
+
+    fn is_secret(&self) -> bool {
+        matches!(self.name, "MIRROR_NSEC" | "MIRROR_SIGNER")
+    }
+
+    fn is_empty(&self) -> bool {
+        self.value.expose_secret().trim().is_empty()
     }
 
     fn is_real(&self) -> bool {
@@ -111,10 +123,11 @@ fn is_bunker(text: &str) -> bool {
 impl Environment {
     /// Reads `env`, then what only `dotenv` sets. A missing file is fine; empty means unset.
     pub(super) fn load(dotenv: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let mut from_file = read(dotenv)?;
+        let (mut from_file, mode) = read(dotenv)?;
+        let holds_secrets = from_file.values().any(|set| set.is_secret() && !set.is_empty());
         let set = VARIABLES.into_iter().filter_map(|name| {
             let real = env(name).map(|value| Set { name, value: value.into(), place: None });
-            real.or_else(|| from_file.remove(name)).filter(|set| !set.value.expose_secret().trim().is_empty())
+            real.or_else(|| from_file.remove(name)).filter(|set| !set.is_empty())
         });
 
         let mut set: Vec<Set> = set.collect();
@@ -123,7 +136,7 @@ impl Environment {
             set.retain(|set| !set.is_key() || set.is_real());
         }
 
-        let mut environment = Self::default();
+        let mut environment = Self { exposed: mode.filter(|_| holds_secrets), ..Self::default() };
         for set in set {
             match set.name {
                 "MIRROR_NSEC" => {
@@ -152,11 +165,23 @@ impl Environment {
     }
 }
 
-/// The variables that `dotenv` sets; a name set twice keeps its first value, as dotenvy has it.
-fn read(dotenv: &Path) -> Result<HashMap<&'static str, Set>, ConfigError> {
-    let text = match fs::read_to_string(dotenv) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
+/// The mode of `file` where it lets others read it, or write to it.
+///
+/// What systemd hands over (`LoadCredential`) shows the mask of an ACL as its mode, and nobody else may enter the folder.
+pub(crate) fn mode_for_others(file: &Path, metadata: &Metadata) -> Option<u32> {
+    let is_credential =
+        std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|folder| file.starts_with(folder));
+    let mode = metadata.permissions().mode() & 0o777;
+    (mode & 0o077 != 0 && !is_credential).then_some(mode)
+}
+
+/// The variables that `dotenv` sets, and its mode where that lets others in. A name set twice keeps its first value, as
+/// dotenvy has it.
+fn read(dotenv: &Path) -> Result<(HashMap<&'static str, Set>, Option<u32>), ConfigError> {
+    let read = fs::metadata(dotenv).and_then(|metadata| Ok((fs::read_to_string(dotenv)?, metadata)));
+    let (text, metadata) = match read {
+        Ok(read) => read,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((HashMap::new(), None)),
         Err(source) => return Err(ConfigError::Unreadable { file: dotenv.to_owned(), source }),
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
@@ -180,7 +205,7 @@ fn read(dotenv: &Path) -> Result<HashMap<&'static str, Set>, ConfigError> {
             None => {}
         }
     }
-    Ok(variables)
+    Ok((variables, mode_for_others(dotenv, &metadata)))
 }
 
 /// The line, from 1, that sets `name`.

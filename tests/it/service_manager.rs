@@ -71,3 +71,27 @@ fn a_key_that_others_may_read_is_told_unless_it_is_a_credential() {
     assert!(told(Path::new("/elsewhere")));
     assert!(!told(folder.path()));
 }
+
+#[test]
+fn keys_in_an_env_file_that_others_may_read_are_told_once_unless_it_is_a_credential() {
+    let mirror = Mirror::new(BINARY);
+    let nsec = mirror.keys.secret_key().to_bech32().unwrap();
+    let told = |content: &str, mode: u32, credentials: &Path| {
+        let mut command = mirror.command(&["plan"]);
+        let file = mirror.env_file();
+        fs::write(&file, content).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let output = command.env("CREDENTIALS_DIRECTORY", credentials).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let log = String::from_utf8(output.stderr).unwrap();
+        let lines = log.lines().filter(|line| line.contains("chmod 600"));
+        lines.filter(|line| line.contains(file.to_str().unwrap())).count()
+    };
+    let elsewhere = Path::new("/elsewhere");
+    let (own, maintainers) = (format!("MIRROR_NSEC={nsec}\n"), format!("MIRROR_SIGNER={nsec}\n"));
+    assert_eq!(told(&own, 0o644, elsewhere), 1);
+    assert_eq!(told(&maintainers, 0o640, elsewhere), 1);
+    assert_eq!(told(&own, 0o600, elsewhere), 0);
+    assert_eq!(told(&own, 0o644, mirror.home()), 0);
+    assert_eq!(told("MIRROR_NSEC=\n", 0o644, elsewhere), 0, "it holds no key");
+}
