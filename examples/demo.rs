@@ -177,7 +177,7 @@ impl Stage {
         println!("\n$ grasp-mirror daemon");
         let daemon = self.mirror.daemon().await;
         self.ask(&format!("watch {}", friend.npub()), "1 repository found").await?;
-        look::wait_until(Duration::from_secs(30), "all six mirrors are reported in sync", async || {
+        look::wait_until("all six mirrors are reported in sync", async || {
             self.report().await.is_ok_and(|report| report.pointer("/totals/in_sync") == Some(&6.into()))
         })
         .await;

@@ -152,7 +152,7 @@ async fn rest(
     rows.title(&title);
     mirror.set("bot.cycle_interval_secs", 86_400).write_config();
     daemon.reload();
-    daemon.wait_log("configuration was read again", Duration::from_secs(10)).await;
+    daemon.wait_log("configuration was read again").await;
     daemon.wait_idle().await;
     let watched = if bench.args.quick { WATCHED / 6 } else { WATCHED };
     let before = cpu(daemon.pid());

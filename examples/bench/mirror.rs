@@ -51,7 +51,7 @@ pub async fn measure(corpus: &Corpus, count: usize, rows: &mut Rows) -> Result<(
     }
     let (mirror, ada) = mirror.commanded_at(&relay).await;
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log(CYCLE_DONE, DONE_WITHIN).await;
+    daemon.wait_log(CYCLE_DONE).await;
     daemon.wait_idle().await;
     let rss = daemon.rss_kib();
     let all: Vec<&Server> = servers.iter().chain([&source]).collect();

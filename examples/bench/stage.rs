@@ -68,7 +68,7 @@ impl Stage {
         }
         first.resume().await;
         for server in &stage.servers {
-            look::wait_until(CHECKED_WITHIN, "the server has checked all", async || {
+            look::wait_within(CHECKED_WITHIN, "the server has checked all", async || {
                 server.log().matches(CHECKED).count() == 2
             })
             .await;

@@ -28,6 +28,8 @@ trait GraspServer {
     async fn send(&mut self, event: &Event) -> Said;
     /// Whether it serves the event, now or in a moment.
     async fn serves(&mut self, event: &Event) -> bool;
+    /// Whether it does not, or not any more.
+    async fn withholds(&mut self, event: &Event) -> bool;
     /// The heads and tags at a path.
     async fn refs(&mut self, owner: PublicKey, d: &str) -> Refs;
     /// Pushes these changes of refs (`None` deletes) in one request; whether it was taken.
@@ -66,6 +68,10 @@ impl GraspServer for Simulated {
 
     async fn serves(&mut self, event: &Event) -> bool {
         self.grasp.serves(&event.id)
+    }
+
+    async fn withholds(&mut self, event: &Event) -> bool {
+        !self.grasp.serves(&event.id)
     }
 
     async fn refs(&mut self, owner: PublicKey, d: &str) -> Refs {
@@ -112,13 +118,20 @@ impl GraspServer for Real<'_> {
 
     async fn serves(&mut self, event: &Event) -> bool {
         // It needs a moment to release what it kept back.
-        for _ in 0..10 {
-            if look::serves(&self.server, event).await {
-                return true;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        false
+        look::wait_until("it is served", async || look::serves(&self.server, event).await).await;
+        true
+    }
+
+    async fn withholds(&mut self, event: &Event) -> bool {
+        // As long as it took if it were to be released.
+        let mut looks = 0;
+        look::wait_until("it is not served", async || {
+            tokio::time::sleep(Duration::from_millis(80)).await;
+            looks = if look::serves(&self.server, event).await { 0 } else { looks + 1 };
+            looks == 10
+        })
+        .await;
+        true
     }
 
     async fn refs(&mut self, owner: PublicKey, d: &str) -> Refs {
@@ -259,7 +272,7 @@ contract! {
         assert_eq!(scene.server.send(&announcement).await, Said::Purgatory);
         assert_eq!(scene.server.send(&state).await, Said::Purgatory);
         assert_eq!(scene.server.send(&state).await, Said::Purgatory, "also when it is sent again");
-        assert!(!scene.server.serves(&state).await && !scene.server.serves(&announcement).await);
+        assert!(scene.server.withholds(&state).await && scene.server.withholds(&announcement).await);
         assert!(scene.push_main(1).await);
         assert!(scene.server.serves(&state).await && scene.server.serves(&announcement).await);
         let key = scene.key();
@@ -288,7 +301,7 @@ contract! {
         assert!(scene.push_main(3).await && scene.server.serves(&later).await);
         let rewound = scene.state(&scene.owner, 0, None);
         assert_eq!(scene.server.send(&rewound).await, Said::Taken);
-        assert!(scene.server.serves(&rewound).await && !scene.server.serves(&later).await);
+        assert!(scene.server.serves(&rewound).await && scene.server.withholds(&later).await);
         let key = scene.key();
         assert_eq!(scene.server.refs(key, D).await, scene.refs_at(0));
     }
@@ -299,7 +312,7 @@ contract! {
         assert_eq!(scene.server.send(&older).await, Said::Taken);
         let key = scene.key();
         assert_eq!(scene.server.refs(key, D).await, scene.refs_at(1));
-        assert!(scene.server.serves(&state).await && !scene.server.serves(&older).await);
+        assert!(scene.server.serves(&state).await && scene.server.withholds(&older).await);
     }
 
     a_strangers_state_is_refused(scene) {
@@ -317,7 +330,7 @@ contract! {
         let a = scene.coordinate();
         let deletion = scene.owner.sign(5, "", &[&["a", &a], &["k", "30617"]]);
         scene.server.send(&deletion).await;
-        assert!(!scene.server.serves(&announcement).await);
+        assert!(scene.server.withholds(&announcement).await);
         assert!(is_refused(&scene.server.send(&announcement).await, "deleted"));
         assert!(!matches!(scene.server.send(&state).await, Said::Purgatory));
         let key = scene.key();
@@ -354,7 +367,7 @@ contract! {
         let (a, commit) = (scene.coordinate(), scene.commits[4].clone());
         let request = Person::new().sign(1618, "", &[&["a", &a], &["c", &commit]]);
         assert_eq!(scene.server.send(&request).await, Said::Purgatory);
-        assert!(!scene.server.serves(&request).await);
+        assert!(scene.server.withholds(&request).await);
         let (key, name) = (scene.key(), format!("refs/nostr/{}", request.id.to_hex()));
         assert!(scene.server.push(key, D, &[(&name, Some(&commit))]).await);
         assert!(scene.server.serves(&request).await);
@@ -376,7 +389,7 @@ contract! {
     a_wiped_server_takes_it_all_again(scene) {
         let (announcement, state) = scene.published().await;
         scene.server.wipe().await;
-        assert!(!scene.server.serves(&state).await);
+        assert!(scene.server.withholds(&state).await);
         assert!(is_refused(&scene.server.send(&state).await, "no announcement exists"), "wiped between the two");
         assert_eq!(scene.server.send(&announcement).await, Said::Purgatory);
         assert_eq!(scene.server.send(&state).await, Said::Purgatory);
@@ -414,7 +427,7 @@ contract! {
         scene.server.send(&copy).await;
         assert!(is_refused(&scene.server.send(&elsewhere).await, "must list service"));
         // Nor is the announcement that it had served any more; the state is, since the copy is there.
-        assert!(!scene.server.serves(&listed).await && scene.server.serves(&state).await);
+        assert!(scene.server.withholds(&listed).await && scene.server.serves(&state).await);
         let key = scene.key();
         assert_eq!(scene.server.refs(key, D).await, Refs::new());
         // Said once more it is taken, since the copy introduces it; and the lead's word counts again.
@@ -434,8 +447,8 @@ contract! {
         assert_eq!(scene.server.send(&reply).await, Said::Taken);
         let elsewhere = scene.elsewhere(&[]);
         assert!(is_refused(&scene.server.send(&elsewhere).await, "must list service"));
-        assert!(!scene.server.serves(&listed).await && !scene.server.serves(&state).await);
-        assert!(!scene.server.serves(&issue).await && !scene.server.serves(&reply).await);
+        assert!(scene.server.withholds(&listed).await && scene.server.withholds(&state).await);
+        assert!(scene.server.withholds(&issue).await && scene.server.withholds(&reply).await);
         let key = scene.key();
         assert_eq!(scene.server.refs(key, D).await, Refs::new());
         let later = Person::new().sign(1621, "", &[&["a", &a]]);
@@ -466,8 +479,8 @@ contract! {
         assert_eq!(scene.server.send(&copied).await, Said::Taken, "its git data is there");
         let elsewhere = scene.elsewhere(&[]);
         assert!(is_refused(&scene.server.send(&elsewhere).await, "must list service"));
-        assert!(!scene.server.serves(&listed).await && scene.server.serves(&state).await);
-        assert!(!scene.server.serves(&issue).await, "it went with the repository");
+        assert!(scene.server.withholds(&listed).await && scene.server.serves(&state).await);
+        assert!(scene.server.withholds(&issue).await, "it went with the repository");
         assert!(is_refused(&scene.server.send(&issue).await, "restricted:"));
         // By then it is over with the repository; taking the announcement brings that back.
         let key = scene.key();

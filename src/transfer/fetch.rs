@@ -298,12 +298,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_host_that_does_not_answer_is_waited_for_once() {
-        let second = Duration::from_secs(1);
+        let minute = Duration::from_secs(60);
         let folder = tempfile::tempdir().unwrap();
         let guard = Guard::new(true, []);
         let limits = relay::Limits {
-            connect_timeout: second,
-            stall_timeout: second,
+            connect_timeout: minute,
+            stall_timeout: minute,
             events_per_minute: NonZeroU32::MIN,
             max_events: 1,
             rest: None,
@@ -312,11 +312,11 @@ mod tests {
         let relays = Relays::new(database, Arc::new(guard.clone()), Keys::generate(), limits);
         let stall = Duration::from_millis(100);
         let git = GitHttp::new(
-            http_client(second, None).unwrap(),
+            http_client(minute, None).unwrap(),
             wire::Limits { stall, ..wire::Limits::default() },
         );
         let limits =
-            transfer::Limits { per_server: 1, disk_floor_bytes: 0, total_timeout: second, silence: second };
+            transfer::Limits { per_server: 1, disk_floor_bytes: 0, total_timeout: minute, silence: minute };
         let transfer = Transfer::new(Arc::new(relays), git, guard, limits, Arc::default());
 
         // Takes connections and says nothing.

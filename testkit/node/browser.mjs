@@ -13,8 +13,10 @@ const args = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 ];
+// Until whatever has to happen, on a busy machine.
+const PATIENCE = 120_000;
 // A new profile in a folder of its own, which playwright removes.
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, headless: true, args });
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, headless: true, args, timeout: PATIENCE });
 let context = null;
 let page = null;
 let complaints = [];
@@ -24,6 +26,7 @@ const orders = {
     await context?.close();
     context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, reducedMotion: "reduce" });
     page = await context.newPage();
+    page.setDefaultTimeout(PATIENCE);
     complaints = [];
     page.on("pageerror", (error) => complaints.push(`error: ${error.message}`));
     page.on("dialog", (dialog) => {
@@ -44,7 +47,7 @@ const orders = {
   },
   // Not playwright's own, which the page's policy forbids.
   async wait({ expression }) {
-    const until = Date.now() + 45000;
+    const until = Date.now() + PATIENCE;
     while (!(await page.evaluate(expression))) {
       if (Date.now() > until) {
         throw new Error(`it did not become true; ${complaints.join("; ")}; the page says: ${await page.innerText("body")}`);

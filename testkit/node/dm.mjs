@@ -11,7 +11,7 @@ import * as nip04 from 'nostr-tools/nip04'
 import * as nip59 from 'nostr-tools/nip59'
 import WebSocket from 'ws'
 
-const LIMIT_MS = 30_000
+const LIMIT_MS = 120_000
 
 const [command, url, bot, text] = process.argv.slice(2)
 const key = Uint8Array.from(Buffer.from(process.env.NSEC_HEX, 'hex'))

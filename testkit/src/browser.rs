@@ -17,7 +17,7 @@ use tokio::{
 use crate::tools;
 
 /// From one order to its answer.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(90);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(150);
 
 /// A browser with one page; closed when dropped.
 #[derive(Debug)]

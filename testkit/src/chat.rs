@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, HashMap},
     ops::Deref,
     sync::Mutex,
-    time::Duration,
 };
 
 use nostr::{
@@ -19,9 +18,6 @@ use nostr::{
 };
 
 use crate::{Address, Mirror, Person, look, wire};
-
-/// Until an answer is here, on a busy machine.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
 /// How a message is encrypted and carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -321,7 +317,7 @@ impl Chat {
     /// When they do not come, more than that do, or they come in the other protocol.
     pub async fn answers(&self, question: &Question, count: usize) -> Vec<Heard> {
         let mut answers = Vec::new();
-        look::wait_until(ANSWERS_WITHIN, "the bot has answered", async || {
+        look::wait_until("the bot has answered", async || {
             answers = self.answers_now(question).await;
             answers.len() >= count
         })

@@ -12,12 +12,8 @@ use tempfile::TempDir;
 
 use crate::{Site, look, process};
 
-/// From its start until it listens.
-const READY_WITHIN: Duration = Duration::from_secs(60);
-/// From `SIGTERM` to its end: what the daemon promises.
-const STOPS_WITHIN: Duration = Duration::from_secs(10);
-/// Until all that was thrown at it is looked at.
-const IDLE_WITHIN: Duration = Duration::from_secs(60);
+/// From `SIGTERM` to its end: it promises ten seconds, on a machine that is not busy. Far less than it may wait for a server.
+const STOPS_WITHIN: Duration = Duration::from_secs(30);
 const LOG: &str = "daemon.log";
 /// How many lines of its log a failed test shows.
 const TAIL: usize = 60;
@@ -57,7 +53,7 @@ impl Daemon {
 
     /// Waits until it listens and its first cycle has begun.
     pub async fn wait_ready(&mut self) {
-        self.wait_log("ready", READY_WITHIN).await;
+        self.wait_log("ready").await;
     }
 
     /// Where it shows how it stands, as soon as it does; see [`crate::Mirror::shows`].
@@ -67,7 +63,7 @@ impl Daemon {
     /// When it does not.
     pub async fn site(&mut self) -> Site {
         const SAID: &str = "http://";
-        self.wait_log(SAID, READY_WITHIN).await;
+        self.wait_log(SAID).await;
         let log = self.log();
         let (_, rest) = log.split_once(SAID).unwrap();
         let address = rest.split('/').next().unwrap();
@@ -78,9 +74,9 @@ impl Daemon {
     ///
     /// # Panics
     ///
-    /// When it ends before, or takes longer than `limit`.
-    pub async fn wait_log(&mut self, part: &str, limit: Duration) {
-        look::wait_until(limit, &format!("the daemon logs {part:?}"), async || {
+    /// When it ends before, or does not.
+    pub async fn wait_log(&mut self, part: &str) {
+        look::wait_until(&format!("the daemon logs {part:?}"), async || {
             self.log().contains(part) || {
                 assert!(self.is_running(), "the daemon ended before it logged {part:?}");
                 false
@@ -155,7 +151,7 @@ impl Daemon {
     /// Waits until it has nothing left to do: it uses hardly any CPU time.
     pub async fn wait_idle(&self) {
         let mut used = self.cpu();
-        look::wait_until(IDLE_WITHIN, "the daemon is idle", async || {
+        look::wait_until("the daemon is idle", async || {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let before = std::mem::replace(&mut used, self.cpu());
             used - before < Duration::from_millis(20)

@@ -11,6 +11,10 @@ use tempfile::TempDir;
 
 use crate::{Address, tools, wire};
 
+/// For how long whatever has to happen is waited for: far more than it takes on a busy machine, and far less than the hour
+/// between two cycles, so that none is taken for the other.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Whether the server itself serves `event` right now.
 pub async fn serves(server: impl Address, event: &Event) -> bool {
     !wire::fetch(server, Filter::new().id(event.id)).await.is_empty()
@@ -76,8 +80,17 @@ pub async fn clone(url: &str) -> Clone {
 ///
 /// # Panics
 ///
-/// When it is still no after `limit`; `what` says what was waited for.
-pub async fn wait_until(limit: Duration, what: &str, mut yes: impl AsyncFnMut() -> bool) {
+/// When it is still no after [`PATIENCE`]; `what` says what was waited for.
+pub async fn wait_until(what: &str, yes: impl AsyncFnMut() -> bool) {
+    wait_within(PATIENCE, what, yes).await;
+}
+
+/// The same for what may take longer.
+///
+/// # Panics
+///
+/// When it is still no after `limit`.
+pub async fn wait_within(limit: Duration, what: &str, mut yes: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !yes().await {
         assert!(start.elapsed() < limit, "waited {limit:?} in vain until {what}");

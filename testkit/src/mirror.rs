@@ -22,6 +22,9 @@ use tempfile::TempDir;
 
 use crate::{Address, Chat, Daemon, Person, Run, Server, tools};
 
+/// A run that takes longer is killed.
+const RUNS_WITHIN: Duration = Duration::from_secs(300);
+
 /// The bot: its key, its configuration, its data folder.
 #[derive(Debug)]
 pub struct Mirror {
@@ -37,7 +40,6 @@ pub struct Mirror {
     allowed: Vec<String>,
     settings: Vec<(String, toml::Value)>,
     env: Vec<(String, String)>,
-    limit: Duration,
 }
 
 impl Mirror {
@@ -62,7 +64,6 @@ impl Mirror {
             allowed: Vec::new(),
             settings: vec![("network.allow_private_addresses".to_owned(), true.into())],
             env: Vec::new(),
-            limit: Duration::from_secs(120),
         }
     }
 
@@ -145,13 +146,6 @@ impl Mirror {
     #[must_use]
     pub fn env(mut self, key: &str, value: &str) -> Self {
         self.env.push((key.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Kills a run that takes longer (default: two minutes).
-    #[must_use]
-    pub fn with_timeout(mut self, limit: Duration) -> Self {
-        self.limit = limit;
         self
     }
 
@@ -255,7 +249,7 @@ impl Mirror {
     ///
     /// When it cannot be started.
     pub async fn run(&self, args: &[&str]) -> Run {
-        Run::of(self.command(args), args, self.home(), self.limit).await
+        Run::of(self.command(args), args, self.home(), RUNS_WITHIN).await
     }
 
     /// Starts the daemon and waits until it is ready.

@@ -261,7 +261,7 @@ impl Owner {
     pub async fn publish(&self, announcement: Announcement, server: &Server) -> Published {
         let (announcement, _) = self.announce(announcement, server).await;
         let state = self.update(server).await;
-        look::wait_until(Duration::from_secs(10), "the server serves the announcement", async || {
+        look::wait_until("the server serves the announcement", async || {
             look::serves(server, &announcement).await
         })
         .await;
@@ -280,10 +280,7 @@ impl Owner {
         if answer.message.contains("purgatory") {
             self.work.push_all(&self.url_at(server)).await.unwrap_or_else(|words| panic!("push: {words}"));
         }
-        look::wait_until(Duration::from_secs(10), "the server serves the state", async || {
-            look::serves(server, &state).await
-        })
-        .await;
+        look::wait_until("the server serves the state", async || look::serves(server, &state).await).await;
         state
     }
 }

@@ -127,6 +127,15 @@ pub(crate) fn stat(pid: impl Display) -> Option<(Duration, bool)> {
     Some((TICK * ticks, fields.first() == Some(&"Z")))
 }
 
+/// The processes that `pid` has started and that are there still.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let parent = |stat: String| stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok();
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    all.filter(|one| fs::read_to_string(format!("/proc/{one}/stat")).ok().and_then(parent) == Some(pid))
+        .collect()
+}
+
 /// Sends `signal` (such as `TERM`) as an operator would.
 pub(crate) fn signal(pid: u32, signal: &str) {
     let status = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();

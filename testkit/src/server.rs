@@ -2,10 +2,13 @@
 
 use std::{
     fs::{self, File},
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,15 +20,15 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{Address, Answer, Proxy, process, tools, wire};
+use crate::{Address, Answer, Proxy, look, process, tools, wire};
 
 /// With thousands of repositories on a busy machine it takes its time.
-const STARTS_WITHIN: Duration = Duration::from_secs(60);
-const STOPS_WITHIN: Duration = Duration::from_secs(5);
+const STARTS_WITHIN: Duration = Duration::from_secs(120);
+const STOPS_WITHIN: Duration = Duration::from_secs(60);
 /// What RFC 3986 calls unreserved needs no encoding.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A loopback port that was free a moment ago.
+/// A loopback port that no other test gets as long as this process lives.
 ///
 /// Below the range the kernel hands to outgoing connections, so that a server can come back on its port.
 ///
@@ -35,11 +38,15 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 #[must_use]
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Whoever holds the UDP port with the same number has it, also before its server listens and while that is down.
+    static HELD: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     for _ in 0..1000 {
         // Parallel test processes start at different places.
         let step = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id() * 61;
         let port = 12_000 + u16::try_from(step % 20_000).unwrap();
+        let Ok(hold) = UdpSocket::bind(("127.0.0.1", port)) else { continue };
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            HELD.lock().unwrap().push(hold);
             return port;
         }
     }
@@ -247,6 +254,25 @@ impl Server {
         self.resume().await;
     }
 
+    /// Restarts the server, and removes what pushes left behind whose client was killed.
+    ///
+    /// ngit-grasp 3.0.9 kills git when the client of a push goes away in its middle, and git then leaves the locks of the
+    /// refs it was moving: no push moves them until the server's operator removes the locks.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up again.
+    pub async fn unlock(&mut self) {
+        let at_work = self.child.as_ref().map_or_else(Vec::new, |child| process::children(child.id()));
+        self.stop().await;
+        look::wait_until("its git processes have ended", async || {
+            at_work.iter().all(|pid| process::stat(pid).is_none())
+        })
+        .await;
+        remove_locks(&self.git_folder());
+        self.resume().await;
+    }
+
     fn log_file(&self) -> PathBuf {
         self.data.path().join("log")
     }
@@ -290,6 +316,17 @@ impl Drop for Server {
                 log.lines().filter(|line| !line.contains("websocket msg: IO error")).collect();
             let tail = lines[lines.len().saturating_sub(40)..].join("\n");
             eprintln!("--- the last lines of {} ---\n{tail}\n---", self.url());
+        }
+    }
+}
+
+fn remove_locks(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !path.ends_with(".lifecycle-locks") {
+            remove_locks(&path);
+        } else if path.extension().is_some_and(|extension| extension == "lock") {
+            fs::remove_file(path).unwrap();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the bot shows by HTTP, asked byte by byte: nothing in between corrects a request or hides a header.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use serde_json::Value;
 use tokio::{
@@ -9,8 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Until a whole answer is there.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+use crate::look::PATIENCE;
 
 /// The daemon's HTTP side.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +71,7 @@ impl Site {
     pub async fn send(&self, head: &str) -> Reply {
         let mut stream = self.open(head).await;
         let mut answer = Vec::new();
-        timeout(ANSWERS_WITHIN, stream.read_to_end(&mut answer)).await.expect("an answer in time").unwrap();
+        timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an answer in time").unwrap();
         Reply::read(&answer)
     }
 
@@ -121,7 +120,7 @@ impl Events {
                 self.heard.push_str(&String::from_utf8_lossy(&buffer[..length]));
             }
         };
-        let heard = timeout(ANSWERS_WITHIN, reading).await;
+        let heard = timeout(PATIENCE, reading).await;
         assert!(heard.is_ok(), "{part:?} was not heard: {}", self.heard);
         &self.heard
     }

@@ -9,9 +9,7 @@ use nostr_sdk::{
     relay::{Relay, RelayNotification},
 };
 
-use crate::Address;
-
-const LIMIT: Duration = Duration::from_secs(15);
+use crate::{Address, look::PATIENCE};
 
 /// What a relay said to an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +41,7 @@ async fn connect(to: &str, reader: Option<&Keys>) -> Relay {
     let relay = relay.build();
     relay
         .try_connect()
-        .timeout(LIMIT)
+        .timeout(PATIENCE)
         .await
         .unwrap_or_else(|error| panic!("cannot connect to {to}: {error}"));
     relay
@@ -58,7 +56,7 @@ pub async fn send(event: &Event, to: impl Address) -> Answer {
 }
 
 async fn send_on(relay: &Relay, event: &Event) -> Answer {
-    match relay.send_event(event).ok_timeout(LIMIT).await {
+    match relay.send_event(event).ok_timeout(PATIENCE).await {
         Ok(output) => {
             Answer { accepted: true, message: output.status().message().unwrap_or_default().to_owned() }
         }
@@ -79,7 +77,7 @@ pub async fn fetch(from: impl Address, filter: Filter) -> Vec<Event> {
 pub async fn fetch_as(reader: Option<&Keys>, from: impl Address, filter: Filter) -> Vec<Event> {
     let from = from.ws();
     let relay = connect(&from, reader).await;
-    let events = relay.fetch_events(filter).timeout(LIMIT).await;
+    let events = relay.fetch_events(filter).timeout(PATIENCE).await;
     relay.shutdown();
     events.unwrap_or_else(|error| panic!("reading from {from}: {error}")).into_iter().collect()
 }
@@ -109,7 +107,7 @@ impl Line {
     /// When the relay does not take the subscription.
     pub async fn listen(&mut self, wanted: Filter) {
         self.relay.subscribe(wanted.limit(0)).await.expect("the relay takes a subscription");
-        self.wait(LIMIT, |notice| match notice {
+        self.wait(PATIENCE, |notice| match notice {
             RelayNotification::Message { message } => {
                 matches!(*message, RelayMessage::EndOfStoredEvents(_)).then_some(())
             }
@@ -129,7 +127,7 @@ impl Line {
     ///
     /// When none does, or the connection is lost.
     pub async fn next(&mut self) -> Event {
-        self.next_within(LIMIT).await
+        self.next_within(PATIENCE).await
     }
 
     /// The same, of a relay that may stay silent for as long as `limit`.

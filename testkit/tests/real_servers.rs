@@ -124,10 +124,7 @@ async fn a_deleted_default_branch_needs_its_objects_on_the_server_without_it() {
         let objects = format!("{}:refs/nostr/{}", owner.work.rev("trunk"), state.id.to_hex());
         owner.work.push(&url, &objects).await.unwrap();
         server.send(&state).await.expect_accepted();
-        look::wait_until(Duration::from_secs(5), "the state is served", async || {
-            look::serves(&server, &state).await
-        })
-        .await;
+        look::wait_until("the state is served", async || look::serves(&server, &state).await).await;
         assert_eq!(look::refs(&url).await, owner.work.refs());
         owner.work.push(&url, &format!(":refs/nostr/{}", state.id.to_hex())).await.unwrap();
         assert_eq!(look::ls_remote(&url).await.len(), 2, "HEAD and trunk, nothing left behind");

@@ -1,8 +1,6 @@
 //! When something changes for the worse, the people who may command the bot hear of it, once; unless the operator
 //! does not want that.
 
-use std::time::Duration;
-
 use grasp_mirror_testkit::{Chat, Heard, Mirror, Protocol, Scene, Server, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
@@ -25,7 +23,7 @@ async fn a_lost_server_is_told_once() {
     scene.b.stop().await;
     ada.resync("resync").await;
     for who in [&ada, &bob] {
-        look::wait_until(Duration::from_secs(30), "both hear that a server is lost", async || {
+        look::wait_until("both hear that a server is lost", async || {
             alerts(who).await.iter().any(|alert| alert.text.contains(&scene.b.authority()))
         })
         .await;
@@ -63,8 +61,7 @@ async fn fewer_copies_than_are_wanted_are_told_with_the_number() {
         let lost = if on_b == lose_a_copy { &mut b } else { &mut c };
         lost.stop().await;
         ada.resync("resync").await;
-        look::wait_until(Duration::from_secs(30), "it is told", async || !alerts(&ada).await.is_empty())
-            .await;
+        look::wait_until("it is told", async || !alerts(&ada).await.is_empty()).await;
         let told = alerts(&ada).await.into_iter().map(|alert| alert.text).collect::<Vec<_>>().join("\n");
         assert!(told.contains(&lost.authority()), "{told}");
         assert_eq!(told.contains("has 1 copy, 2 wanted"), lose_a_copy, "{told}");

@@ -1,8 +1,6 @@
 //! Answers go to where people say they read: gift wraps to the relays of their list for private messages, kind 4 to
 //! those they read from and to the one that the question came from. Without such lists, to the last one alone.
 
-use std::time::Duration;
-
 use grasp_mirror_testkit::{Chat, Mirror, Protocol, TestRelay};
 use nostr::{event::Kind, filter::Filter, types::Timestamp};
 
@@ -47,7 +45,7 @@ async fn an_operator_may_want_no_answers_elsewhere() {
     let mirror = mirror.obeys(&bob);
     let mut daemon = mirror.daemon().await;
     let question = bob.ask(Protocol::Nip17, "version").await;
-    daemon.wait_log("kind 10050", Duration::from_secs(30)).await;
+    daemon.wait_log("kind 10050").await;
     daemon.stop().await;
     let for_bob = Filter::new().kind(Kind::GiftWrap).pubkey(bob.public_key());
     assert_eq!(inbox.served(for_bob).await, []);
@@ -67,7 +65,7 @@ async fn an_answer_that_cannot_be_delivered_is_tried_again() {
     let mut daemon = mirror.obeys(&ada).daemon().await;
     home.stop().await;
     let question = ada.ask(Protocol::Nip17, "version").await;
-    daemon.wait_log(home.url(), Duration::from_secs(30)).await;
+    daemon.wait_log(home.url()).await;
     home.resume().await;
     ada.answers(&question, 1).await;
     daemon.stop().await;

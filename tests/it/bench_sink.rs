@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use grasp_mirror::{
     git::{
@@ -11,7 +11,7 @@ use grasp_mirror::{
     },
     model::refs::{ObjectId, Refs},
 };
-use grasp_mirror_testkit::{Noise, Sink, Taken, Work, tools};
+use grasp_mirror_testkit::{Noise, Sink, Taken, Work, look::PATIENCE, tools};
 
 #[tokio::test]
 async fn a_sink_takes_every_push() {
@@ -51,7 +51,7 @@ async fn a_sink_takes_every_push() {
         .iter()
         .map(|(name, id)| (name.parse().unwrap(), ObjectId::from_hex(id.as_bytes()).unwrap()))
         .collect();
-    let http = GitHttp::new(http_client(Duration::from_secs(5), None).unwrap(), Limits::default());
+    let http = GitHttp::new(http_client(PATIENCE, None).unwrap(), Limits::default());
     for url in sink.urls("empty").iter().chain(&sink.urls("behind")) {
         let server = http.receive_pack_refs(&url.parse().unwrap()).await.unwrap();
         let wants: Vec<ObjectId> = refs.values().copied().collect();

@@ -1,13 +1,9 @@
 //! A cycle that waits for a server keeps nobody else waiting: questions are answered, and `pause`, `deny`
 //! and `unwatch` end what they are about at once.
 
-use std::time::Duration;
-
 use grasp_mirror_testkit::{Fault, Mirror, Owner, Protocol, Server, TestRelay, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-const SOON: Duration = Duration::from_secs(30);
-
 #[tokio::test]
 async fn the_bot_listens_while_a_push_hangs() {
     let start = || Server::builder().behind_proxy().start();
@@ -15,10 +11,10 @@ async fn the_bot_listens_while_a_push_hangs() {
     let owner = Owner::new("hello").at_home_on(&relay);
     owner.publish(owner.announcement().at(&a), &a).await;
     let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
-    let (mirror, ada) = mirror.commanded_at(&relay).await;
+    let (mirror, ada) = mirror.set("limits.stall_timeout_secs", 600).commanded_at(&relay).await;
     b.proxy().fault_on("git-receive-pack", Fault::Hang);
     let pushes = || b.proxy().seen().requests.keys().any(|(_, path)| path.contains("git-receive-pack"));
-    let hangs = async || look::wait_until(SOON, "the bot pushes to B", async || pushes()).await;
+    let hangs = async || look::wait_until("the bot pushes to B", async || pushes()).await;
     let daemon = mirror.daemon().await;
     hangs().await;
     let resync = ada.ask(Protocol::Nip17, "resync").await;
@@ -58,7 +54,7 @@ async fn the_bot_listens_while_a_push_hangs() {
     b.proxy().heal();
     b.proxy().reset();
     ada.answer_to(Protocol::Nip17, &format!("watch {}", owner.npub())).await;
-    look::wait_until(SOON, "it is mirrored after all", async || {
+    look::wait_until("it is mirrored after all", async || {
         look::refs(&mirror.url_at(&b, "hello")).await == owner.work.refs()
     })
     .await;
@@ -75,7 +71,7 @@ async fn a_job_is_dropped_when_a_rule_forbids_what_it_pushes() {
     let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
     let (mirror, ada) = mirror.set("limits.stall_timeout_secs", 600).commanded_at(&relay).await;
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log("cycle done", SOON).await;
+    daemon.wait_log("cycle done").await;
     let pushes = || b.proxy().seen().requests.keys().any(|(_, path)| path.contains("git-receive-pack"));
     for about in [b.url(), owner.npub()] {
         daemon.wait_idle().await;
@@ -85,10 +81,10 @@ async fn a_job_is_dropped_when_a_rule_forbids_what_it_pushes() {
         b.proxy().reset();
         owner.work.commit("README.md", &format!("# hello, {about}\n"));
         let state = owner.update(&a).await;
-        look::wait_until(SOON, "a job pushes to B", async || pushes()).await;
+        look::wait_until("a job pushes to B", async || pushes()).await;
 
         ada.answer_to(Protocol::Nip17, &format!("deny {about}")).await;
-        look::wait_until(SOON, "its mirror is blocked", async || {
+        look::wait_until("its mirror is blocked", async || {
             let repo = mirror.status_of(&owner.coordinate()).await;
             let mut problems = repo["problems"].as_array().into_iter().flatten();
             problems.any(|problem| problem["server"] == b.url() && problem["status"] == "blocked")
@@ -101,7 +97,7 @@ async fn a_job_is_dropped_when_a_rule_forbids_what_it_pushes() {
         assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, before);
 
         ada.answer_to(Protocol::Nip17, &format!("allow {about}")).await;
-        look::wait_until(SOON, "it gets there after all", async || look::serves(&b, &state).await).await;
+        look::wait_until("it gets there after all", async || look::serves(&b, &state).await).await;
     }
     daemon.stop().await;
 }

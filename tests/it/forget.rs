@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
-use std::time::Duration;
-
 use grasp_mirror_testkit::{Chat, Mirror, Owner, Protocol, Scene, Server, TestRelay, look};
 use nostr::{
     event::{EventBuilder, FinalizeEvent, FinalizeUnsignedEvent, Kind, Tag},
@@ -16,8 +14,6 @@ use nostr::{
 use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-const SOON: Duration = Duration::from_secs(60);
-
 /// The owner of a repository, at the keyboard.
 struct OwnersChat<'scene> {
     owner: &'scene Keys,
@@ -58,7 +54,7 @@ impl OwnersChat<'_> {
     async fn answer_to(&self, text: &str) -> String {
         let asked = self.say(text).await;
         let mut answer = None;
-        look::wait_until(SOON, "the owner is answered", async || {
+        look::wait_until("the owner is answered", async || {
             answer = self.heard().await.into_iter().find(|(about, _)| *about == Some(asked));
             answer.is_some()
         })
@@ -86,7 +82,7 @@ async fn an_owner_is_obeyed_and_a_stranger_is_not() {
     theirs.introduce().await;
     let eve = Chat::at(&mirror, &scene.relay).await;
     let daemon = mirror.daemon().await;
-    look::wait_until(SOON, "it is mirrored", async || scene.is_copied_by(&mirror).await).await;
+    look::wait_until("it is mirrored", async || scene.is_copied_by(&mirror).await).await;
     ada.resync("resync").await;
     assert_eq!(announced(&mirror, b).await, 2);
 
@@ -106,8 +102,7 @@ async fn an_owner_is_obeyed_and_a_stranger_is_not() {
     assert!(nothing.contains("I mirror nothing called"), "{nothing}");
     let answer = theirs.answer_to("forget hello").await;
     assert!(answer.starts_with("Forgotten: hello by npub1"), "{answer}");
-    look::wait_until(SOON, "its announcement and state are gone", async || announced(&mirror, b).await == 0)
-        .await;
+    look::wait_until("its announcement and state are gone", async || announced(&mirror, b).await == 0).await;
     let said = ada.answer_to(Protocol::Nip17, &format!("watch {}", owner.npub())).await;
     assert!(said.contains("I leave hello by") && said.contains("said: forget"), "{said}");
     let said = ada.answer_to(Protocol::Nip17, &format!("forget {}/hello undo", owner.npub())).await;
@@ -132,8 +127,8 @@ async fn an_owner_is_obeyed_and_a_stranger_is_not() {
 
     let answer = theirs.answer_to("forget hello undo").await;
     assert!(answer.starts_with("Taken back: hello"), "{answer}");
-    look::wait_until(SOON, "it is mirrored again", async || scene.is_copied_by(&mirror).await).await;
-    look::wait_until(SOON, "it is announced again", async || announced(&mirror, b).await == 2).await;
+    look::wait_until("it is mirrored again", async || scene.is_copied_by(&mirror).await).await;
+    look::wait_until("it is announced again", async || announced(&mirror, b).await == 2).await;
     daemon.stop().await;
 }
 
@@ -178,7 +173,7 @@ async fn a_mute_list_is_heard_between_cycles_and_told_to_who_may_command() {
     let (b, owner) = (&scene.b, &scene.owner);
     let (mirror, ada) = scene.mirror(BINARY).watches(owner).commanded_at(&scene.relay).await;
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log("cycle done", SOON).await;
+    daemon.wait_log("cycle done").await;
     daemon.wait_idle().await;
     assert_eq!(announced(&mirror, b).await, 2);
 
@@ -187,13 +182,12 @@ async fn a_mute_list_is_heard_between_cycles_and_told_to_who_may_command() {
     let mutes = |keys: &Keys| EventBuilder::new(Kind::MuteList, "").tag(Tag::public_key(bot)).finalize(keys);
     scene.relay.send(&mutes(&Keys::generate()).unwrap()).await.expect_accepted();
     scene.relay.send(&owner.sign(10000, "", &[&["p", &bot.to_hex()]])).await.expect_accepted();
-    look::wait_until(SOON, "its announcement and state are gone", async || announced(&mirror, b).await == 0)
-        .await;
+    look::wait_until("its announcement and state are gone", async || announced(&mirror, b).await == 0).await;
     let told = async || {
         let heard = ada.heard().await.into_iter();
         heard.filter(|heard| heard.text.contains("is left alone from now on")).collect::<Vec<_>>()
     };
-    look::wait_until(SOON, "who may command hears of it", async || !told().await.is_empty()).await;
+    look::wait_until("who may command hears of it", async || !told().await.is_empty()).await;
     let list = ada.answer_to(Protocol::Nip17, "list").await;
     assert!(list.contains("Left alone (1):\n• hello by npub1"), "{list}");
     assert!(list.contains("has this bot on the mute list"), "{list}");
@@ -201,7 +195,7 @@ async fn a_mute_list_is_heard_between_cycles_and_told_to_who_may_command() {
     assert_eq!(told().await.len(), 1, "once");
 
     scene.relay.send(&owner.sign(10000, "", &[])).await.expect_accepted();
-    look::wait_until(SOON, "it is announced again", async || announced(&mirror, b).await == 2).await;
+    look::wait_until("it is announced again", async || announced(&mirror, b).await == 2).await;
     let log = daemon.stop().await;
     assert_eq!(log.matches("mute list is about this bot").count(), 2, "{log}");
 }

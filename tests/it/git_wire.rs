@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
-use std::time::Duration;
-
 use grasp_mirror::{
     git::{
         Pack, Repository,
@@ -11,11 +9,15 @@ use grasp_mirror::{
     },
     model::refs::{ObjectId, Refs},
 };
-use grasp_mirror_testkit::{Front, Noise, Owner, Server, look, tools};
+use grasp_mirror_testkit::{
+    Front, Noise, Owner, Server,
+    look::{self, PATIENCE},
+    tools,
+};
 use url::Url;
 
 fn http() -> GitHttp {
-    GitHttp::new(http_client(Duration::from_secs(5), None).unwrap(), Limits::default())
+    GitHttp::new(http_client(PATIENCE, None).unwrap(), Limits::default())
 }
 
 /// Fetches what `from` offers into `repository`.
@@ -126,7 +128,7 @@ async fn behind_a_reverse_proxy_with_http_2_one_connection_is_kept_for_all() {
         second.send(event).await.expect_accepted();
     }
     let trusted = reqwest::Certificate::from_pem(front.certificate().as_bytes()).unwrap();
-    let client = http_client_builder(Duration::from_secs(5), None).tls_certs_only([trusted]).build().unwrap();
+    let client = http_client_builder(PATIENCE, None).tls_certs_only([trusted]).build().unwrap();
     let (plain, http) = (http(), GitHttp::new(client, Limits::default()));
     let from: Url = owner.url_at(&first).parse().unwrap();
     let to: Url = front.url(&owner.url_at(&second)).parse().unwrap();

@@ -8,9 +8,6 @@ use std::{path::Path, time::Duration};
 use grasp_mirror_testkit::{Fault, Mirror, Owner, Protocol, Scene, Server, TestRelay, look, send, tools};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-/// Far less than the interval between two cycles.
-const SOON: Duration = Duration::from_secs(40);
-
 /// Three more branches, with a commit each, and a tag.
 fn grow(owner: &Owner) {
     let work = &owner.work;
@@ -67,7 +64,7 @@ async fn a_message_approves_and_what_was_taken_away_comes_back_when_it_is_asked_
     assert!(reason.ends_with("send: approve hello, or reject hello"), "{reason}");
     let why = ada.answer_to(Protocol::Nip17, "why hello").await;
     assert!(why.contains("blocked") && why.contains("approve hello, or reject hello"), "{why}");
-    look::wait_until(Duration::from_secs(30), "people are told", async || {
+    look::wait_until("people are told", async || {
         ada.heard().await.iter().any(|heard| heard.about.is_empty() && heard.text.contains("I hold it until"))
     })
     .await;
@@ -174,23 +171,23 @@ async fn the_end_of_a_hold_is_followed_though_no_cycle_is_due() {
     let owner = &scene.owner;
     grow(owner);
     owner.update(&scene.a).await;
-    // A quarter of a minute.
-    let mirror = scene.mirror(BINARY).watches(owner).set("mirror.hold_hours", 0.004);
+    // Less than half a minute.
+    let mirror = scene.mirror(BINARY).watches(owner).set("mirror.hold_hours", 0.007);
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log("cycle done", SOON).await;
+    daemon.wait_log("cycle done").await;
     let (url, before) = (mirror.url_at(&scene.b, "hello"), owner.work.refs());
     assert_eq!(look::refs(&url).await, before);
     daemon.wait_idle().await;
 
     shrink(owner);
     owner.update(&scene.a).await;
-    look::wait_until(SOON, "it is held", async || {
-        mirror.status_of(&owner.coordinate()).await["problems"][1]["status"] == "blocked"
+    look::wait_until("it is held, and the server keeps what it has", async || {
+        look::refs(&url).await == before
+            && mirror.status_of(&owner.coordinate()).await["problems"][1]["status"] == "blocked"
     })
     .await;
-    assert_eq!(look::refs(&url).await, before, "the server keeps what it has");
-    look::wait_until(SOON, "its time is over", async || look::refs(&url).await == owner.work.refs()).await;
-    look::wait_until(SOON, "the report says so", async || {
+    look::wait_until("its time is over", async || look::refs(&url).await == owner.work.refs()).await;
+    look::wait_until("the report says so", async || {
         mirror.status_of(&owner.coordinate()).await["copies"] == 2
     })
     .await;
@@ -212,31 +209,30 @@ async fn what_is_held_stays_in_sight_while_others_are_walked() {
     let mirror = Mirror::new(BINARY).knows(&scene.a).knows(&scene.b).uses(&scene.relay).watches(&owner);
     let mirror = mirror.set("bot.cycle_interval_secs", 1);
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log("cycle done", SOON).await;
+    daemon.wait_log("cycle done").await;
     shrink(&owner);
     owner.update(&scene.a).await;
     let reason = async || {
         let status = mirror.status_of(&owner.coordinate()).await;
         status["problems"][0]["reason"].as_str().unwrap_or_default().to_owned()
     };
-    look::wait_until(SOON, "it is held", async || reason().await.starts_with("held until ")).await;
+    look::wait_until("it is held", async || reason().await.starts_with("held until ")).await;
 
     let number = async || mirror.status_json().await["cycle"]["number"].as_u64().unwrap_or_default();
     for _ in 0..2 {
         let issue = owner.issue(&second, "Something");
         scene.a.send(&issue).await.expect_accepted();
-        look::wait_until(SOON, "the other one is walked", async || look::serves(&scene.b, &issue).await)
-            .await;
+        look::wait_until("the other one is walked", async || look::serves(&scene.b, &issue).await).await;
         let from = number().await;
-        look::wait_until(SOON, "cycles go by", async || number().await >= from + 3).await;
+        look::wait_until("cycles go by", async || number().await >= from + 3).await;
         assert_eq!(mirror.status_json().await["totals"]["repos"], 2);
         assert!(reason().await.starts_with("held until "));
     }
     mirror.run(&["reject", "hello"]).await.expect_code(0);
-    look::wait_until(SOON, "the no is heard", async || reason().await.starts_with("rejected: ")).await;
+    look::wait_until("the no is heard", async || reason().await.starts_with("rejected: ")).await;
     mirror.run(&["approve", "hello"]).await.expect_code(0);
     let url = mirror.url_at(&scene.b, "hello");
-    look::wait_until(SOON, "so is the yes", async || look::refs(&url).await == owner.work.refs()).await;
+    look::wait_until("so is the yes", async || look::refs(&url).await == owner.work.refs()).await;
     daemon.stop().await;
 }
 
@@ -259,8 +255,7 @@ async fn it_is_too_late_for_a_no_when_a_kill_left_the_state_with_a_server() {
 
     b.proxy().fault_on("git-receive-pack", Fault::Hang);
     let daemon = mirror.daemon().await;
-    look::wait_until(SOON, "it is pushed", async || b.proxy().seen().count("GET", "git-receive-pack") > 0)
-        .await;
+    look::wait_until("it is pushed", async || b.proxy().seen().count("GET", "git-receive-pack") > 0).await;
     daemon.kill();
     b.proxy().heal();
     let said = mirror.run(&["reject", "hello"]).await.expect_code(2);

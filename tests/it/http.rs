@@ -3,14 +3,16 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
-use std::{collections::BTreeSet, net::TcpListener, time::Duration};
+use std::{collections::BTreeSet, net::TcpListener};
 
-use grasp_mirror_testkit::{Fault, Mirror, Protocol, Reply, Scene, Site, TestRelay, look};
+use grasp_mirror_testkit::{
+    Fault, Mirror, Protocol, Reply, Scene, Site, TestRelay,
+    look::{self, PATIENCE},
+};
 use nostr::prelude::{Filter, Kind};
 use tokio::{io::AsyncReadExt, time::timeout};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn what_is_shown_is_what_is_on_the_servers() {
@@ -18,9 +20,9 @@ async fn what_is_shown_is_what_is_on_the_servers() {
     let mirror = scene.mirror(BINARY).watches(&scene.owner).shows().set("bot.nip05", "Bot@mirror.example");
     let mut daemon = mirror.start_daemon();
     let site = daemon.site().await;
-    daemon.wait_log("cycle done", SOON).await;
+    daemon.wait_log("cycle done").await;
     // The log line is written a moment before the page is.
-    look::wait_until(SOON, "the first cycle is shown", async || {
+    look::wait_until("the first cycle is shown", async || {
         site.get("/api/status.json").await.json()["cycle"]["number"] == 1
     })
     .await;
@@ -42,11 +44,11 @@ async fn what_is_shown_is_what_is_on_the_servers() {
     assert!(servers[0]["week"]["answered"].as_u64() >= Some(1), "{servers}");
 
     let mut events = site.events().await;
-    events.hear(&format!("data: {}", all["edition"])).await;
+    events.hear("event: edition").await;
     scene.owner.work.commit("README.md", "# hello again\n");
     let state = scene.owner.update(&scene.a).await;
     events.hear("event: changed").await;
-    look::wait_until(SOON, "the page has the new state", async || {
+    look::wait_until("the page has the new state", async || {
         let page = site.get(&path).await.json();
         let of = |mirror: &serde_json::Value| {
             let history = mirror["history"].as_array().unwrap();
@@ -233,21 +235,19 @@ async fn it_is_ready_when_it_knows_what_to_do_and_healthy_while_cycles_succeed()
     assert_eq!(site.get("/.well-known/nostr.json?name=bot").await.status, 404, "it has no name");
     proxy.heal();
     daemon.wait_ready().await;
-    look::wait_until(SOON, "cycles succeed", async || site.get("/healthz").await.status == 200).await;
+    look::wait_until("cycles succeed", async || site.get("/healthz").await.status == 200).await;
     assert_eq!(site.get("/readyz").await.status, 200);
 
     person.answer_to(Protocol::Nip17, "pause").await;
-    look::wait_until(SOON, "no cycle has succeeded for long", async || {
-        site.get("/healthz").await.status == 503
-    })
-    .await;
+    look::wait_until("no cycle has succeeded for long", async || site.get("/healthz").await.status == 503)
+        .await;
     let said = site.get("/healthz").await.json();
     assert_eq!(said["phase"], "paused");
     assert!(said["why"].as_str().unwrap().ends_with("I was told to pause; send: resume"), "{said}");
     assert_eq!(site.get("/readyz").await.status, 200, "it answers");
     assert!(site.get("/metrics").await.body.contains("grasp_mirror_paused 1"));
     person.answer_to(Protocol::Nip17, "resume").await;
-    look::wait_until(SOON, "they do again", async || site.get("/healthz").await.status == 200).await;
+    look::wait_until("they do again", async || site.get("/healthz").await.status == 200).await;
     daemon.stop().await;
 }
 
@@ -258,14 +258,14 @@ async fn a_daemon_that_starts_again_shows_what_it_remembers() {
     let mirror = Mirror::new(BINARY).knows(&scene.a).knows(&scene.b).watches(&scene.owner).shows();
     let mirror = mirror.uses(format!("ws://{}", proxy.address()));
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log("cycle done", SOON).await;
+    daemon.wait_log("cycle done").await;
     daemon.stop().await;
 
     // It waits for its relay, so no cycle begins yet.
     proxy.fault(Fault::Hang);
     let mut daemon = mirror.start_daemon();
     let site = daemon.site().await;
-    look::wait_until(SOON, "the mirrors are shown", async || {
+    look::wait_until("the mirrors are shown", async || {
         site.get("/api/mirrors.json").await.json()["repos"][0]["s"] == "ii"
     })
     .await;
@@ -309,14 +309,14 @@ async fn whoever_keeps_connections_does_not_keep_others_out() {
     }
     assert_eq!(site.get("/readyz").await.status, 200, "they are hung up on");
     let mut end = Vec::new();
-    let hung_up = timeout(SOON, silent[0].read_to_end(&mut end)).await;
+    let hung_up = timeout(PATIENCE, silent[0].read_to_end(&mut end)).await;
     assert!(hung_up.is_ok(), "a connection without a request is closed");
     let long = format!("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: {}\r\n\r\n", "x".repeat(100_000));
     let mut stream = site.open("").await;
     // It may be closed before all is sent.
     let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, long.as_bytes()).await;
     let mut answer = Vec::new();
-    let _ = timeout(SOON, stream.read_to_end(&mut answer)).await.unwrap();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
     assert_eq!(site.get("/readyz").await.status, 200);
     daemon.stop().await;

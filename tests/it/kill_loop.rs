@@ -9,7 +9,7 @@
     reason = "a test"
 )]
 
-use std::{fs, path::Path, process::Stdio, time::Duration};
+use std::{process::Stdio, time::Duration};
 
 use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look, tools};
 use nostr::prelude::Event;
@@ -33,7 +33,7 @@ impl Chance {
 
 #[tokio::test]
 async fn nothing_is_lost_or_broken_by_two_hundred_kills() {
-    let (a, b, c, relay) =
+    let (a, mut b, mut c, relay) =
         tokio::join!(Server::start(), Server::start(), Server::start(), TestRelay::start());
     let owners = [Owner::new("one").at_home_on(&relay), Owner::new("two").at_home_on(&relay)];
     for owner in &owners {
@@ -68,8 +68,8 @@ async fn nothing_is_lost_or_broken_by_two_hundred_kills() {
             }
         }
     }
-    for server in [&b, &c] {
-        remove_stale_locks(&server.git_folder());
+    for server in [&mut b, &mut c] {
+        server.unlock().await;
     }
     mirror.once().await.expect_code(0);
     for owner in &owners {
@@ -77,19 +77,6 @@ async fn nothing_is_lost_or_broken_by_two_hundred_kills() {
             assert_eq!(look::refs(&mirror.url_at(server, &owner.d)).await, owner.work.refs());
         }
         check(&mirror, owner).await;
-    }
-}
-
-/// ngit-grasp 3.0.9 kills git when the client of a push goes away in its middle, and git then leaves the locks of the
-/// refs it was moving: no push moves them until the server's operator removes the locks.
-fn remove_stale_locks(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !path.ends_with(".lifecycle-locks") {
-            remove_stale_locks(&path);
-        } else if path.extension().is_some_and(|extension| extension == "lock") {
-            fs::remove_file(path).unwrap();
-        }
     }
 }
 

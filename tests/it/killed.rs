@@ -8,7 +8,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
 #[tokio::test]
 async fn the_run_after_a_kill_finishes_the_work() {
-    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let (a, mut b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
     let owner = Owner::new("hello").at_home_on(&relay);
     owner.work.commit("large", &"All work and no play\n".repeat(100_000));
     owner.publish(owner.announcement().at(&a), &a).await;
@@ -21,6 +21,7 @@ async fn the_run_after_a_kill_finishes_the_work() {
         run.kill().ok();
         run.wait().ok();
     }
+    b.unlock().await;
     mirror.once().await.expect_code(0);
     assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
     let folder = mirror.data_dir().join("git").join(owner.npub()).join("hello.git");

@@ -3,13 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
-use std::time::Duration;
-
 use grasp_mirror_testkit::{Daemon, Fault, Mirror, Owner, Protocol, Server, TestRelay, look};
 use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-const SOON: Duration = Duration::from_secs(60);
 const DOWN: &str = "the server is down";
 
 /// One server with the owner's repository, and one behind a proxy for the bot's copy.
@@ -39,7 +36,7 @@ impl Stage {
     }
 
     async fn is_in_sync(&self, mirror: &Mirror) {
-        look::wait_until(SOON, "all is in sync", async || {
+        look::wait_until("all is in sync", async || {
             mirror.status_of(&self.owner.coordinate()).await["copies"] == 2
         })
         .await;
@@ -69,14 +66,17 @@ async fn cycles_come_and_go_and_the_waits_double() {
     stage.b.proxy().fault(Fault::Status(503));
     let mirror = stage.mirror().set("bot.cycle_interval_secs", 1).set("limits.retry_first_secs", 1);
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log("failures=4", SOON).await;
+    daemon.wait_log("failures=4").await;
     let waits = told(&daemon, "next_try_secs");
-    assert_eq!(waits.len(), 4, "{}", daemon.log());
+    assert!(waits.len() >= 4, "{}", daemon.log());
     for (wait, full) in waits.iter().zip([1, 2, 4, 8]) {
         assert!(*wait <= full && *wait >= full - full / 4, "{waits:?}");
     }
-    let cycles = daemon.log().matches("cycle done").count();
-    assert!(cycles > 5, "it was asked in each of {cycles} cycles");
+    // However long each takes: sooner or later the wait is longer.
+    look::wait_until("a cycle goes by in which it is not asked", async || {
+        daemon.log().matches("cycle done").count() > told(&daemon, "failures").len()
+    })
+    .await;
     // A server that answers is asked like any other.
     stage.b.proxy().heal();
     stage.is_in_sync(&mirror).await;
@@ -90,7 +90,7 @@ async fn a_restart_changes_nothing_and_a_resync_does() {
     let mirror = stage.mirror().set("bot.cycle_interval_secs", 1).set("limits.retry_first_secs", 3600);
     let (mirror, ada) = mirror.commanded_at(&stage.relay).await;
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log("cycle done", SOON).await;
+    daemon.wait_log("cycle done").await;
     let before = stage.problem(&mirror).await;
     assert_eq!(before["status"], "unreachable", "{before}");
     assert!(secs_until(&before) > 2_400, "{before}");
@@ -99,7 +99,7 @@ async fn a_restart_changes_nothing_and_a_resync_does() {
     daemon.stop().await;
 
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log("cycle done", SOON).await;
+    daemon.wait_log("cycle done").await;
     assert!(!daemon.log().contains(DOWN), "asked again at once:\n{}", daemon.log());
     let after = stage.problem(&mirror).await;
     assert_eq!((&after["retry_at"], &after["reason"]), (&before["retry_at"], &before["reason"]));
@@ -118,7 +118,7 @@ async fn one_that_comes_back_is_heard_long_before_its_next_try() {
     stage.b.proxy().fault(Fault::Refuse);
     let mirror = stage.mirror().set("limits.retry_first_secs", 3600);
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log("cycle done", SOON).await;
+    daemon.wait_log("cycle done").await;
     assert!(secs_until(&stage.problem(&mirror).await) > 2_400);
     stage.b.proxy().heal();
     stage.is_in_sync(&mirror).await;
@@ -132,17 +132,15 @@ async fn one_that_says_when_is_left_alone_until_then() {
     let mirror = stage.mirror().set("bot.cycle_interval_secs", 1).set("limits.retry_first_secs", 1);
     let (mirror, ada) = mirror.commanded_at(&stage.relay).await;
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log("cycle done", SOON).await;
+    daemon.wait_log("cycle done").await;
     let problem = stage.problem(&mirror).await;
     let wait = secs_until(&problem);
     assert!(wait > 1_100 && wait <= 1_200, "{problem}");
     // It is listened to again, and still not asked.
     stage.b.proxy().heal();
-    look::wait_until(SOON, "it is listened to", async || !stage.b.proxy().seen().verb("REQ").is_empty())
-        .await;
+    look::wait_until("it is listened to", async || !stage.b.proxy().seen().verb("REQ").is_empty()).await;
     let from = daemon.log().matches("cycle done").count();
-    look::wait_until(SOON, "cycles go by", async || daemon.log().matches("cycle done").count() > from + 2)
-        .await;
+    look::wait_until("cycles go by", async || daemon.log().matches("cycle done").count() > from + 2).await;
     assert_eq!(stage.problem(&mirror).await["retry_at"], problem["retry_at"]);
     ada.resync("resync").await;
     stage.is_in_sync(&mirror).await;
@@ -156,7 +154,7 @@ async fn git_that_says_when_is_left_alone_until_then_whatever_happens() {
     let mirror = stage.mirror().set("bot.cycle_interval_secs", 1).set("limits.retry_first_secs", 1);
     let (mirror, ada) = mirror.commanded_at(&stage.relay).await;
     let daemon = mirror.daemon().await;
-    look::wait_until(SOON, "it was refused", async || {
+    look::wait_until("it was refused", async || {
         daemon.log().contains("cycle done") && stage.problem(&mirror).await["status"] == "failing"
     })
     .await;
@@ -167,7 +165,7 @@ async fn git_that_says_when_is_left_alone_until_then_whatever_happens() {
     stage.b.proxy().reset();
     stage.owner.work.commit("README.md", "# hello again\n");
     let state = stage.owner.update(&stage.a).await;
-    look::wait_until(SOON, "the new state was looked at", async || {
+    look::wait_until("the new state was looked at", async || {
         mirror.status_of(&stage.owner.coordinate()).await["state"] == state.id.to_hex()
     })
     .await;
@@ -195,29 +193,28 @@ async fn leaves_alone_what_one_mirror_heard(restarts: bool) {
     let mirror = stage.mirror().watches(&other).set("bot.cycle_interval_secs", 1);
     let (mirror, ada) = mirror.commanded_at(&stage.relay).await;
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log("cycle done", SOON).await;
+    daemon.wait_log("cycle done").await;
     stage.is_in_sync(&mirror).await;
-    look::wait_until(SOON, "the other one is in sync", async || {
+    look::wait_until("the other one is in sync", async || {
         mirror.status_of(&other.coordinate()).await["copies"] == 2
     })
     .await;
     stage.b.proxy().fault_on("git-receive-pack", Fault::Later(503, 1200));
     stage.owner.work.commit("README.md", "# hello again\n");
     stage.owner.update(&stage.a).await;
-    look::wait_until(SOON, "it was refused", async || stage.problem(&mirror).await["status"] == "failing")
-        .await;
+    look::wait_until("it was refused", async || stage.problem(&mirror).await["status"] == "failing").await;
     stage.b.proxy().heal();
     if restarts {
         daemon.stop().await;
         daemon = mirror.daemon().await;
-        daemon.wait_log("cycle done", SOON).await;
+        daemon.wait_log("cycle done").await;
     }
     stage.b.proxy().reset();
 
     other.work.commit("README.md", "# other again\n");
     let state = other.update(&stage.a).await;
     let problem = async || mirror.status_of(&other.coordinate()).await["problems"][0].clone();
-    look::wait_until(SOON, "it waits, too", async || {
+    look::wait_until("it waits, too", async || {
         mirror.status_of(&other.coordinate()).await["state"] == state.id.to_hex()
             && problem().await["status"] == "failing"
     })

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::{net::SocketAddr, pin::Pin, time::Duration};
+use std::{net::SocketAddr, pin::Pin};
 
 use grasp_mirror_testkit::{Chat, Mirror, Owner, Person, Protocol, Server, TestRelay, look};
 use nostr::{
@@ -15,8 +15,6 @@ use nostr::{
 use nostr_sdk::local_relay::{LocalRelay, QueryPolicy, QueryPolicyResult};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-const SOON: Duration = Duration::from_secs(30);
-
 #[tokio::test]
 async fn newer_lists_are_obeyed() {
     let start = Server::start;
@@ -30,7 +28,7 @@ async fn newer_lists_are_obeyed() {
         Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&first).commanded_at(&relay).await;
     let daemon = mirror.daemon().await;
     let arrives = async |owner: &Owner, server: &Server| {
-        look::wait_until(SOON, &format!("{} is on {}", owner.d, server.url()), async || {
+        look::wait_until(&format!("{} is on {}", owner.d, server.url()), async || {
             look::refs(&mirror.url_at(server, &owner.d)).await == owner.work.refs()
         })
         .await;
@@ -83,7 +81,7 @@ async fn the_bot_goes_where_its_own_lists_say() {
     }
     assert!(ada.answer_to(Protocol::Nip17, "version").await.contains("grasp-mirror"));
     let report = own.kind(Kind::ApplicationSpecificData).identifier("grasp-mirror/status");
-    look::wait_until(SOON, "the report is on the other relay", async || {
+    look::wait_until("the report is on the other relay", async || {
         !other.served(report.clone()).await.is_empty()
     })
     .await;
@@ -135,7 +133,7 @@ async fn a_relay_without_private_messages_still_brings_lists() {
     let author = Person::new();
     let list = newer(&mirror, &public, 10017, &[&["p", &author.public_key().to_hex()]]).await;
     public.send(&list).await.expect_accepted();
-    look::wait_until(SOON, "the bot knows the new list", async || {
+    look::wait_until("the bot knows the new list", async || {
         ada.answer_to(Protocol::Nip17, "list").await.contains("Authors (1)")
     })
     .await;

@@ -13,8 +13,6 @@ use nostr::{
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-const SOON: Duration = Duration::from_secs(30);
-
 async fn list(mirror: &Mirror, relay: &TestRelay) -> Option<Event> {
     relay.served(Filter::new().author(mirror.bot_pubkey()).kind(Kind::from(10017))).await.pop()
 }
@@ -46,8 +44,7 @@ async fn what_others_wrote_into_a_list_stays() {
     let daemon = mirror.daemon().await;
     let answer = ada.answer_to(Protocol::Nip17, &format!("watch {}", new.npub())).await;
     assert!(answer.starts_with("Watching"), "{answer}");
-    look::wait_until(SOON, "both are on the list", async || holds(&mirror, &relay, &[&old, &new]).await)
-        .await;
+    look::wait_until("both are on the list", async || holds(&mirror, &relay, &[&old, &new]).await).await;
     let now = list(&mirror, &relay).await.unwrap();
     assert_eq!(now.content, elsewhere.content);
     for tag in &tags {
@@ -69,13 +66,13 @@ async fn a_list_that_cannot_be_read_is_not_replaced() {
     relay.stop().await;
     let mirror = mirror.on_a_new_machine().watches(&seeded).set("bot.cycle_interval_secs", 1);
     let daemon = mirror.daemon().await;
-    look::wait_until(SOON, "it has worked without its relay", async || {
+    look::wait_until("it has worked without its relay", async || {
         mirror.status_json().await["cycle"]["number"].as_u64() > Some(1)
     })
     .await;
     relay.resume().await;
     let both = [&told, &seeded];
-    look::wait_until(SOON, "both are on the list", async || holds(&mirror, &relay, &both).await).await;
+    look::wait_until("both are on the list", async || holds(&mirror, &relay, &both).await).await;
     let answer = ada.answer_to(Protocol::Nip17, "list").await;
     assert!(answer.contains("Authors (2)"), "{answer}");
     daemon.stop().await;
@@ -94,7 +91,7 @@ async fn a_command_on_an_empty_disk_does_not_replace_them_either() {
     for who in [one, two] {
         ada.answer_to(Protocol::Nip17, &format!("watch {}", who.npub())).await;
     }
-    look::wait_until(SOON, "the list is there", async || holds(&mirror, &lists, &[one, two]).await).await;
+    look::wait_until("the list is there", async || holds(&mirror, &lists, &[one, two]).await).await;
     daemon.stop().await;
 
     let mirror = mirror.on_a_new_machine();
@@ -103,14 +100,11 @@ async fn a_command_on_an_empty_disk_does_not_replace_them_either() {
     let daemon = mirror.daemon().await;
     let question = ada.ask(Protocol::Nip17, &format!("watch {}", late.npub())).await;
     // It waits for its lists for a while, and then says that it cannot.
-    look::wait_until(Duration::from_secs(60), "it has answered", async || {
-        !ada.answers_now(&question).await.is_empty()
-    })
-    .await;
+    look::wait_until("it has answered", async || !ada.answers_now(&question).await.is_empty()).await;
     proxy.heal();
     proxy.drop_connections();
     // Said again, it is done, and what was there stays.
-    look::wait_until(Duration::from_secs(60), "all of them are on the list", async || {
+    look::wait_until("all of them are on the list", async || {
         assert!(list(&mirror, &lists).await.is_some_and(|list| list.tags.public_keys().count() >= 2));
         ada.answer_to(Protocol::Nip17, &format!("watch {}", late.npub())).await;
         holds(&mirror, &lists, &[one, two, late]).await

@@ -1,17 +1,14 @@
 //! Between cycles: what is heard of a repository is followed at once, from whichever server or relay it comes.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use grasp_mirror_testkit::{Fault, Mirror, Owner, Server, TestRelay, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-/// Far less than the interval between two cycles.
-const SOON: Duration = Duration::from_secs(20);
-
 /// The daemon after its first cycle, with the next one an hour away.
 async fn listening(mirror: &Mirror) -> grasp_mirror_testkit::Daemon {
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log("cycle done", SOON).await;
+    daemon.wait_log("cycle done").await;
     daemon.wait_idle().await;
     daemon
 }
@@ -42,7 +39,7 @@ async fn a_state_that_one_server_saw_reaches_all_and_the_report_says_so() {
         owner.work.commit("README.md", &format!("# hello {number}\n"));
         let state = owner.update(&a).await;
         let start = Instant::now();
-        look::wait_until(SOON, "the new state is everywhere", async || {
+        look::wait_until("the new state is everywhere", async || {
             look::serves(&b, &state).await && look::serves(&c, &state).await
         })
         .await;
@@ -50,7 +47,7 @@ async fn a_state_that_one_server_saw_reaches_all_and_the_report_says_so() {
         for server in [&b, &c] {
             assert_eq!(look::refs(&mirror.url_at(server, "hello")).await, owner.work.refs());
         }
-        look::wait_until(SOON, "the report says so", async || {
+        look::wait_until("the report says so", async || {
             let repo = mirror.status_of(&owner.coordinate()).await;
             repo["state"] == state.id.to_hex() && repo["copies"] == 3
         })
@@ -72,11 +69,11 @@ async fn what_people_say_is_carried_on_and_a_new_repository_is_found() {
 
     let issue = owner.issue(&owner.coordinate(), "Something is wrong");
     a.send(&issue).await.expect_accepted();
-    look::wait_until(SOON, "the issue is on the other server", async || look::serves(&b, &issue).await).await;
+    look::wait_until("the issue is on the other server", async || look::serves(&b, &issue).await).await;
     // Its answer names the issue only.
     let comment = owner.comment(&issue, &issue, "It is");
     a.send(&comment).await.expect_accepted();
-    look::wait_until(SOON, "so is the answer", async || look::serves(&b, &comment).await).await;
+    look::wait_until("so is the answer", async || look::serves(&b, &comment).await).await;
 
     let state_of = |name: &str| owner.sign_state(name, &owner.work);
     let (announcement, state) = (
@@ -87,7 +84,7 @@ async fn what_people_say_is_carried_on_and_a_new_repository_is_found() {
     a.send(&state).await.expect_accepted();
     let url = a.repo_url(&owner.public_key(), "second");
     owner.work.push_all(&url).await.unwrap_or_else(|said| panic!("{said}"));
-    look::wait_until(SOON, "a new repository is mirrored", async || look::serves(&b, &state).await).await;
+    look::wait_until("a new repository is mirrored", async || look::serves(&b, &state).await).await;
     assert_eq!(look::refs(&mirror.url_at(&b, "second")).await, owner.work.refs());
     let log = daemon.stop().await;
     assert_eq!(log.matches("cycle done").count(), 1, "no cycle was needed:\n{log}");
@@ -106,10 +103,8 @@ async fn a_mirror_that_failed_is_tried_again_by_itself() {
     assert_eq!(mirror.status_of(&owner.coordinate()).await["copies"], 1);
 
     b.proxy().heal();
-    look::wait_until(SOON, "it is in sync", async || {
-        mirror.status_of(&owner.coordinate()).await["copies"] == 2
-    })
-    .await;
+    look::wait_until("it is in sync", async || mirror.status_of(&owner.coordinate()).await["copies"] == 2)
+        .await;
     assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
     let log = daemon.stop().await;
     assert_eq!(log.matches("cycle done").count(), 1, "no cycle was needed:\n{log}");
@@ -125,7 +120,7 @@ async fn what_was_missed_while_a_connection_was_lost_is_asked_for() {
     a.proxy().silence(false);
     owner.work.commit("README.md", "# hello again\n");
     let state = owner.update(&a).await;
-    look::wait_until(SOON, "the new state is there", async || look::serves(&b, &state).await).await;
+    look::wait_until("the new state is there", async || look::serves(&b, &state).await).await;
     assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
     let log = daemon.stop().await;
     assert_eq!(log.matches("cycle done").count(), 1, "no cycle was needed:\n{log}");
@@ -143,7 +138,7 @@ async fn what_was_said_while_the_machine_slept_is_asked_for() {
     let issue = stranger.issue(&owner.coordinate(), "Written on a train");
     a.send(&issue).await.expect_accepted();
     daemon.wake();
-    look::wait_until(SOON, "the issue is on the other server", async || look::serves(&b, &issue).await).await;
+    look::wait_until("the issue is on the other server", async || look::serves(&b, &issue).await).await;
     let log = daemon.stop().await;
     assert_eq!(log.matches("cycle done").count(), 1, "no cycle was needed:\n{log}");
 }
@@ -160,7 +155,7 @@ async fn a_server_that_is_listed_late_is_not_believed_and_gets_the_next_state() 
     assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
 
     let (late, _) = owner.announce(owner.announcement().at(&a).at(&b), &a).await;
-    look::wait_until(SOON, "the report says what is wrong", async || {
+    look::wait_until("the report says what is wrong", async || {
         let repo = mirror.status_of(&owner.coordinate()).await;
         repo["copies"] == 1
             && repo["problems"][0]["reason"].as_str().is_some_and(|why| why.contains("newer state"))
@@ -170,7 +165,7 @@ async fn a_server_that_is_listed_late_is_not_believed_and_gets_the_next_state() 
 
     owner.work.commit("README.md", "# hello again\n");
     owner.update(&a).await;
-    look::wait_until(SOON, "the next state is at the owner's own path", async || {
+    look::wait_until("the next state is at the owner's own path", async || {
         look::refs(&owner.url_at(&b)).await == owner.work.refs()
             && mirror.status_of(&owner.coordinate()).await["copies"] == 2
     })

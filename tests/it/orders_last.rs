@@ -1,8 +1,6 @@
 //! What the bot was told outlives restarts and its disk: it stays paused, and what it is no longer to watch does not
 //! come back because the operator's settings once named it. A name that is new there does.
 
-use std::time::Duration;
-
 use grasp_mirror_testkit::{Chat, Daemon, Mirror, Person, Protocol, Scene, TestRelay, look};
 use nostr::{event::Kind, filter::Filter};
 
@@ -33,8 +31,7 @@ async fn a_paused_bot_stays_paused() {
     }
     let daemon = mirror.daemon().await;
     ada.answer_to(Protocol::Nip17, "resume").await;
-    look::wait_until(Duration::from_secs(30), "it carries on", async || scene.is_copied_by(&mirror).await)
-        .await;
+    look::wait_until("it carries on", async || scene.is_copied_by(&mirror).await).await;
     daemon.stop().await;
 }
 
@@ -60,7 +57,7 @@ async fn a_seed_is_sown_once() {
 
     let mirror = mirror.watches(&late);
     let mut daemon: Daemon = mirror.daemon().await;
-    daemon.wait_log(&late.npub(), Duration::from_secs(30)).await;
+    daemon.wait_log(&late.npub()).await;
     lists(&ada, &[&kept, &late], &[&seed]).await;
     daemon.stop().await;
 }

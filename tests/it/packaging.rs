@@ -2,7 +2,7 @@
 //! health check asks.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-use std::{fs, net::SocketAddr, process::Command, time::Duration};
+use std::{fs, net::SocketAddr, process::Command};
 
 use grasp_mirror_testkit::{Fault, Mirror, TestRelay, look};
 
@@ -102,7 +102,7 @@ async fn a_container_is_healthy_while_the_bot_is() {
     assert!(!is_healthy(site.address).await, "it answers 503");
     proxy.heal();
     daemon.wait_ready().await;
-    look::wait_until(Duration::from_secs(30), "it is healthy", async || is_healthy(site.address).await).await;
+    look::wait_until("it is healthy", async || is_healthy(site.address).await).await;
     daemon.stop().await;
     assert!(!is_healthy(site.address).await, "nobody answers");
 }

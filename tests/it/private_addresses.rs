@@ -9,14 +9,16 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use grasp_mirror::{
     git::wire::{GitHttp, Limits, WireError, http_client},
     transfer::guard::Guard,
 };
-use grasp_mirror_testkit::{Chat, Mirror, Owner, Protocol, Server, TestRelay, look};
+use grasp_mirror_testkit::{
+    Chat, Mirror, Owner, Protocol, Server, TestRelay,
+    look::{self, PATIENCE},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -97,7 +99,7 @@ async fn a_redirect_does_not_lead_to_another_port_of_a_host_the_operator_named()
     let gone = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let (inside, knocks) = canned(gone.to_owned()).await;
     let listed = |guard: Guard, at: SocketAddr| async move {
-        let client = http_client(Duration::from_secs(5), Some(Arc::new(guard))).unwrap();
+        let client = http_client(PATIENCE, Some(Arc::new(guard))).unwrap();
         let url: Url = format!("http://localhost:{}/x.git", at.port()).parse().unwrap();
         GitHttp::new(client, Limits::default()).ls_refs(&url).await.unwrap_err()
     };

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::time::Duration;
-
 use grasp_mirror_testkit::{Scene, look};
 use nostr::{event::Event, filter::Filter, types::Timestamp};
 use serde_json::Value;
@@ -26,14 +24,14 @@ async fn each_cycle_replaces_the_report_and_the_line() {
     };
     let daemon = mirror.daemon().await;
     for number in [1, 3] {
-        look::wait_until(Duration::from_secs(30), "the cycle is reported", async || {
+        look::wait_until("the cycle is reported", async || {
             let report = served(30078, "grasp-mirror/status").await;
             let report = report.and_then(|event| serde_json::from_str::<Value>(&event.content).ok());
             report.and_then(|report| report["cycle"]["number"].as_u64()) >= Some(number)
         })
         .await;
     }
-    look::wait_until(Duration::from_secs(30), "the line is there", async || {
+    look::wait_until("the line is there", async || {
         served(30315, "general").await.is_some_and(|line| {
             let (now, until) = (Timestamp::now().as_secs(), line.tags.expiration().unwrap().as_secs());
             assert!(until >= now && until <= now + 3 * INTERVAL + 60, "expires {until}, now {now}");

@@ -2,13 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
-use std::time::Duration;
-
 use grasp_mirror_testkit::{Mirror, Owner, Seen, Server, TestRelay, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-const SOON: Duration = Duration::from_secs(20);
-
 /// How many filters each request for new events had: those stay open, and want nothing that is stored.
 fn listened(seen: &Seen) -> Vec<usize> {
     let requests = seen.verb("REQ").into_iter().map(|text| {
@@ -38,8 +34,8 @@ async fn a_relay_with_little_room_is_asked_for_the_most_important_only() {
         owner.publish(owner.announcement().at(&a), &a).await;
         let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&home).watches(&owner);
         let mut daemon = mirror.daemon().await;
-        daemon.wait_log("cycle done", SOON).await;
-        look::wait_until(SOON, "the relay is listened to", async || {
+        daemon.wait_log("cycle done").await;
+        look::wait_until("the relay is listened to", async || {
             let mut listened = listened(&home.seen());
             listened.sort_unstable();
             listened == expected
@@ -49,7 +45,7 @@ async fn a_relay_with_little_room_is_asked_for_the_most_important_only() {
         // What maintainers sign is heard wherever it is said first.
         owner.work.commit("README.md", "# hello again\n");
         let state = owner.update(&a).await;
-        look::wait_until(SOON, "the new state is there", async || look::serves(&b, &state).await).await;
+        look::wait_until("the new state is there", async || look::serves(&b, &state).await).await;
         let log = daemon.stop().await;
         assert_eq!(log.matches("cycle done").count(), 1, "no cycle was needed:\n{log}");
     }

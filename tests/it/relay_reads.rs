@@ -9,7 +9,10 @@ use grasp_mirror::{
     store::Store,
     transfer::guard::Guard,
 };
-use grasp_mirror_testkit::{Address, Fault, Owner, Server, TestRelay, look};
+use grasp_mirror_testkit::{
+    Address, Fault, Owner, Server, TestRelay,
+    look::{self, PATIENCE},
+};
 use nostr::prelude::{Event, EventBuilder, Filter, FinalizeEvent, Keys, Kind, RelayUrl, Tag, Timestamp};
 use nostr_database::NostrDatabase;
 use nostr_lmdb::NostrLmdb;
@@ -37,16 +40,20 @@ fn note(author: &Keys, n: u64) -> Event {
 
 /// Relays as the bot uses them, with a store of their own.
 async fn relays() -> (Relays, Store, TempDir) {
+    relays_that_wait(PATIENCE).await
+}
+
+async fn relays_that_wait(patience: Duration) -> (Relays, Store, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).await.unwrap();
     let guard = Arc::new(Guard::new(true, []));
-    (Relays::new(store.database(), guard, Keys::generate(), limits(None)), store, dir)
+    (Relays::new(store.database(), guard, Keys::generate(), limits(patience, None)), store, dir)
 }
 
-fn limits(rest: Option<Duration>) -> Limits {
+fn limits(patience: Duration, rest: Option<Duration>) -> Limits {
     Limits {
-        connect_timeout: Duration::from_secs(3),
-        stall_timeout: Duration::from_secs(3),
+        connect_timeout: patience,
+        stall_timeout: patience,
         events_per_minute: NonZeroU32::new(55).unwrap(),
         max_events: 10_000,
         rest,
@@ -55,7 +62,7 @@ fn limits(rest: Option<Duration>) -> Limits {
 
 /// Relays as the daemon talks to people through them, for weeks.
 fn relays_for_long(rest: Duration) -> Relays {
-    Relays::that_keep_nothing(Arc::new(Guard::new(true, [])), Keys::generate(), limits(Some(rest)))
+    Relays::that_keep_nothing(Arc::new(Guard::new(true, [])), Keys::generate(), limits(PATIENCE, Some(rest)))
 }
 
 fn url(text: &str) -> RelayUrl {
@@ -154,7 +161,7 @@ async fn an_answer_that_breaks_off_is_never_nothing_there() {
     assert!(broken(cut.read(&through, everything.clone()).await), "cut in the middle");
 
     proxy.fault(Fault::Hang);
-    let (hung, _store, _dir) = relays().await;
+    let (hung, _store, _dir) = relays_that_wait(Duration::from_secs(3)).await;
     assert!(broken(hung.read(&through, everything.clone()).await), "no answer at all");
 
     proxy.fault(Fault::Garbage);
@@ -200,10 +207,7 @@ async fn a_connection_given_up_half_way_can_be_made_again() {
     assert!(impatient.await.is_err());
     proxy.heal();
     proxy.drop_connections();
-    look::wait_until(Duration::from_secs(30), "it is read", async || {
-        relays.read(&through, notes()).await.is_ok()
-    })
-    .await;
+    look::wait_until("it is read", async || relays.read(&through, notes()).await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,7 +218,7 @@ async fn a_relay_may_hang_up_as_often_as_it_likes() {
     for _ in 0..8 {
         let before = proxy.seen().connections;
         // The end of the last connection may not have been noticed yet.
-        look::wait_until(Duration::from_secs(10), "it is read anew", async || {
+        look::wait_until("it is read anew", async || {
             relays.read(&through, vec![Filter::new().kind(Kind::TextNote)]).await.is_ok()
                 && proxy.seen().connections > before
         })

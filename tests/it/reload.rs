@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use grasp_mirror_testkit::{Chat, Mirror, Protocol, Scene, TestRelay, look};
 use nostr::{event::Kind, filter::Filter};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-const SOON: Duration = Duration::from_secs(30);
-
 #[tokio::test]
 async fn new_settings_count_and_broken_ones_do_not() {
     let scene = Scene::set().await;
@@ -25,7 +23,7 @@ async fn new_settings_count_and_broken_ones_do_not() {
     ] {
         fs::write(file, broken).unwrap();
         daemon.reload();
-        daemon.wait_log(part, SOON).await;
+        daemon.wait_log(part).await;
         ada.catch_up().await;
         mirror.write_config();
     }
@@ -34,8 +32,7 @@ async fn new_settings_count_and_broken_ones_do_not() {
     let mirror = mirror.obeys_nobody().obeys(&bob).knows(&scene.b).watches(&scene.owner);
     mirror.write_config();
     daemon.reload();
-    look::wait_until(SOON, "the new author is on the new server", async || scene.is_copied_by(&mirror).await)
-        .await;
+    look::wait_until("the new author is on the new server", async || scene.is_copied_by(&mirror).await).await;
     let late = ada.ask(Protocol::Nip17, "pause").await;
     bob.catch_up().await;
     let list = bob.answer_to(Protocol::Nip04, "list").await;
@@ -48,7 +45,7 @@ async fn new_settings_count_and_broken_ones_do_not() {
     let number = async || mirror.status_json().await["cycle"]["number"].as_u64();
     let before = number().await;
     daemon.reload();
-    look::wait_until(SOON, "it is quicker", async || number().await > before.map(|number| number + 3)).await;
+    look::wait_until("it is quicker", async || number().await > before.map(|number| number + 3)).await;
 
     // Another inbox.
     let inbox = TestRelay::start().await;
@@ -57,7 +54,7 @@ async fn new_settings_count_and_broken_ones_do_not() {
     mirror.write_config();
     daemon.reload();
     eve.answer_to(Protocol::Nip17, "version").await;
-    look::wait_until(SOON, "people are told of the new inbox", async || {
+    look::wait_until("people are told of the new inbox", async || {
         let told = Filter::new().author(mirror.bot_pubkey()).kind(Kind::InboxRelays);
         scene.relay.served(told).await.iter().any(|list| list.as_json().contains(inbox.url()))
     })

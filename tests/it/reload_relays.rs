@@ -3,14 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use grasp_mirror_testkit::{Chat, Fault, Mirror, Protocol, TestRelay, look};
 use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-const SOON: Duration = Duration::from_secs(30);
-
 #[tokio::test]
 async fn a_relay_that_is_being_connected_is_not_lost() {
     let (good, other) = tokio::join!(TestRelay::start(), TestRelay::start());
@@ -26,9 +24,9 @@ async fn a_relay_that_is_being_connected_is_not_lost() {
     proxy.fault(Fault::Hang);
     proxy.reset();
     proxy.drop_connections();
-    look::wait_until(SOON, "it connects", async || proxy.seen().connections > 0).await;
+    look::wait_until("it connects", async || proxy.seen().connections > 0).await;
     daemon.reload();
-    daemon.wait_log("read again", SOON).await;
+    daemon.wait_log("read again").await;
     ada.catch_up().await;
     proxy.heal();
     proxy.drop_connections();
@@ -45,10 +43,8 @@ async fn no_subscription_is_left_open() {
     ada.catch_up().await;
     for count in 1..=5 {
         daemon.reload();
-        look::wait_until(SOON, "it was read again", async || {
-            daemon.log().matches("read again").count() == count
-        })
-        .await;
+        look::wait_until("it was read again", async || daemon.log().matches("read again").count() == count)
+            .await;
         ada.catch_up().await;
     }
     let ids = |verb: &str| -> BTreeSet<String> {
@@ -58,7 +54,7 @@ async fn no_subscription_is_left_open() {
         messages.map(|message| message[1].as_str().unwrap().to_owned()).collect()
     };
     // What it listens to is in two parts; the rest of the time it only reads.
-    look::wait_until(SOON, "all but the last are closed", async || {
+    look::wait_until("all but the last are closed", async || {
         ids("REQ").difference(&ids("CLOSE")).count() <= 2
     })
     .await;

@@ -10,7 +10,6 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use grasp_mirror_testkit::{Line, Mirror, Owner, Protocol, Server, TestRelay, look, send};
@@ -131,7 +130,7 @@ impl Careful {
         let (signer, user, relay) = (keys.clone(), scene.owner.keys.clone(), scene.relay.url().to_owned());
         let task = tokio::spawn(async move {
             loop {
-                let event = line.next().await;
+                let event = line.next_within(std::time::Duration::MAX).await;
                 let json = nip44::decrypt(signer.secret_key(), &event.pubkey, &event.content).unwrap();
                 let message = NostrConnectMessage::from_json(json).unwrap();
                 if let NostrConnectMessage::Request { method: NostrConnectMethod::Connect, params, .. } =
@@ -217,12 +216,12 @@ async fn a_signer_that_is_back_is_asked_at_once_when_somebody_wants_that() {
             mirror.run(&["verify"]).await.expect_code(2);
         }
         let mut daemon = mirror.daemon().await;
-        daemon.wait_log("cycle done", Duration::from_secs(60)).await;
+        daemon.wait_log("cycle done").await;
         let repo = mirror.status_of(&scene.owner.coordinate()).await;
         assert_eq!(repo["problems"][0]["status"] == "awaiting_signature", is_known, "{repo:#}");
         let (_asked, _signer) = willing(&scene, keys);
         ada.resync("resync").await;
-        look::wait_until(Duration::from_secs(20), "it is listed", async || scene.is_listed().await).await;
+        look::wait_until("it is listed", async || scene.is_listed().await).await;
         daemon.stop().await;
     }
 }
@@ -291,7 +290,7 @@ async fn a_daemon_goes_on_meanwhile_and_goes_on_with_it_when_the_person_approves
     let bunker = scene.bunker(&careful.keys.public_key(), SECRET);
     let (mirror, ada) = scene.mirror().env("MIRROR_SIGNER", &bunker).commanded_at(&scene.relay).await;
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log("cycle done", Duration::from_secs(60)).await;
+    daemon.wait_log("cycle done").await;
     let why = ada.answer_to(Protocol::Nip17, "why hello").await;
     assert!(why.contains("awaiting signature") && why.contains("waiting for you"), "{why}");
     // The page is for the operator alone.
@@ -309,7 +308,7 @@ async fn a_daemon_goes_on_meanwhile_and_goes_on_with_it_when_the_person_approves
     scene.waits(&mirror).await;
     assert_eq!(mirror.status_of(&scene.owner.coordinate()).await["problems"][0]["since"], since);
     careful.approved.send_replace(true);
-    look::wait_until(Duration::from_secs(60), "the server is listed", async || scene.is_listed().await).await;
+    look::wait_until("the server is listed", async || scene.is_listed().await).await;
     let log = daemon.stop().await;
     assert!(!log.contains("t0k3n") && !log.contains(SECRET), "{log}");
 }
@@ -469,7 +468,7 @@ async fn an_address_that_waits_for_its_signer_outlives_a_restart() {
     let (mirror, ada) = scene.mirror().commanded_at(&scene.relay).await;
     let uri = &shown_and_killed(&mirror).await;
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log("a signer may be paired", Duration::from_secs(30)).await;
+    daemon.wait_log("a signer may be paired").await;
     let text = ada.answer_to(Protocol::Nip17, "pair").await;
     assert!(text.contains(uri), "the same address: {text}");
     daemon.kill();
@@ -485,10 +484,10 @@ async fn an_address_that_waits_for_its_signer_outlives_a_restart() {
     }
 
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log("a signer may be paired", Duration::from_secs(30)).await;
+    daemon.wait_log("a signer may be paired").await;
     let keys = NostrConnectKeys::new(Keys::generate(), scene.owner.keys.clone());
     let (_asked, _signer) = serve(NostrConnectRemoteSigner::from_uri(parsed, keys, None).unwrap());
-    look::wait_until(Duration::from_secs(60), "it says that it is paired", async || {
+    look::wait_until("it says that it is paired", async || {
         ada.heard().await.iter().any(|heard| heard.text.contains("Paired with the signer"))
     })
     .await;
@@ -503,7 +502,7 @@ async fn a_signer_is_paired_by_message() {
     let scene = Scene::set().await;
     let (mirror, ada) = scene.mirror().commanded_at(&scene.relay).await;
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log("cycle done", Duration::from_secs(60)).await;
+    daemon.wait_log("cycle done").await;
     let text = ada.answer_to(Protocol::Nip17, "pair").await;
     let uri = text.split_whitespace().find(|word| word.starts_with("nostrconnect://")).unwrap();
     let keys = NostrConnectKeys::new(Keys::generate(), scene.owner.keys.clone());
@@ -511,7 +510,7 @@ async fn a_signer_is_paired_by_message() {
     let secret = uri.secret().unwrap().to_owned();
     let (_asked, _signer) = serve(NostrConnectRemoteSigner::from_uri(uri, keys, None).unwrap());
     let said = AtomicBool::new(false);
-    look::wait_until(Duration::from_secs(60), "it says that it is paired", async || {
+    look::wait_until("it says that it is paired", async || {
         let paired = ada.heard().await.iter().any(|heard| heard.text.contains("Paired with the signer"));
         said.fetch_or(paired, Ordering::Relaxed) || paired
     })

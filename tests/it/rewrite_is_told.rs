@@ -1,7 +1,5 @@
 //! When maintainers rewrite their history, the servers follow; the people who may command the bot hear of it, once.
 
-use std::time::Duration;
-
 use grasp_mirror_testkit::{Chat, Heard, Mirror, Owner, Server, TestRelay, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
@@ -37,8 +35,7 @@ async fn a_rewritten_history_is_told_once() {
     owner.work.commit("other.txt", "instead");
     owner.update(&a).await;
     ada.resync("resync").await;
-    look::wait_until(Duration::from_secs(30), "the rewrite is told", async || told(&ada).await.len() == 1)
-        .await;
+    look::wait_until("the rewrite is told", async || told(&ada).await.len() == 1).await;
     assert!(told(&ada).await.iter().all(|heard| heard.text.contains("hello by npub1")));
     assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
 

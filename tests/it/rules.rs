@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
-use std::time::Duration;
-
 use grasp_mirror_testkit::{Chat, Mirror, Owner, Protocol, Scene, look};
 use nostr::{
     event::{Event, EventBuilder, FinalizeEvent, Kind, Tag},
@@ -14,7 +12,6 @@ use nostr::{
 use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-const SOON: Duration = Duration::from_secs(30);
 const POLICY: &str = "grasp-mirror/policy";
 
 /// The problems of the owner's repository, as (server, status, reason).
@@ -28,7 +25,7 @@ async fn problems(mirror: &Mirror, owner: &Owner) -> Vec<(String, String, String
 
 /// Waits until all mirrors of the owner's repository are blocked.
 async fn are_blocked(mirror: &Mirror, owner: &Owner, mirrors: usize) -> Vec<(String, String, String)> {
-    look::wait_until(SOON, "its mirrors are blocked", async || {
+    look::wait_until("its mirrors are blocked", async || {
         let problems = problems(mirror, owner).await;
         problems.len() == mirrors && problems.iter().all(|(_, status, _)| status == "blocked")
     })
@@ -92,7 +89,7 @@ async fn what_a_message_denies_stays_denied_on_a_new_machine_until_a_message_all
     answered(&ada, "list", &["Denied (1)", "hello by"]).await;
 
     answered(&ada, &format!("allow {npub}/hello"), &["Allowed again: hello by"]).await;
-    look::wait_until(SOON, "it is mirrored again", async || look::serves(&scene.b, &state).await).await;
+    look::wait_until("it is mirrored again", async || look::serves(&scene.b, &state).await).await;
     answered(&ada, "allow hello", &["not denied"]).await;
     let (_, said) = rules(&scene, &mirror).await.unwrap();
     assert_eq!(said["deny"], serde_json::json!([]));
@@ -127,7 +124,7 @@ async fn servers_and_people_too_and_what_the_configuration_denies_stays_denied()
     ada.resync("resync").await;
     assert!(!look::serves(&scene.b, &state).await);
     answered(&ada, &format!("allow {server}"), &["Allowed again"]).await;
-    look::wait_until(SOON, "it is mirrored again", async || look::serves(&scene.b, &state).await).await;
+    look::wait_until("it is mirrored again", async || look::serves(&scene.b, &state).await).await;
 
     // A person: denied by message, and by the configuration.
     answered(&ada, &format!("deny {}", owner.npub()), &["Denied: npub1"]).await;
@@ -172,7 +169,7 @@ async fn rules_from_another_client_are_obeyed_and_what_it_wrote_stays() {
     scene.relay.send(&elsewhere).await.expect_accepted();
     are_blocked(&mirror, owner, 2).await;
     answered(&ada, &format!("deny {}", scene.b.url()), &["Denied"]).await;
-    look::wait_until(SOON, "both are in the event", async || {
+    look::wait_until("both are in the event", async || {
         let said = rules(&scene, &mirror).await.map(|(_, said)| said["deny"].clone());
         said == Some(serde_json::json!([owner.npub(), scene.b.url(), "something newer"]))
     })

@@ -2,14 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, str, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, str};
 
-use grasp_mirror_testkit::{Mirror, TestRelay};
+use grasp_mirror_testkit::{Mirror, TestRelay, look::PATIENCE};
 use nostr::prelude::ToBech32;
 use tokio::{net::UnixDatagram, time::timeout};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-const SOON: Duration = Duration::from_secs(30);
 
 /// Reads messages until one has `line`; returns that one.
 async fn hears(manager: &UnixDatagram, line: &str) -> String {
@@ -23,7 +22,7 @@ async fn hears(manager: &UnixDatagram, line: &str) -> String {
             }
         }
     };
-    timeout(SOON, wait).await.unwrap_or_else(|_| panic!("the manager does not hear {line}"))
+    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("the manager does not hear {line}"))
 }
 
 #[tokio::test]

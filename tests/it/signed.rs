@@ -7,7 +7,6 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, OnceLock, Weak},
-    time::Duration,
 };
 
 use grasp_mirror_testkit::{Mirror, Owner, Person, Server, TestRelay, look};
@@ -16,8 +15,6 @@ use nostr_sdk::local_relay::{LocalRelay, QueryPolicy, QueryPolicyResult, WritePo
 use tokio::sync::watch;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-const SOON: Duration = Duration::from_secs(60);
-
 async fn announced(at: &Server, owner: &Owner) -> Event {
     let filter = Filter::new().author(owner.public_key()).kind(30617.into());
     let [event] = &at.served(filter).await[..] else { panic!("one announcement") };
@@ -241,7 +238,7 @@ async fn what_is_taken_out_after_a_kill_is_not_added_again_once_it_was_seen() {
     let mirror = signing(Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner), &owner);
     let daemon = mirror.daemon().await;
     let signed = sees.wait_for(Option::is_some).await.unwrap().clone().unwrap();
-    look::wait_until(SOON, "it is served", async || look::serves(&a, &signed).await).await;
+    look::wait_until("it is served", async || look::serves(&a, &signed).await).await;
     daemon.kill();
     // Whoever only looks has seen it, too.
     assert!(placements(&mirror).await.contains(&b.url()));

@@ -2,13 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
-use std::time::Duration;
-
 use grasp_mirror_testkit::{Daemon, Fault, Mirror, Owner, Server, TestRelay, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-/// Far less than the interval between two cycles.
-const SOON: Duration = Duration::from_secs(20);
 const FETCH: &str = "git-upload-pack";
 
 /// The only source, a server that is to have what it has, and the daemon after its first cycle.
@@ -20,7 +16,7 @@ async fn scene() -> (Server, Server, TestRelay, Owner, Mirror, Daemon) {
     let mirror = Mirror::new(BINARY).knows(&source).knows(&other).uses(&relay).watches(&owner);
     let mirror = mirror.set("limits.retry_first_secs", 1);
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log("cycle done", SOON).await;
+    daemon.wait_log("cycle done").await;
     daemon.wait_idle().await;
     (source, other, relay, owner, mirror, daemon)
 }
@@ -39,12 +35,12 @@ async fn a_source_that_was_down_is_asked_again() {
     source.proxy().fault_on(FETCH, Fault::Refuse);
     owner.work.commit("README.md", "# hello again\n");
     let state = owner.update(&source).await;
-    look::wait_until(SOON, "the copy fails", async || {
+    look::wait_until("the copy fails", async || {
         reason(&mirror, &owner, &other).await.contains("no clone URL serves what was signed")
     })
     .await;
     source.proxy().heal();
-    look::wait_until(SOON, "the new state is there", async || look::serves(&other, &state).await).await;
+    look::wait_until("the new state is there", async || look::serves(&other, &state).await).await;
     let log = daemon.stop().await;
     assert_eq!(log.matches("cycle done").count(), 1, "no cycle was needed:\n{log}");
 }
@@ -58,7 +54,7 @@ async fn a_source_that_wants_to_be_left_alone_is_left_alone() {
     owner.work.commit("README.md", "# hello again\n");
     owner.update(&source).await;
     // It is tried again all the same: another source may turn up.
-    look::wait_until(SOON, "the report says so", async || {
+    look::wait_until("the report says so", async || {
         reason(&mirror, &owner, &other).await.contains("wants to be left alone (for ")
     })
     .await;
@@ -77,7 +73,7 @@ async fn a_source_that_is_gone_is_told_once_however_often_it_is_asked() {
     let before = asked();
     owner.work.commit("README.md", "# hello again\n");
     owner.update(&source).await;
-    look::wait_until(SOON, "it is asked again and again", async || asked() >= before + 3).await;
+    look::wait_until("it is asked again and again", async || asked() >= before + 3).await;
     let log = daemon.stop().await;
     assert_eq!(log.matches("no clone URL serves what was signed").count(), 1, "{log}");
 }

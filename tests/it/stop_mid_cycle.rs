@@ -1,7 +1,5 @@
 //! Told to stop in the middle of a cycle, the daemon stops within ten seconds, and the next one carries on.
 
-use std::time::Duration;
-
 use grasp_mirror_testkit::{Fault, Mirror, Owner, Server, TestRelay, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
@@ -18,7 +16,7 @@ async fn a_signal_ends_a_cycle_that_waits_for_a_server() {
     for signal in ["TERM", "INT"] {
         b.proxy().reset();
         let daemon = mirror.start_daemon();
-        look::wait_until(Duration::from_secs(30), "the bot pushes to B", async || {
+        look::wait_until("the bot pushes to B", async || {
             b.proxy().seen().requests.keys().any(|(_, path)| path.contains("git-receive-pack"))
         })
         .await;

@@ -1,7 +1,5 @@
 //! Every command, asked by direct message, does what it says and is answered in the protocol of the question.
 
-use std::time::Duration;
-
 use grasp_mirror_testkit::{Owner, Protocol, Scene, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
@@ -39,7 +37,7 @@ async fn every_command(protocol: Protocol) {
     asks("status", &["Nothing to mirror yet"]).await;
     asks(&format!("watch nostr:{}", scene.owner.npub()), &["Watching", "npub1"]).await;
     asks(&format!("!watch {}", scene.owner.npub()), &["Already watching"]).await;
-    look::wait_until(Duration::from_secs(30), "the watched repository is on the other server", async || {
+    look::wait_until("the watched repository is on the other server", async || {
         scene.is_copied_by(&mirror).await
     })
     .await;
@@ -82,10 +80,8 @@ async fn every_command(protocol: Protocol) {
     ada.catch_up().await;
     assert!(!look::serves(&scene.b, &state).await, "paused, the bot writes to no server");
     asks("resume", &["Carrying on"]).await;
-    look::wait_until(Duration::from_secs(30), "the new state is on the other server", async || {
-        look::serves(&scene.b, &state).await
-    })
-    .await;
+    look::wait_until("the new state is on the other server", async || look::serves(&scene.b, &state).await)
+        .await;
     asks("Resume", &["I was not paused"]).await;
     asks(&format!("unwatch {}", scene.owner.npub()), &["No longer watching"]).await;
     asks("/list", &["I watch nobody yet"]).await;

@@ -36,7 +36,7 @@ async fn expired_wraps_hide_nothing() {
     for number in 0..150 {
         relay.receive(wrap(bot, number, now, Some(Tag::expiration(until)))).await;
     }
-    look::wait_until(Duration::from_secs(10), "they are expired", async || Timestamp::now() > until).await;
+    look::wait_until("they are expired", async || Timestamp::now() > until).await;
     let daemon = mirror.daemon().await;
     ada.answers(&asked, 1).await;
     daemon.stop().await;

@@ -7,7 +7,6 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, OnceLock},
-    time::Duration,
 };
 
 use grasp_mirror_testkit::{Daemon, Mirror, Protocol, TestRelay, look};
@@ -52,10 +51,7 @@ async fn killed_when_the_answer_arrives() {
         let daemon = mirror.daemon().await;
         *trap.daemon.lock().unwrap() = Some(daemon);
         asked.push(ada.ask(protocol, "version").await);
-        look::wait_until(Duration::from_secs(30), "the answer arrives", async || {
-            trap.daemon.lock().unwrap().is_none()
-        })
-        .await;
+        look::wait_until("the answer arrives", async || trap.daemon.lock().unwrap().is_none()).await;
     }
     let daemon = mirror.daemon().await;
     ada.catch_up().await;

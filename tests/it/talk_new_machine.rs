@@ -1,7 +1,7 @@
 //! The disk is lost, the key is not: on an empty disk the bot reads its lists back and carries on. It neither does
 //! again what it was told before, nor sends servers what they hold.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use grasp_mirror_testkit::{Chat, Fault, Mirror, Owner, Person, Protocol, Server, TestRelay, look};
 use nostr::{
@@ -10,8 +10,6 @@ use nostr::{
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-const SOON: Duration = Duration::from_secs(30);
-
 #[tokio::test]
 async fn on_an_empty_disk_it_carries_on_where_it_was() {
     let start = || Server::builder().behind_proxy().start();
@@ -35,7 +33,7 @@ async fn on_an_empty_disk_it_carries_on_where_it_was() {
         }
     }
     for owner in [&seeded, &told] {
-        look::wait_until(Duration::from_secs(30), "both are on the other server", async || {
+        look::wait_until("both are on the other server", async || {
             look::refs(&mirror.url_at(&b, &owner.d)).await == owner.work.refs()
         })
         .await;
@@ -70,10 +68,7 @@ async fn on_an_empty_disk_it_carries_on_where_it_was() {
     told.work.commit("later.txt", "more");
     let state = told.update(&a).await;
     ada.ask(Protocol::Nip17, "resync told").await;
-    look::wait_until(Duration::from_secs(30), "it mirrors what is new", async || {
-        look::serves(&b, &state).await
-    })
-    .await;
+    look::wait_until("it mirrors what is new", async || look::serves(&b, &state).await).await;
     daemon.stop().await;
 }
 
@@ -90,16 +85,14 @@ async fn any_inbox_relay_knows_what_was_answered() {
     let wraps = async || b.served(Filter::new().kind(Kind::GiftWrap).pubkey(mirror.bot_pubkey())).await.len();
     let daemon = mirror.daemon().await;
     ada.catch_up().await;
-    look::wait_until(SOON, "B has the test, the question, and the copy of its answer", async || {
-        wraps().await == 3
-    })
-    .await;
+    look::wait_until("B has the test, the question, and the copy of its answer", async || wraps().await == 3)
+        .await;
     through_b.fault(Fault::Refuse);
     through_b.drop_connections();
     let asked = ada.ask(Protocol::Nip17, "help list").await;
     ada.answers(&asked, 1).await;
     through_b.heal();
-    look::wait_until(Duration::from_secs(60), "B has the next two", async || wraps().await == 5).await;
+    look::wait_until("B has the next two", async || wraps().await == 5).await;
     daemon.stop().await;
 
     let mirror = mirror.on_a_new_machine();

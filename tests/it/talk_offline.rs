@@ -57,7 +57,7 @@ async fn however_much_was_asked_all_of_it_is_answered() {
         asked.push(question);
     }
     let daemon = mirror.daemon().await;
-    look::wait_until(Duration::from_secs(30), "each is answered", async || {
+    look::wait_until("each is answered", async || {
         let answered: Vec<_> = ada.heard().await.into_iter().flat_map(|answer| answer.about).collect();
         asked.iter().all(|question| answered.contains(&question.id))
     })

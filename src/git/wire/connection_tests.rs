@@ -133,7 +133,7 @@ async fn a_push_that_may_have_arrived_is_not_sent_again() {
             }
         })
         .await;
-        let http = client(Limits { stall: Duration::from_millis(700), ..limits() });
+        let http = client(Limits { stall: Duration::from_secs(4), ..limits() });
         let error = push(&http, at, 1 << 20).await.unwrap_err();
         assert!(matches!(error, WireError::Unanswered { .. }), "{error}");
         assert_eq!(taken.load(Ordering::SeqCst), 1);
