@@ -35,8 +35,8 @@ use crate::{
         coordinate::{Coordinate, npub},
         status::MirrorStatus,
     },
-    plan::{retry, settings::Settings},
-    report::answers,
+    plan::{record::MirrorRecord, retry, settings::Settings},
+    report::{answers, document::RepositoryOutcome},
     store::{Store, StoreError, lock::Lock},
 };
 
@@ -81,6 +81,9 @@ struct Waiting {
     since: Instant,
 }
 
+/// Repositories (`None`: all) that somebody wants looked at anew, by who wants that.
+type Afresh = Vec<Option<BTreeSet<Coordinate>>>;
+
 /// How a cycle's task ended.
 type Ended = Result<Result<(World, CycleDone), CycleError>, JoinError>;
 
@@ -91,6 +94,7 @@ struct Running {
     /// What it was started with.
     settings: Settings,
     waiting: Vec<Waiting>,
+    afresh: Afresh,
     since: Instant,
     /// When it is dropped for one that knows more.
     drop_at: Option<Instant>,
@@ -138,6 +142,8 @@ struct Daemon {
     awake: BTreeSet<RelayUrl>,
     next_at: Instant,
     queue: VecDeque<Waiting>,
+    /// What cycles that were asked to did not come to.
+    afresh: Afresh,
 }
 
 /// Runs until `SIGTERM` or `SIGINT`; `reload` reads the configuration again on `SIGHUP`.
@@ -185,6 +191,7 @@ pub async fn run(
         awake: BTreeSet::new(),
         next_at: Instant::now(),
         queue: VecDeque::new(),
+        afresh: Afresh::new(),
     };
     let watchdog = sd_notify::watchdog_enabled();
     let watched = watchdog.is_some();
@@ -238,6 +245,16 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
+/// What was to be looked at anew, and waits its turn still.
+fn still_wanted(afresh: &Afresh, outcomes: &[RepositoryOutcome]) -> Afresh {
+    let is_wanted =
+        |one: &Coordinate| afresh.iter().any(|some| some.as_ref().is_none_or(|some| some.contains(one)));
+    let waits = outcomes.iter().filter(|one| one.mirrors.values().any(MirrorRecord::waits_its_turn));
+    let waits = waits.map(|one| &one.coordinate).filter(|one| is_wanted(one));
+    let waits: BTreeSet<Coordinate> = waits.cloned().collect();
+    if waits.is_empty() { Afresh::new() } else { vec![Some(waits)] }
+}
+
 impl Daemon {
     /// Waits for the next thing to happen. Nothing is lost when it is dropped while it waits.
     async fn next(&mut self) -> Happened {
@@ -282,6 +299,7 @@ impl Daemon {
         if settings.paused {
             self.due = None;
             let waiting: Vec<Waiting> = self.queue.drain(..).collect();
+            self.afresh.clear();
             self.fail(waiting, "I was told to pause").await;
             return;
         }
@@ -291,8 +309,10 @@ impl Daemon {
         let Some(trigger) = self.due.take() else { return };
         self.next_at = Instant::now() + self.config.bot.cycle_interval;
         let waiting: Vec<Waiting> = self.queue.drain(..).collect();
-        let afresh: Vec<_> = waiting.iter().map(|one| one.repositories.clone()).collect();
+        let mut afresh = std::mem::take(&mut self.afresh);
+        afresh.extend(waiting.iter().map(|one| one.repositories.clone()));
         let (config, keys, store) = (self.config.clone(), self.keys.clone(), self.store.clone());
+        let anew = afresh.clone();
         let (mine, silent) = (settings.clone(), self.doors.silent.borrow().clone());
         let next_at = Timestamp::from_secs(Timestamp::now().as_secs() + config.bot.cycle_interval.as_secs());
         let (world, awake) = (self.world.take(), std::mem::take(&mut self.awake));
@@ -302,7 +322,7 @@ impl Daemon {
             let mut world = world.map_or_else(new, Ok)?;
             world.obey(mine);
             world.be_patient(awake);
-            world.look_anew_at(afresh);
+            world.look_anew_at(anew);
             world.end_after(CYCLE_MAX.min(config.bot.cycle_interval));
             world.mention_silent(silent);
             let done = Box::pin(world.run(trigger, Some(next_at), &ProgressBar::hidden())).await?;
@@ -310,7 +330,8 @@ impl Daemon {
         });
         self.doors.busy.send_replace(true);
         self.shown.begin(trigger);
-        self.running = Some(Running { task, settings, waiting, since: Instant::now(), drop_at: None });
+        self.running =
+            Some(Running { task, settings, waiting, afresh, since: Instant::now(), drop_at: None });
     }
 
     async fn end_cycle(&mut self, result: Ended) {
@@ -336,6 +357,7 @@ impl Daemon {
                 if done.unfinished {
                     self.due.get_or_insert(Trigger::Timer);
                 }
+                self.afresh = still_wanted(&running.afresh, &done.outcomes);
                 for one in &running.waiting {
                     let about = done.outcomes.iter().filter(|outcome| {
                         one.repositories.as_ref().is_none_or(|some| some.contains(&outcome.coordinate))
@@ -412,6 +434,7 @@ impl Daemon {
         self.shown.drop_cycle();
         tracing::info!("the cycle was dropped for one that knows more");
         self.queue.extend(running.waiting);
+        self.afresh = running.afresh;
         self.due = Some(Trigger::Command);
     }
 

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
+use std::time::Duration;
+
 use grasp_mirror_testkit::{Daemon, Fault, Mirror, Owner, Protocol, Server, TestRelay, look};
 use serde_json::Value;
 
@@ -173,6 +175,36 @@ async fn git_that_says_when_is_left_alone_until_then_whatever_happens() {
     assert_eq!(stage.problem(&mirror).await["retry_at"], problem["retry_at"]);
     ada.resync("resync").await;
     stage.is_in_sync(&mirror).await;
+    daemon.stop().await;
+}
+
+/// A cycle leaves to the next one what it does not come to in its time, here a second: so somebody's word that nothing is to
+/// be left alone goes along.
+#[tokio::test]
+async fn a_resync_that_has_not_time_enough_goes_on() {
+    let mut stage = Stage::set().await;
+    stage.a = Server::builder().behind_proxy().start().await;
+    let owner = &stage.owner;
+    owner.publish(owner.announcement().at(&stage.a), &stage.a).await;
+    stage.b.proxy().fault_on("git-receive-pack", Fault::Later(503, 1200));
+    let mirror = stage.mirror().set("bot.cycle_interval_secs", 1).set("limits.stall_timeout_secs", 600);
+    let (mirror, ada) = mirror.commanded_at(&stage.relay).await;
+    let daemon = mirror.daemon().await;
+    look::wait_until("it was refused", async || {
+        daemon.log().contains("cycle done") && stage.problem(&mirror).await["status"] == "failing"
+    })
+    .await;
+    stage.b.proxy().heal();
+    let source = stage.a.proxy();
+    source.fault_on("git-upload-pack", Fault::Hold);
+    source.reset();
+    ada.ask(Protocol::Nip17, "resync").await;
+    look::wait_until("its refs are compared", async || source.seen().count("GET", "git-upload-pack") > 0)
+        .await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    source.heal();
+    stage.is_in_sync(&mirror).await;
+    assert!(daemon.log().contains("unfinished=true"), "{}", daemon.log());
     daemon.stop().await;
 }
 
