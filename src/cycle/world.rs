@@ -168,7 +168,7 @@ impl World {
                 per_server: limits.per_server,
                 disk_floor_bytes: limits.disk_floor_bytes,
                 total_timeout: limits.total_timeout,
-                silence: limits.retry_first,
+                silence: transfer::Waits { first: limits.retry_first, longest: limits.retry_max },
             },
             Arc::clone(&shared.transfer),
         );
@@ -202,6 +202,7 @@ impl World {
     pub fn look_anew_at(&mut self, repositories: Vec<Option<BTreeSet<Coordinate>>>) {
         if !repositories.is_empty() {
             self.signers.ask_anew();
+            self.shared.transfer.forget_silence();
         }
         self.afresh = repositories;
     }

@@ -45,8 +45,14 @@ const RETRIES: usize = 50;
 /// Families on their way.
 const QUEUE: usize = 256;
 
-/// Jobs at the same time: one may wait for a slow server, and the others are not to wait for it.
+/// Jobs at the same time.
 const JOBS: usize = 4;
+
+/// A job that takes longer waits for a slow server, and the others are not to wait for it.
+const LONG: Duration = Duration::from_secs(3);
+
+/// Jobs at the same time, with those that take long: each has connections of its own.
+const JOBS_MAX: usize = 12;
 
 /// Sets of connections kept for the next job.
 const IDLE: usize = 2;
@@ -79,6 +85,7 @@ struct Job {
     families: BTreeSet<String>,
     settings: Settings,
     task: AbortHandle,
+    begun: Instant,
 }
 
 pub(super) struct Follower {
@@ -163,7 +170,8 @@ impl Follower {
 
     /// Waits for the next thing to happen. Nothing is lost when it is dropped while it waits.
     pub(super) async fn next(&mut self) -> Step {
-        let has_room = self.jobs.len() < JOBS;
+        let room_at = self.room_at();
+        let has_room = room_at.is_some_and(|at| at <= Instant::now());
         let is_written = self.writing.is_none();
         let at = |time: Option<Instant>| sleep_until(time.unwrap_or_else(Instant::now));
         tokio::select! {
@@ -173,7 +181,10 @@ impl Follower {
                     Step::Heard
                 }
                 Noticed::Everything => Step::Everything,
-                Noticed::CaughtUp(relay) => Step::CaughtUp(relay),
+                Noticed::CaughtUp(relay) => {
+                    self.shared.is_back(&relay);
+                    Step::CaughtUp(relay)
+                }
             },
             Some((family, turn)) = self.waiting.next() => {
                 self.waiting_for.remove(&family);
@@ -183,10 +194,22 @@ impl Follower {
             }
             Some(outcome) = self.told.1.recv() => Step::Walked(self.all_told(outcome)),
             Some(result) = self.tasks.join_next_with_id() => Step::Ended(Box::new(result)),
+            () = at(room_at), if !has_room && room_at.is_some() => Step::Heard,
             () = at(self.due_at), if has_room && self.due_at.is_some() => Step::Due,
             () = at(self.report_at), if is_written && self.report_at.is_some() => Step::Report,
             () = at(self.retry_at), if has_room && self.retry_at.is_some() => Step::Retry,
         }
+    }
+
+    /// When there is room for a job more; `None` before one ends.
+    fn room_at(&self) -> Option<Instant> {
+        if self.jobs.len() >= JOBS_MAX {
+            return None;
+        }
+        // Each that takes long leaves its place to another one.
+        let mut long_from: Vec<Instant> = self.jobs.values().map(|job| job.begun + LONG).collect();
+        long_from.sort_unstable_by(|a, b| b.cmp(a));
+        Some(long_from.get(JOBS - 1).copied().unwrap_or_else(Instant::now))
     }
 
     fn all_told(&mut self, first: RepositoryOutcome) -> Vec<RepositoryOutcome> {
@@ -233,7 +256,7 @@ impl Follower {
             tracing::info!(families = ?names, "followed");
             Ok(world)
         });
-        self.jobs.insert(task.id(), Job { families, settings, task });
+        self.jobs.insert(task.id(), Job { families, settings, task, begun: Instant::now() });
     }
 
     /// Drops the jobs that may be about what `settings` forbid, and begins them anew: nothing of that is fetched or sent

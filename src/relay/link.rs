@@ -206,6 +206,9 @@ impl Link {
                     Ok(Answer::Refused(words))
                 }
             }
+            Err(error) if error.kind() == ErrorKind::Timeout => {
+                Err(RelayError::Silent { relay: relay(), event: event.id, limit: self.limits.stall_timeout })
+            }
             Err(error) => {
                 Err(RelayError::NotTaken { relay: relay(), event: event.id, reason: with_causes(&error) })
             }

@@ -92,6 +92,16 @@ pub enum RelayError {
         /// Its own words.
         reason: String,
     },
+    /// It said nothing to an event.
+    #[error("{relay} did not answer within {limit:?} when it was sent the event {event}")]
+    Silent {
+        /// Which relay.
+        relay: String,
+        /// Which event.
+        event: EventId,
+        /// How long it had.
+        limit: Duration,
+    },
     /// An event could not be delivered, though the relay did not refuse it.
     #[error("{relay} did not take the event {event}: {reason}")]
     NotTaken {
@@ -109,6 +119,12 @@ impl RelayError {
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
+    }
+
+    /// Whether the relay is there and left what it was asked for without an answer.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Silent { .. })
     }
 }
 

@@ -252,7 +252,7 @@ impl Transfer {
     }
 
     fn noted(&self, url: &Url, error: WireError) -> Unhelpful {
-        self.common.hosts.note(url, &error, self.limits.silence);
+        self.common.hosts.note(url, &error, self.limits.silence.first);
         error.into()
     }
 
@@ -315,8 +315,8 @@ mod tests {
             http_client(minute, None).unwrap(),
             wire::Limits { stall, ..wire::Limits::default() },
         );
-        let limits =
-            transfer::Limits { per_server: 1, disk_floor_bytes: 0, total_timeout: minute, silence: minute };
+        let silence = transfer::Waits { first: minute, longest: minute };
+        let limits = transfer::Limits { per_server: 1, disk_floor_bytes: 0, total_timeout: minute, silence };
         let transfer = Transfer::new(Arc::new(relays), git, guard, limits, Arc::default());
 
         // Takes connections and says nothing.

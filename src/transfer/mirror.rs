@@ -1,6 +1,6 @@
 //! One mirror, from what was last seen to the end of this run.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Display, sync::Arc, time::Duration};
 
 use grasp_mirror_commands::count;
 use nostr::prelude::{Event, EventId, Timestamp};
@@ -11,6 +11,7 @@ use super::{
     Transfer,
     newer::{Newer, OVERTAKEN},
     pushes::{Parcel, Target},
+    silence::Asked,
     supply::{Supply, SupplyError},
 };
 use crate::{
@@ -224,7 +225,8 @@ impl Run<'_> {
                 return Err(Stopped::Failed(format!("the event {id} is not in the store any more")));
             };
             self.wait_for_it()?;
-            let answer = self.transfer.relays.send(&relay, event).await?;
+            let answer = self.transfer.relays.send(&relay, event).await;
+            let answer = self.heard(Asked::Event, answer, RelayError::is_silence)?;
             tracing::debug!(server = %self.job.wanted.server, event = %id, kind = event.kind.as_u16(), ?answer, "sent");
             let refused = matches!(answer, Answer::Refused(_));
             self.job.seen.answers.insert(*id, answer);
@@ -270,6 +272,28 @@ impl Run<'_> {
         self.job.wanted.server.clone_url(&path.owner, &path.identifier)
     }
 
+    /// The server's refs, as a push finds them.
+    async fn refs(&self, url: &Url) -> Result<Advertisement, Stopped> {
+        let listed = self.transfer.git.receive_pack_refs(url).await;
+        Ok(self.heard(Asked::Refs, listed, WireError::is_silence)?)
+    }
+
+    /// Takes note of whether the server answers.
+    fn heard<T, E: Display>(
+        &self,
+        asked: Asked,
+        answer: Result<T, E>,
+        is_silence: impl Fn(&E) -> bool,
+    ) -> Result<T, E> {
+        let Transfer { common, limits, .. } = self.transfer;
+        let server = self.job.wanted.server.relay_url();
+        match answer.as_ref().err().filter(|error| is_silence(error)) {
+            Some(error) => common.silence.unanswered(server, asked, &error.to_string(), limits.silence),
+            None => common.silence.answered(server, asked),
+        }
+        answer
+    }
+
     fn supply(&self) -> Result<Supply, Stopped> {
         self.job.git.clone().map_err(Stopped::NoData)
     }
@@ -280,7 +304,7 @@ impl Run<'_> {
         self.wait_for_it()?;
         self.wait_for_earlier().await?;
         for again in [true, false] {
-            let advertised = self.transfer.git.receive_pack_refs(&url).await?;
+            let advertised = self.refs(&url).await?;
             let commands = commands_to(&advertised.refs, &self.job.wanted.refs);
             if commands.is_empty() && self.job.seen.refs_differ {
                 // It only had to show them.
@@ -324,7 +348,7 @@ impl Run<'_> {
             }
         }
         if self.job.seen.refs_differ {
-            let listed = self.transfer.git.receive_pack_refs(&url).await?;
+            let listed = self.refs(&url).await?;
             self.job.seen.refs_differ = !commands_to(&listed.refs, &self.job.wanted.refs).is_empty();
         }
         self.job.seen.pushed = true;
@@ -339,13 +363,13 @@ impl Run<'_> {
         let mut tip = self.job.wanted.refs.values().next().copied();
         if tip.is_none() {
             // A state without refs leaves nothing to point at but what the server has still.
-            tip = self.transfer.git.receive_pack_refs(url).await?.refs.values().next().copied();
+            tip = self.refs(url).await?.refs.values().next().copied();
         }
         let Some(tip) = tip else { return Ok(()) };
         let null = ObjectId::null(tip.kind());
         let name = format!("refs/nostr/{}", state.to_hex());
         for new in [tip, null] {
-            let advertised = self.transfer.git.receive_pack_refs(url).await?;
+            let advertised = self.refs(url).await?;
             // A run that was stopped in between has left the ref behind.
             let old = advertised.refs.get(&name).copied().unwrap_or(null);
             if old != new {
@@ -387,13 +411,20 @@ impl Run<'_> {
     /// Pushes when there is a place for it at the server, unless something newer comes.
     async fn push_in_turn(&self, parcel: Parcel<'_>) -> Result<Result<Pushed, WireError>, Stopped> {
         let Transfer { common, git, limits, .. } = self.transfer;
-        let pushed = common.pushes.push(git, &self.target(), parcel, *limits, &self.job.newer).await;
-        pushed.ok_or(Stopped::Overtaken)
+        let (target, newer) = (self.target(), &self.job.newer);
+        let place = common.pushes.place(&target.0, parcel.pack.len(), *limits, newer).await;
+        let place = place.ok_or(Stopped::Overtaken)?;
+        // It may have left others without an answer meanwhile.
+        self.wait_for_it()?;
+        let pushed = common.pushes.push(place, git, &target, parcel, *limits, newer).await;
+        Ok(self.heard(Asked::Push, pushed.ok_or(Stopped::Overtaken)?, WireError::is_silence))
     }
 
-    /// Leaves the server alone for as long as it said that it wants to be, to whichever mirror.
+    /// Leaves the server alone for as long as it said that it wants to be, to whichever mirror, and for a while when it
+    /// does not answer.
     fn wait_for_it(&self) -> Result<(), Stopped> {
         let server = self.job.wanted.server.relay_url();
+        self.transfer.common.silence.wait(server).map_err(Stopped::Failed)?;
         let left = self.transfer.common.cooling.left(server).filter(|_| !self.job.insists);
         match left {
             Some((secs, words)) => Err(Stopped::RateLimited(words, Some(secs))),
@@ -418,7 +449,7 @@ impl Run<'_> {
         let url = self.url();
         self.wait_for_it()?;
         self.wait_for_earlier().await?;
-        let mut advertised = self.transfer.git.receive_pack_refs(&url).await?;
+        let mut advertised = self.refs(&url).await?;
         for request in requests {
             self.job.seen.pushed_requests.insert(request.id);
             let name = format!("refs/nostr/{}", request.id.to_hex());

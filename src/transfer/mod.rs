@@ -11,6 +11,7 @@ mod hosts;
 pub mod mirror;
 pub mod newer;
 mod pushes;
+mod silence;
 pub mod supply;
 
 use std::{
@@ -22,11 +23,13 @@ use std::{
 use nostr::prelude::{Event, RelayUrl, Timestamp};
 use tokio::sync::oneshot;
 
+pub use self::silence::Waits;
 use self::{
     cooling::{CoolDowns, Cooling},
     guard::Guard,
     hosts::Hosts,
     pushes::Pushes,
+    silence::Silence,
 };
 use crate::{
     git::wire::GitHttp,
@@ -43,8 +46,9 @@ pub struct Limits {
     pub disk_floor_bytes: u64,
     /// How long one mirror, or all sources of one repository together, may take in one run.
     pub total_timeout: Duration,
-    /// For how long a host is not asked for git data after it did not answer.
-    pub silence: Duration,
+    /// For how long a host is not asked for git data after it did not answer, and a server for anything when it does so
+    /// time and again.
+    pub silence: Waits,
 }
 
 /// The hands of a run.
@@ -63,6 +67,7 @@ pub struct Common {
     pushes: Pushes,
     hosts: Hosts,
     cooling: Cooling,
+    silence: Silence,
 }
 
 impl Common {
@@ -92,6 +97,16 @@ impl Common {
     /// Leaves alone who said so to an earlier process.
     pub fn recall_cool_downs(&self, known: CoolDowns, now: Timestamp) {
         self.cooling.recall(known, now);
+    }
+
+    /// Somebody asked for it: servers that did not answer are asked again.
+    pub fn forget_silence(&self) {
+        self.silence.forget(None);
+    }
+
+    /// The server at `relay` was away, and is back: it is asked again.
+    pub fn is_back(&self, relay: &RelayUrl) {
+        self.silence.forget(Some(relay));
     }
 
     /// Breaks off the pushes that go on without their walks.

@@ -47,6 +47,10 @@ struct Places {
     small: Arc<Semaphore>,
 }
 
+/// A place at a server, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Place(#[allow(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+
 /// What is pushed.
 #[derive(Clone, Copy)]
 pub(super) struct Parcel<'a> {
@@ -61,12 +65,15 @@ pub(super) struct Parcel<'a> {
 impl Pushes {
     /// A place for a push of so many bytes to `server`. A server holds what it is sent in memory, so large ones wait
     /// for each other; small ones go beside them.
-    async fn place(
+    ///
+    /// `None` when something newer came first.
+    pub(super) async fn place(
         &self,
         server: &ServerUrl,
         pack_bytes: u64,
         limits: Limits,
-    ) -> Option<OwnedSemaphorePermit> {
+        newer: &Newer,
+    ) -> Option<Place> {
         let places = {
             let mut all = self.places.lock().unwrap_or_else(PoisonError::into_inner);
             let places = all.entry(server.clone()).or_insert_with(|| Places {
@@ -75,24 +82,23 @@ impl Pushes {
             });
             Arc::clone(if pack_bytes < LARGE { &places.small } else { &places.large })
         };
-        // Nobody closes them, so there is always one.
-        places.acquire_owned().await.ok()
+        tokio::select! {
+            // Nobody closes them, so there is always one.
+            place = places.acquire_owned() => place.ok().map(Place),
+            () = newer.comes() => None,
+        }
     }
 
-    /// Pushes when there is a place for it at the server. `None` when something newer came first: then nothing was sent,
-    /// or the push goes on without its walk.
+    /// Pushes in its `place`. `None` when something newer came first: then the push goes on without its walk.
     pub(super) async fn push(
         &self,
+        place: Place,
         git: &GitHttp,
         target: &Target,
         parcel: Parcel<'_>,
         limits: Limits,
         newer: &Newer,
     ) -> Option<Result<Pushed, WireError>> {
-        let place = tokio::select! {
-            place = self.place(&target.0, parcel.pack.len(), limits) => place,
-            () = newer.comes() => return None,
-        };
         let (git, server) = (git.clone(), parcel.server.clone());
         let (commands, pack) = (parcel.commands.to_vec(), parcel.pack.clone());
         let mut push = JoinSet::new();

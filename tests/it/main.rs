@@ -89,6 +89,7 @@ mod rules;
 mod same_identifier;
 mod service_manager;
 mod signed;
+mod silent_server;
 mod slow_clients;
 mod slow_down;
 mod slow_pull_request;

@@ -121,6 +121,18 @@ pub enum WireError {
     },
 }
 
+impl WireError {
+    /// Whether the server is there and left what it was asked for without an answer.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::TimedOut { .. } => true,
+            Self::Unanswered { problem, .. } => problem.is_silence(),
+            _ => false,
+        }
+    }
+}
+
 /// Why a push failed.
 pub type PushError = WireError;
 
