@@ -1,7 +1,7 @@
 //! Between cycles: the families of which something was heard are walked at once.
 //!
 //! The same subjects, steps and records as in a cycle. Relays are not asked, since what they had to say was heard and
-//! is stored; a server that does not answer in a moment is left to the next cycle.
+//! is stored; a server that does not answer in a moment is left to a cycle, which asks who is up.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -27,9 +27,8 @@ use super::{
     world::{World, catalog_limits},
 };
 use crate::{
-    model::{coordinate::Coordinate, server::ServerUrl},
-    plan::{catalog, forget, live::Concerns, rest::Known},
-    relay::RelayError,
+    model::{coordinate::Coordinate, server::ServerUrl, status::MirrorStatus},
+    plan::{catalog, forget, live::Concerns, record::HeldConversation, rest::Known},
     report::document::RepositoryOutcome,
 };
 
@@ -179,8 +178,8 @@ impl World {
         Ok(events.into_iter().collect())
     }
 
-    /// Asks each server which of the wanted announcements and states it serves. A mirror whose server does not answer
-    /// stands as it stood.
+    /// Asks each server which of the wanted announcements and states it serves. One that does not say counts as down,
+    /// but for the mirrors for which there is nothing new.
     async fn see_what_is_served(&self, survey: &mut Survey, now: Timestamp) {
         let up = survey.servers.iter().filter(|(_, server)| server.is_up()).map(|(url, _)| url.clone());
         let asks = up.map(|url| {
@@ -188,21 +187,41 @@ impl World {
             let proofs: BTreeSet<EventId> = wanted.flat_map(|wanted| wanted.proofs().copied()).collect();
             let proofs: Vec<EventId> = proofs.into_iter().collect();
             async move {
-                let served = timeout(PATIENCE, self.relays.serves(url.relay_url(), &proofs)).await;
-                let served = served.unwrap_or_else(|_| Err(silent(url.relay_url())));
+                let served = self.served(url.relay_url(), &proofs).await;
                 (url, served)
             }
         });
-        let answers: HashMap<ServerUrl, Result<BTreeSet<EventId>, RelayError>> =
+        let answers: HashMap<ServerUrl, Result<BTreeSet<EventId>, String>> =
             join_all(asks).await.into_iter().collect();
         for subject in &mut survey.subjects {
             let servers: Vec<ServerUrl> = subject.wanted.keys().cloned().collect();
             for url in servers {
                 if let Some(Ok(served)) = answers.get(&url) {
                     subject.note_served(&url, |event| served.contains(&event.id), now);
-                } else {
-                    subject.wanted.remove(&url);
+                } else if subject.has_nothing_new_for(&url, now) {
+                    subject.standing.insert(url);
                 }
+            }
+        }
+        for (url, server) in &mut survey.servers {
+            if let Some(Err(reason)) = answers.get(url) {
+                server.down = Some(reason.clone());
+            }
+        }
+    }
+
+    /// Which of `proofs` the server at `relay` serves; or why it did not say.
+    async fn served(&self, relay: &RelayUrl, proofs: &[EventId]) -> Result<BTreeSet<EventId>, String> {
+        self.transfer.is_heard(relay)?;
+        match timeout(PATIENCE, self.relays.serves(relay, proofs)).await {
+            Ok(served) => {
+                self.transfer.note_look(relay, None);
+                served.map_err(|error| error.to_string())
+            }
+            Err(_) => {
+                let reason = format!("{relay} was silent for {} s", PATIENCE.as_secs());
+                self.transfer.note_look(relay, Some(&reason));
+                Err(reason)
             }
         }
     }
@@ -243,7 +262,15 @@ impl World {
     }
 }
 
-fn silent(relay: &RelayUrl) -> RelayError {
-    let reason = format!("silent for {} s", PATIENCE.as_secs());
-    RelayError::Incomplete { relay: relay.to_string(), reason }
+impl Subject {
+    /// Whether the mirror on `server` was last seen to have all there is.
+    fn has_nothing_new_for(&self, server: &ServerUrl, now: Timestamp) -> bool {
+        let state = self.repository.state.as_ref().map(|state| state.event.id);
+        self.record.mirrors.get(server).is_some_and(|record| {
+            let covers = |held: &HeldConversation| held.covers(&self.fingerprint, now);
+            record.status == MirrorStatus::InSync
+                && record.state == state
+                && record.conversation.as_ref().is_some_and(covers)
+        })
+    }
 }

@@ -177,7 +177,7 @@ impl World {
         };
         let mut endings: BTreeMap<ServerUrl, MirrorEnd> = BTreeMap::new();
         let mut turn = Vec::new();
-        for url in subject.wanted.keys() {
+        for url in subject.wanted.keys().filter(|url| !subject.standing.contains(*url)) {
             if waits(url) {
                 course.lanes.dropped(url);
             } else if subject.seen.contains_key(url) {

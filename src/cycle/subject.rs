@@ -38,6 +38,8 @@ pub struct Subject {
     pub wanted: BTreeMap<ServerUrl, Wanted>,
     /// What each server that answered serves already.
     pub seen: BTreeMap<ServerUrl, Seen>,
+    /// Servers that could not be asked, and for which there is nothing new: their mirrors stand as they stood.
+    pub standing: BTreeSet<ServerUrl>,
     /// Where it belongs, also when there is nothing to mirror yet.
     pub places: Places,
     /// Where it would belong but for a rule about the server.
@@ -117,6 +119,7 @@ impl World {
             obstacle,
             wanted: BTreeMap::new(),
             seen: BTreeMap::new(),
+            standing: BTreeSet::new(),
             places: spread.places.into(),
             barred: spread.barred,
             left_out: spread.left_out,

@@ -29,7 +29,7 @@ use self::{
     guard::Guard,
     hosts::Hosts,
     pushes::Pushes,
-    silence::Silence,
+    silence::{Asked, Silence},
 };
 use crate::{
     git::wire::GitHttp,
@@ -116,6 +116,24 @@ impl Common {
 }
 
 impl Transfer {
+    /// Whether the server at `relay` is asked anything now.
+    ///
+    /// # Errors
+    ///
+    /// Why not: it does not answer.
+    pub fn is_heard(&self, relay: &RelayUrl) -> Result<(), String> {
+        self.common.silence.wait(relay)
+    }
+
+    /// The server at `relay` was asked what it serves; `silence` is the reason when it did not answer.
+    pub fn note_look(&self, relay: &RelayUrl, silence: Option<&str>) {
+        let known = &self.common.silence;
+        match silence {
+            Some(words) => known.unanswered(relay, Asked::Look, words, self.limits.silence),
+            None => known.answered(relay, Asked::Look),
+        }
+    }
+
     /// Works over `relays` and `git` within `limits`, beside others that have the same `common`.
     #[must_use]
     pub fn new(relays: Arc<Relays>, git: GitHttp, guard: Guard, limits: Limits, common: Arc<Common>) -> Self {

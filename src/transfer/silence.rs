@@ -19,6 +19,8 @@ const IN_A_ROW: u32 = 3;
 /// What a server is asked for. One that is silent to one of these may answer the others at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Asked {
+    /// What it serves.
+    Look,
     /// To list its refs.
     Refs,
     /// To take a push.

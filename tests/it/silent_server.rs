@@ -1,12 +1,11 @@
 //! A server that leaves pushes without an answer holds up neither other repositories nor the cycle.
 
-use std::time::Duration;
+#![allow(clippy::indexing_slicing, reason = "a test")]
 
 use grasp_mirror_testkit::{Fault, Mirror, Owner, Server, TestRelay, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 const PUSH: &str = "/git-receive-pack";
-const SOON: Duration = Duration::from_secs(60);
 
 /// A server to begin with, one that a proxy may silence, a relay, and repositories on the first.
 struct Scene {
@@ -43,7 +42,7 @@ async fn what_is_signed_meanwhile_is_brought_to_the_others_at_once() {
     let other = Server::start().await;
     let mirror = scene.mirror(600).knows(&other);
     let mut daemon = mirror.daemon().await;
-    daemon.wait_log("cycle done", SOON).await;
+    daemon.wait_log("cycle done").await;
     daemon.wait_idle().await;
     scene.silent.proxy().fault_on(PUSH, Fault::Hold);
     let mut states = Vec::new();
@@ -52,12 +51,11 @@ async fn what_is_signed_meanwhile_is_brought_to_the_others_at_once() {
         states.push(owner.update(&scene.a).await);
     }
     for state in &states {
-        look::wait_until(SOON, "it is on the other server", async || look::serves(&other, state).await).await;
+        look::wait_until("it is on the other server", async || look::serves(&other, state).await).await;
     }
     scene.silent.proxy().heal();
     for state in &states {
-        look::wait_until(SOON, "it is on this one, too", async || look::serves(&scene.silent, state).await)
-            .await;
+        look::wait_until("it is on this one, too", async || look::serves(&scene.silent, state).await).await;
     }
     daemon.stop().await;
 }
@@ -84,4 +82,44 @@ async fn not_every_mirror_waits_for_the_same_server_in_vain() {
     scene.silent.proxy().heal();
     scene.silent.proxy().drop_connections();
     mirror.once().await.expect_code(0);
+}
+
+#[tokio::test]
+async fn no_mirror_is_said_to_be_in_sync_with_what_its_server_was_not_seen_to_serve() {
+    let scene = Scene::new(1).await;
+    let other = Server::start().await;
+    let mirror = scene.mirror(600).knows(&other).set("limits.retry_first_secs", 1);
+    let owner = &scene.owners[0];
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done").await;
+    daemon.wait_idle().await;
+    for fault in [None, Some(Fault::Refuse)] {
+        match fault {
+            None => scene.silent.proxy().silence(true),
+            Some(fault) => {
+                scene.silent.proxy().fault(fault);
+                scene.silent.proxy().drop_connections();
+            }
+        }
+        owner.work.commit("README.md", &format!("# {fault:?}\n"));
+        let state = owner.update(&scene.a).await;
+        look::wait_until("it is on the other server", async || look::serves(&other, &state).await).await;
+        look::wait_until("it is told who lacks it", async || {
+            let repo = mirror.status_of(&owner.coordinate()).await;
+            let lacks = |problem: &serde_json::Value| {
+                problem["server"] == scene.silent.url() && problem["status"] == "unreachable"
+            };
+            let problems = repo["problems"].as_array().is_some_and(|problems| problems.iter().any(lacks));
+            // Never before that.
+            assert!(problems || repo["state"] != state.id.to_hex(), "{repo:#}");
+            problems && repo["copies"] == 2
+        })
+        .await;
+        scene.silent.proxy().heal();
+        scene.silent.proxy().silence(false);
+        look::wait_until("it is on this one, too", async || look::serves(&scene.silent, &state).await).await;
+        look::wait_until("that is told", async || mirror.status().await.code == 0).await;
+        daemon.wait_idle().await;
+    }
+    daemon.stop().await;
 }
