@@ -109,7 +109,8 @@ pub async fn all_remembered(
         if let Some(signing) = records.read::<Signing>(&signing_name(&coordinate)) {
             signing.show(&mut record.mirrors);
         }
-        Some(RepositoryOutcome::recorded(coordinate, record.local, &record))
+        let state = record.read_back_state().or(record.local);
+        Some(RepositoryOutcome::recorded(coordinate, state, &record))
     };
     let repositories = catalog.repositories.into_iter().map(|repository| repository.coordinate);
     let mut outcomes: Vec<_> = repositories.filter_map(outcome).collect();

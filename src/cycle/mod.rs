@@ -90,7 +90,7 @@ use crate::{
         replace::dated_after,
         server::ServerUrl,
     },
-    plan::signing::Stands,
+    plan::{record::RepositoryRecord, signing::Stands},
     report::{
         Report,
         document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome, ServerOutcome},
@@ -355,8 +355,10 @@ impl World {
                 kept.worked_out = None;
             }
             if !outcomes.iter().any(|outcome| outcome.coordinate == *coordinate) {
-                let record = self.records.read(&record_name(coordinate)).await?.unwrap_or_default();
-                outcomes.push(RepositoryOutcome::recorded(coordinate.clone(), *state, &record));
+                let record: RepositoryRecord =
+                    self.records.read(&record_name(coordinate)).await?.unwrap_or_default();
+                let state = record.read_back_state().or(*state);
+                outcomes.push(RepositoryOutcome::recorded(coordinate.clone(), state, &record));
             }
         }
         Ok(families)

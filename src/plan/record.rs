@@ -129,6 +129,13 @@ impl RepositoryRecord {
         }
     }
 
+    /// The state that its mirrors were seen to have: a newer one may be on its way to them.
+    #[must_use]
+    pub fn read_back_state(&self) -> Option<EventId> {
+        let in_sync = self.mirrors.values().filter(|mirror| mirror.status == MirrorStatus::InSync);
+        in_sync.filter_map(|mirror| mirror.state).next()
+    }
+
     /// For how long a source that sent something else than it was asked for is asked last.
     const DISTRUST_SECS: u64 = 7 * 24 * 3_600;
 
@@ -487,7 +494,7 @@ fn is_refused_for_want(seen: &Seen, governing: &[EventId]) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::*;
+    use super::{super::testing::server, *};
     use crate::{model::coordinate::Coordinate, plan::placement::Place};
 
     #[test]
@@ -533,6 +540,21 @@ mod tests {
 
     fn id(n: u8) -> EventId {
         EventId::from_byte_array([n; 32])
+    }
+
+    #[test]
+    fn a_state_is_read_back_where_a_mirror_is_in_sync() {
+        let [one, other] = ["one", "other"].map(server);
+        let with = |ending, state| {
+            let record = after(None, Placement::Listed, ending, &Seen::default(), &[], None, NOW);
+            MirrorRecord { state: Some(id(state)), ..record }
+        };
+        let mut record = RepositoryRecord::default();
+        assert_eq!(record.read_back_state(), None);
+        record.mirrors.insert(one, with(Ending::Failed("broke".to_owned()), 2));
+        assert_eq!(record.read_back_state(), None);
+        record.mirrors.insert(other, with(Ending::Settled(Outcome::InSync), 1));
+        assert_eq!(record.read_back_state(), Some(id(1)));
     }
 
     fn refused(n: u8, words: &str) -> Seen {
