@@ -12,6 +12,7 @@ mod bot_maintains;
 mod broken_discovery;
 mod broken_pushes;
 mod burst;
+mod chaos;
 mod clean_output;
 mod cli_config;
 mod conversation;

@@ -1,0 +1,230 @@
+//! Every kind of fault on servers that a daemon works with, and kills, while maintainers go on working: what it says is
+//! so, and when all is well again, so are the mirrors.
+//!
+//! `CHAOS_SEED` and `CHAOS_STEPS` choose other steps, and more.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test")]
+
+use std::{collections::BTreeMap, time::Duration};
+
+use grasp_mirror_testkit::{Fault, Mirror, Owner, Server, TestRelay, look, tools};
+use nostr::prelude::ToBech32;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+/// After so many steps all is well for a while.
+const ROUND: usize = 8;
+
+const FAULTS: [Fault; 14] = [
+    Fault::Refuse,
+    Fault::Hang,
+    Fault::Hold,
+    Fault::Garbage,
+    Fault::Status(500),
+    Fault::Status(502),
+    Fault::Status(404),
+    Fault::Later(429, 1),
+    Fault::Later(503, 2),
+    Fault::CutUp(300),
+    Fault::CutUp(3_000),
+    Fault::CutDown(200),
+    Fault::CutDown(2_000),
+    Fault::Mute,
+];
+
+/// Which requests a fault is for.
+const PARTS: [&str; 5] = ["", "/", "git-receive-pack", "/git-receive-pack", "info/refs"];
+
+/// xorshift64: the same steps for the same seed.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % limit as u64).unwrap()
+    }
+
+    fn of<T: Copy>(&mut self, some: &[T]) -> T {
+        some[self.below(some.len())]
+    }
+}
+
+/// A repository, and the refs of every state that was signed of it, in order.
+struct Watched {
+    owner: Owner,
+    states: Vec<(String, BTreeMap<String, String>)>,
+}
+
+impl Watched {
+    async fn update(&mut self, server: &Server, chance: &mut Chance) {
+        let work = &self.owner.work;
+        let number = self.states.len();
+        match chance.below(4) {
+            0 => work.tag(&format!("v{number}")),
+            1 => {
+                work.branch(&format!("topic-{number}"));
+                work.switch("main");
+            }
+            2 => {
+                work.commit("file", &format!("{number} before it is rewritten\n"));
+                work.rewind(1);
+            }
+            _ => {}
+        }
+        work.commit("file", &format!("{number}\n").repeat(200));
+        let state = self.owner.update(server).await;
+        self.states.push((state.id.to_hex(), work.refs()));
+    }
+
+    /// A server that counts as in sync with a state has its refs, or those of a newer one.
+    async fn honest(&self, mirror: &Mirror, servers: [&Server; 2]) -> bool {
+        let status = mirror.status_json().await;
+        let coordinate = self.owner.coordinate();
+        let repo =
+            status["repos"].as_array().into_iter().flatten().find(|repo| repo["a"] == coordinate.as_str());
+        let Some(repo) = repo else { return false };
+        let told = self.states.iter().position(|(state, _)| repo["state"] == state.as_str());
+        let Some(told) = told else { return false };
+        let problems = repo["problems"].as_array().unwrap();
+        let mut all = problems.is_empty();
+        for server in servers {
+            let known = status["servers"].as_array().into_iter().flatten();
+            let is_used =
+                |known: &serde_json::Value| known["url"] == server.url() && known["unused"].is_null();
+            if !known.clone().any(is_used) {
+                // It does not look like a GRASP server now.
+                all = false;
+            } else if !problems.iter().any(|problem| problem["server"] == server.url()) {
+                let refs = refs_at(mirror, &self.owner, server).await;
+                assert!(
+                    self.is_since(told, &refs),
+                    "{} has {refs:#?}\n{repo:#}\n{:#?}",
+                    server.url(),
+                    self.states
+                );
+            }
+        }
+        all && told + 1 == self.states.len()
+    }
+}
+
+impl Watched {
+    /// Whether each of `refs` is that of one of the states since `told`, and none is missing that all of them have: a push
+    /// may be under way.
+    fn is_since(&self, told: usize, refs: &BTreeMap<String, String>) -> bool {
+        let states = || self.states[told..].iter().map(|(_, refs)| refs);
+        let is_known = |(name, id): (&String, &String)| states().any(|state| state.get(name) == Some(id));
+        let is_there =
+            |name: &String| refs.contains_key(name) || !states().all(|state| state.contains_key(name));
+        refs.iter().all(is_known) && self.states[told].1.keys().all(is_there)
+    }
+}
+
+/// What a server has on its disk, whatever its proxy does.
+async fn refs_at(mirror: &Mirror, owner: &Owner, server: &Server) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    for npub in [owner.npub(), mirror.bot_pubkey().to_bech32().unwrap()] {
+        let folder = server.git_folder().join(npub).join(format!("{}.git", owner.d));
+        if !folder.is_dir() {
+            continue;
+        }
+        let mut list = tools::git(&folder);
+        list.args(["for-each-ref", "--format=%(refname) %(objectname)", "refs/heads", "refs/tags"]);
+        let listed = tools::must(list).await;
+        all = listed
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, id)| (name.to_owned(), id.to_owned()))
+            .collect();
+        if !all.is_empty() {
+            break;
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn what_it_says_is_so_whatever_servers_do() {
+    let number = |name: &str, usual: usize| {
+        std::env::var(name).map_or(usual, |value| value.parse().expect("a number"))
+    };
+    let (steps, seed) = (number("CHAOS_STEPS", 3 * ROUND), number("CHAOS_SEED", 1));
+    println!("CHAOS_STEPS={steps} CHAOS_SEED={seed}");
+    let mut chance = Chance(0x9e37_79b9_7f4a_7c15 ^ (seed as u64) << 7);
+    let proxied = || Server::builder().behind_proxy().start();
+    let (a, mut b, mut c, relay) = tokio::join!(Server::start(), proxied(), proxied(), TestRelay::start());
+    let mut watched = Vec::new();
+    for d in ["one", "two", "three"] {
+        let owner = Owner::new(d).at_home_on(&relay);
+        let mut announcement = owner.announcement().at(&a);
+        if d == "one" {
+            announcement = announcement.at(&b);
+        }
+        let published = owner.publish(announcement, &a).await;
+        let states = vec![(published.state.id.to_hex(), owner.work.refs())];
+        watched.push(Watched { owner, states });
+    }
+    let mut mirror = Mirror::new(BINARY)
+        .knows(&a)
+        .knows(&b)
+        .knows(&c)
+        .uses(&relay)
+        .set("bot.cycle_interval_secs", 15)
+        .set("servers.health_interval_secs", 5)
+        .set("mirror.hold_hours", 0);
+    for (key, value) in [("retry_first", 1), ("retry_max", 3), ("stall_timeout", 2), ("connect_timeout", 2)] {
+        mirror = mirror.set(&format!("limits.{key}_secs"), value);
+    }
+    for one in &watched {
+        mirror = mirror.watches(&one.owner);
+    }
+    let mut daemon = mirror.start_daemon();
+    for step in 1..=steps {
+        let proxy = chance.of(&[&b, &c]).proxy();
+        match chance.below(9) {
+            8 => {
+                println!("step {step}: killed");
+                daemon.kill();
+                daemon = mirror.start_daemon();
+            }
+            0 => proxy.heal(),
+            1 => proxy.drop_connections(),
+            2 => proxy.silence(true),
+            3 => proxy.silence(false),
+            _ => {
+                let (part, fault) = (chance.of(&PARTS), chance.of(&FAULTS));
+                println!("step {step}: {} {fault:?} on {part:?}", proxy.address());
+                proxy.fault_on(part, fault);
+                if chance.below(2) == 0 {
+                    proxy.drop_connections();
+                }
+            }
+        }
+        if chance.below(3) > 0 {
+            let at = chance.below(watched.len());
+            watched[at].update(&a, &mut chance).await;
+        }
+        tokio::time::sleep(Duration::from_millis(chance.below(1_500) as u64)).await;
+        for one in &watched {
+            one.honest(&mirror, [&b, &c]).await;
+        }
+        if step % ROUND == 0 {
+            for server in [&mut b, &mut c] {
+                server.unlock().await;
+                server.proxy().heal();
+                server.proxy().silence(false);
+                server.proxy().drop_connections();
+            }
+            look::wait_until("all is in sync", async || {
+                let mut all = true;
+                for one in &watched {
+                    all &= one.honest(&mirror, [&b, &c]).await;
+                }
+                all
+            })
+            .await;
+        }
+    }
+    daemon.stop().await;
+}
