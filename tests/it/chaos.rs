@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use grasp_mirror_testkit::{Fault, Mirror, Owner, Server, TestRelay, look, tools};
-use nostr::prelude::ToBech32;
+use nostr::prelude::{Event, ToBech32};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 /// After so many steps all is well for a while.
@@ -50,10 +50,11 @@ impl Chance {
     }
 }
 
-/// A repository, and the refs of every state that was signed of it, in order.
+/// A repository, the refs of every state that was signed of it, in order, and what was said about it.
 struct Watched {
     owner: Owner,
     states: Vec<(String, BTreeMap<String, String>)>,
+    issues: Vec<Event>,
 }
 
 impl Watched {
@@ -75,6 +76,22 @@ impl Watched {
         work.commit("file", &format!("{number}\n").repeat(200));
         let state = self.owner.update(server).await;
         self.states.push((state.id.to_hex(), work.refs()));
+    }
+
+    async fn say(&mut self, server: &Server) {
+        let issue = self.owner.issue(&self.owner.coordinate(), &format!("number {}", self.issues.len()));
+        server.send(&issue).await.expect_accepted();
+        self.issues.push(issue);
+    }
+
+    /// Whether `server` has all that was said.
+    async fn is_told(&self, server: &Server) -> bool {
+        for issue in &self.issues {
+            if !look::serves(server, issue).await {
+                return false;
+            }
+        }
+        true
     }
 
     /// A server that counts as in sync with a state has its refs, or those of a newer one.
@@ -163,7 +180,7 @@ async fn what_it_says_is_so_whatever_servers_do() {
         }
         let published = owner.publish(announcement, &a).await;
         let states = vec![(published.state.id.to_hex(), owner.work.refs())];
-        watched.push(Watched { owner, states });
+        watched.push(Watched { owner, states, issues: Vec::new() });
     }
     let mut mirror = Mirror::new(BINARY)
         .knows(&a)
@@ -201,9 +218,11 @@ async fn what_it_says_is_so_whatever_servers_do() {
                 }
             }
         }
-        if chance.below(3) > 0 {
-            let at = chance.below(watched.len());
-            watched[at].update(&a, &mut chance).await;
+        let at = chance.below(watched.len());
+        match chance.below(4) {
+            0 => {}
+            1 => watched[at].say(&a).await,
+            _ => watched[at].update(&a, &mut chance).await,
         }
         tokio::time::sleep(Duration::from_millis(chance.below(1_500) as u64)).await;
         for one in &watched {
@@ -220,6 +239,7 @@ async fn what_it_says_is_so_whatever_servers_do() {
                 let mut all = true;
                 for one in &watched {
                     all &= one.honest(&mirror, [&b, &c]).await;
+                    all &= one.is_told(&b).await && one.is_told(&c).await;
                 }
                 all
             })
