@@ -49,17 +49,11 @@ use crate::{
         journal::{Entry, Letter},
         settings::Settings,
     },
-    relay::{self, Learned, Relays, follow::Ears},
+    relay::{Learned, follow::Ears},
     report::line,
     store::{Store, records::Records},
     transfer::guard::Guard,
 };
-
-/// The longest a relay may be silent in the middle of an answer, whatever the limit for servers is: people wait.
-const STALL: Duration = Duration::from_secs(10);
-
-/// Events sent to one relay in a minute: answers, lists and reports. Ordinary relays allow more than GRASP servers.
-const PER_MINUTE: NonZeroU32 = NonZeroU32::new(240).unwrap();
 
 /// Messages of one person that are no commands and are answered all the same, in a minute. Two programs that answer
 /// each other would never stop.
@@ -129,24 +123,7 @@ impl Bot {
         learned: &Arc<Learned>,
     ) -> Result<(Self, Doors), CycleError> {
         let guard = cycle::guard(config);
-        let limits = cycle::listening_limits(config);
-        let relays = Relays::that_keep_nothing(
-            Arc::new(guard.clone()),
-            keys.clone(),
-            relay::Limits {
-                stall_timeout: limits.stall_timeout.min(STALL),
-                events_per_minute: PER_MINUTE,
-                ..limits
-            },
-        );
-        let own = Own {
-            config: Arc::new(config.clone()),
-            keys: keys.clone(),
-            store: store.clone(),
-            relays: Arc::new(relays.beside(learned)),
-            looked: watch::channel(Looked::NotYet).0,
-            writing: Arc::default(),
-        };
+        let own = Own::new(config, &guard, keys, store, learned);
         let records = Records::new(store.clone(), keys.clone());
         let new_here = own.is_blank().await?;
         if !new_here {

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
     sync::Arc,
     time::Duration,
 };
@@ -17,15 +18,16 @@ use tokio::{
 use super::{Notice, inbox::contacts, orders::OrderError};
 use crate::{
     config::{Config, Places},
-    cycle::{CycleError, OwnWord, WRITTEN, monitoring_filter, own_filters, own_word, read_into},
+    cycle::{self, CycleError, OwnWord, WRITTEN, monitoring_filter, own_filters, own_word, read_into},
     model::draft::Draft,
     plan::{
         converge::Answer,
         identity,
         settings::{LISTS, Settings, TOLD_IDENTIFIER, Told},
     },
-    relay::Relays,
+    relay::{self, Learned, Relays},
     store::{Store, StoreError, records::Records},
+    transfer::guard::Guard,
 };
 
 /// Who the bot is: profile, relays, inbox.
@@ -36,6 +38,12 @@ const LOOK: Duration = Duration::from_secs(6);
 
 /// How long one relay may take to take one of them.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The longest a relay may be silent in the middle of an answer, whatever the limit for servers is: people wait.
+const STALL: Duration = Duration::from_secs(10);
+
+/// Events sent to one relay in a minute: answers, lists and reports. Ordinary relays allow more than GRASP servers.
+const PER_MINUTE: NonZeroU32 = NonZeroU32::new(240).unwrap();
 
 /// When relays that could not be read at first are read again, on a blank machine.
 const SECOND_CHANCE: Duration = Duration::from_secs(5);
@@ -84,6 +92,30 @@ pub(super) struct Own {
 type Served = BTreeMap<RelayUrl, BTreeSet<EventId>>;
 
 impl Own {
+    pub(super) fn new(
+        config: &Config,
+        guard: &Guard,
+        keys: &Keys,
+        store: &Store,
+        learned: &Arc<Learned>,
+    ) -> Self {
+        let limits = cycle::listening_limits(config);
+        let limits = relay::Limits {
+            stall_timeout: limits.stall_timeout.min(STALL),
+            events_per_minute: PER_MINUTE,
+            ..limits
+        };
+        let relays = Relays::that_keep_nothing(Arc::new(guard.clone()), keys.clone(), limits);
+        Self {
+            config: Arc::new(config.clone()),
+            keys: keys.clone(),
+            store: store.clone(),
+            relays: Arc::new(relays.beside(learned)),
+            looked: watch::channel(Looked::NotYet).0,
+            writing: Arc::default(),
+        }
+    }
+
     fn bot(&self) -> PublicKey {
         self.keys.public_key()
     }

@@ -11,18 +11,18 @@ use nostr::prelude::{Event, EventId, Timestamp};
 use super::{CycleError, copy::OwnCopies, shared::Joined, threads::relays_of, world::World};
 use crate::{
     model::{
-        announcement::Announcement, coordinate::Coordinate, policy::Blocked, server::ServerUrl,
+        announcement::Announcement, coordinate::Coordinate, policy::Blocked, server::ServerUrl, state::State,
         status::MirrorStatus,
     },
     plan::{
         catalog::{Obstacle, Repository},
         converge::{Seen, Wanted},
-        conversation::{PullRequest, Threads},
+        conversation::{Conversation, PullRequest, Threads},
         per_server::Places,
         placement::Place,
         record::{Ending, REASON_MAX, RepositoryRecord},
         rest::{Known, Proofs},
-        spread::{Candidate, LeftOut, Usual, spread},
+        spread::{Candidate, LeftOut, Spread, Usual, spread},
         wanted::{fingerprint, wanted},
     },
 };
@@ -86,19 +86,9 @@ impl World {
         threads: &Threads<'_>,
         ground: &Ground<'_>,
     ) -> Result<(Subject, Vec<Event>), CycleError> {
-        let now = ground.now;
         let copy = ground.copies.get(&repository.coordinate).map(String::as_str).unwrap_or_default();
         repository.heed(&record);
-        // On a blank machine the bot's announcement remembers where its copies are.
-        let announced = ground.own.announcement(copy);
-        let holds = |url: &ServerUrl| {
-            let mirror = record.mirrors.get(url);
-            mirror.is_some_and(|mirror| mirror.status != MirrorStatus::Blocked)
-                || announced.as_ref().is_some_and(|announcement| announcement.lists(url))
-        };
-        let usual =
-            Usual { reach: self.config.mirror.reach, copies_wanted: self.config.mirror.copies_wanted };
-        let spread = spread(&repository, ground.candidates, holds, &self.policy, usual, (&self.bot(), copy));
+        let spread = self.spread(&repository, &record, copy, ground);
         let denied = self.policy.admits_all(&repository.coordinates());
         record.wanted = Some(if denied.is_ok() { spread.wanted } else { 0 });
         let left_out = spread.left_out.iter();
@@ -135,41 +125,8 @@ impl World {
             turn: None,
             repository,
         };
-        let state = match (&subject.obstacle, &subject.repository.state) {
-            (Some(_), _) => return Ok((subject, Vec::new())),
-            (None, None) => {
-                subject.notes.push("empty: no maintainer has signed a state yet".to_owned());
-                return Ok((subject, Vec::new()));
-            }
-            // One that had something is followed: its servers are to be empty, too.
-            (None, Some(state)) if state.refs.is_empty() && subject.record.mirrors.is_empty() => {
-                subject.notes.push("empty: the signed state names no branches and tags".to_owned());
-                return Ok((subject, Vec::new()));
-            }
-            (None, Some(state)) => state.clone(),
-        };
+        let Some(state) = subject.state_to_mirror() else { return Ok((subject, Vec::new())) };
         let signed = self.sign_copy(&subject, &state, copy, ground)?;
-
-        let mut events: BTreeMap<EventId, Event> = BTreeMap::new();
-        let talk = threads.around(
-            &subject.repository.coordinates(),
-            &subject.record.lost_now(now),
-            now,
-            self.config.limits.max_events_per_repo,
-        );
-        if talk.truncated {
-            subject.notes.push("only part of its events: limits.max_events_per_repo is reached".to_owned());
-        }
-        if talk.kept_home > 0 {
-            tracing::debug!(repository = %subject.repository.coordinate, events = talk.kept_home, "protected or expired, not forwarded");
-        }
-        for announcement in &subject.repository.announcements {
-            events.insert(announcement.id(), announcement.event.clone());
-        }
-        events.insert(state.event.id, state.event.clone());
-        for event in signed.current.iter() {
-            events.insert(event.id, event.clone());
-        }
         let in_namespace = subject.places.values().any(|place| place.own);
         if in_namespace && copy != subject.repository.coordinate.identifier {
             subject.notes.push(format!(
@@ -177,21 +134,78 @@ impl World {
                  not the conversation"
             ));
         }
-        subject.fingerprint = fingerprint(&talk.events);
-        let wanted = subject.places.iter().map(|(server, place)| {
-            let wanted = wanted(&subject.repository, &state, server, place, &signed.current, &talk.events);
-            (server.clone(), wanted)
-        });
-        subject.wanted = wanted.collect();
-        subject.pull_requests = talk.pull_requests;
-        subject.conversation = talk.events;
-        subject.thread = talk.thread;
-        subject.events = Arc::new(events);
+        let talk = threads.around(
+            &subject.repository.coordinates(),
+            &subject.record.lost_now(ground.now),
+            ground.now,
+            self.config.limits.max_events_per_repo,
+        );
+        subject.want(&state, &signed.current, talk);
         Ok((subject, signed.new))
+    }
+
+    /// Where a repository belongs.
+    fn spread(
+        &self,
+        repository: &Repository,
+        record: &RepositoryRecord,
+        copy: &str,
+        ground: &Ground<'_>,
+    ) -> Spread {
+        // On a blank machine the bot's announcement remembers where its copies are.
+        let announced = ground.own.announcement(copy);
+        let holds = |url: &ServerUrl| {
+            let mirror = record.mirrors.get(url);
+            mirror.is_some_and(|mirror| mirror.status != MirrorStatus::Blocked)
+                || announced.as_ref().is_some_and(|announcement| announcement.lists(url))
+        };
+        let usual =
+            Usual { reach: self.config.mirror.reach, copies_wanted: self.config.mirror.copies_wanted };
+        spread(repository, ground.candidates, holds, &self.policy, usual, (&self.bot(), copy))
     }
 }
 
 impl Subject {
+    /// The state that its servers are to serve; without one there is nothing to mirror.
+    fn state_to_mirror(&mut self) -> Option<State> {
+        if self.obstacle.is_some() {
+            return None;
+        }
+        match &self.repository.state {
+            None => {
+                self.notes.push("empty: no maintainer has signed a state yet".to_owned());
+                None
+            }
+            // One that had something is followed: its servers are to be empty, too.
+            Some(state) if state.refs.is_empty() && self.record.mirrors.is_empty() => {
+                self.notes.push("empty: the signed state names no branches and tags".to_owned());
+                None
+            }
+            Some(state) => Some(state.clone()),
+        }
+    }
+
+    /// Each server is to have `state`, the bot's own `copies` of it and `talk`.
+    fn want(&mut self, state: &State, copies: &[Event], talk: Conversation) {
+        if talk.truncated {
+            self.notes.push("only part of its events: limits.max_events_per_repo is reached".to_owned());
+        }
+        if talk.kept_home > 0 {
+            tracing::debug!(repository = %self.repository.coordinate, events = talk.kept_home, "protected or expired, not forwarded");
+        }
+        let announcements = self.repository.announcements.iter().map(|announcement| &announcement.event);
+        let events = announcements.chain([&state.event]).chain(copies);
+        self.events = Arc::new(events.map(|event| (event.id, event.clone())).collect());
+        self.fingerprint = fingerprint(&talk.events);
+        let wanted = self.places.iter().map(|(server, place)| {
+            (server.clone(), wanted(&self.repository, state, server, place, copies, &talk.events))
+        });
+        self.wanted = wanted.collect();
+        self.pull_requests = talk.pull_requests;
+        self.conversation = talk.events;
+        self.thread = talk.thread;
+    }
+
     /// What is kept of it when the cycle is over; the record and the notes are filled in then.
     pub(super) fn known(&self) -> Known {
         let proof = |id: &EventId| self.events.get(id).map(|event| (event.pubkey, event.id));
