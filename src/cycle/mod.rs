@@ -12,6 +12,7 @@ mod copy;
 mod discovery;
 mod follow;
 mod forget;
+mod git_data;
 mod hold;
 mod housekeeping;
 mod kept;
@@ -26,6 +27,7 @@ mod pairing;
 mod preview;
 mod progress;
 mod read_back;
+mod reporting;
 mod repository;
 mod servers;
 mod settings;
@@ -38,23 +40,20 @@ mod taken_out;
 mod talk;
 mod threads;
 mod verify;
+mod worked_out;
 mod world;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    mem, slice,
+    mem,
     sync::Arc,
     time::Duration,
 };
 
-use futures::{
-    StreamExt, join,
-    stream::{self, FuturesUnordered},
-    try_join,
-};
+use futures::{StreamExt, stream::FuturesUnordered, try_join};
 use grasp_mirror_commands::with_causes;
 use indicatif::ProgressBar;
-use nostr::prelude::{Event, EventId, Kind, PublicKey, Tag, Timestamp};
+use nostr::prelude::{EventId, PublicKey, Timestamp};
 use tokio::time::Instant;
 
 use self::{lanes::Lanes, progress::Board, repository::Course};
@@ -84,16 +83,11 @@ use self::{
     survey::{Beside, Endings, record_name},
 };
 use crate::{
-    model::{
-        coordinate::Coordinate,
-        draft::{Draft, SignError},
-        replace::dated_after,
-        server::ServerUrl,
-    },
+    model::{coordinate::Coordinate, draft::SignError, server::ServerUrl},
     plan::{record::RepositoryRecord, signing::Stands},
     report::{
         Report,
-        document::{CycleSummary, IDENTIFIER, LeftAlone, RepositoryOutcome, ServerOutcome},
+        document::{CycleSummary, LeftAlone, RepositoryOutcome, ServerOutcome},
     },
     store::StoreError,
 };
@@ -199,9 +193,6 @@ pub enum CycleError {
 /// How long a cycle waits for jobs at its end.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// The record that counts cycles.
-const RECORD: &str = "cycle";
-
 impl World {
     /// Runs one cycle to its end and publishes the report.
     ///
@@ -245,36 +236,19 @@ impl World {
             }
         }
         let as_of = self.shared.word.as_of_now();
-        // Who refuses is heard of meanwhile.
-        self.signers.connect().await?;
-        let mut survey = Box::pin(self.survey(kept, Some(trigger), started)).await?;
-        if matches!(trigger, Trigger::Start | Trigger::Once) && !self.signers.keys().is_empty() {
-            self.signers.tell_idle(&self.catalogued().await?);
-        }
-        let before = self.store.news().sources;
-        for event in &survey.signed {
-            self.store.save(event).await?;
-        }
-        if let Some(worked_out) = kept.worked_out.as_mut().filter(|known| known.sources == before) {
-            // The bot's own copies are in it already.
-            worked_out.sources = self.store.news().sources;
-        }
-        let obsolete =
-            kept.worked_out.as_mut().map(|known| mem::take(&mut known.obsolete)).unwrap_or_default();
-        self.take_down(&survey.servers, &obsolete, started).await?;
-        self.say_joined(&survey.subjects, &survey.signed).await;
+        let mut survey = Box::pin(self.look(kept, trigger, started)).await?;
         let until = self.bound.map(|bound| Instant::now() + bound);
         let lanes = Lanes::new(&survey, self.config.limits.transfers, until, Arc::clone(&self.relays));
         let subjects = mem::take(&mut survey.subjects);
         let copies = subjects.iter().map(|subject| self.copy(&subject.repository)).collect();
         let lanes = board.begin(subjects.len(), lanes);
         let servers = &survey.servers;
+        let mut outcomes = self.rest(mem::take(&mut survey.resting), servers, kept, started).await?;
+        let is_any_at_rest = !outcomes.is_empty();
         let course = Course { servers, lanes, trigger, now: started, as_of: &as_of };
         // All at once: each waits for its turn by itself, and holds nothing meanwhile.
         let mut walks: FuturesUnordered<_> =
             subjects.into_iter().map(|subject| Box::pin(self.mirror_repository(subject, &course))).collect();
-        let mut outcomes = self.rest(mem::take(&mut survey.resting), servers, kept, started).await?;
-        let is_any_at_rest = !outcomes.is_empty();
         while let Some(end) = walks.next().await {
             let (outcome, known) = end?;
             kept.repositories.insert(outcome.coordinate.clone(), known);
@@ -293,32 +267,17 @@ impl World {
         let unfinished = lanes.is_unfinished() || more;
         outcomes.sort_by(|a, b| a.coordinate.cmp(&b.coordinate));
 
-        let before = match kept.number {
-            Some(before) => before,
-            None => self.records.read(RECORD).await?.unwrap_or(0),
-        };
-        let number = before + 1;
-        let finished_at = Timestamp::now().as_secs();
-        let cycle = CycleSummary {
-            number,
-            trigger: trigger.as_str().to_owned(),
-            started_at: started.as_secs(),
-            finished_at,
-            // One that took longer than the interval is followed at once, too.
-            next_at: next_at.map(|at| if unfinished { finished_at } else { at.as_secs().max(finished_at) }),
-        };
-        let authors = &self.settings.watched.authors;
-        let mut server_outcomes: Vec<_> = servers.iter().map(|(url, server)| server.outcome(url)).collect();
-        server_outcomes.append(&mut survey.denied);
-        let mut report = Report::of(cycle, authors, &server_outcomes, &outcomes, survey.left_alone.clone());
-        report.silent_inboxes = self.silent.iter().cloned().collect();
+        let (number, cycle) = self.summary(kept, trigger, (started, next_at), unfinished).await?;
+        let (server_outcomes, report) = self.report(cycle, &survey, &outcomes);
         board.say("publishing the report");
         let up = servers.iter().filter(|(_, server)| is_any_at_rest && server.is_up());
         kept.proved.extend(up.map(|(url, _)| (url.clone(), started.as_secs())));
         // At once: the database then writes it at once, too.
-        try_join!(self.publish(&report), async { Ok(self.records.write(RECORD, &number).await?) }, async {
-            Ok(memory::note_proved(&self.records, &kept.proved).await?)
-        },)?;
+        try_join!(
+            self.publish(&report),
+            async { Ok(self.records.write(reporting::RECORD, &number).await?) },
+            async { Ok(memory::note_proved(&self.records, &kept.proved).await?) },
+        )?;
         kept.number = Some(number);
         let listening = self.listening(kept, servers.keys()).await?;
         self.expire_archives(kept.repositories.keys(), started).await?;
@@ -328,6 +287,29 @@ impl World {
         let (servers, left_alone) = (server_outcomes, survey.left_alone);
         let signers = self.signers.troubles();
         Ok(CycleDone { report, outcomes, unfinished, listening, signers, left_to_jobs, servers, left_alone })
+    }
+
+    /// Looks, says what is new of the bot's copies, and takes down what it announced of repositories that are left alone.
+    async fn look(&self, kept: &mut Kept, trigger: Trigger, now: Timestamp) -> Result<Survey, CycleError> {
+        // Who refuses is heard of meanwhile.
+        self.signers.connect().await?;
+        let survey = Box::pin(self.survey(kept, Some(trigger), now)).await?;
+        if matches!(trigger, Trigger::Start | Trigger::Once) && !self.signers.keys().is_empty() {
+            self.signers.tell_idle(&self.catalogued().await?);
+        }
+        let before = self.store.news().sources;
+        for event in &survey.signed {
+            self.store.save(event).await?;
+        }
+        if let Some(worked_out) = kept.worked_out.as_mut().filter(|known| known.sources == before) {
+            // The bot's own copies are in it already.
+            worked_out.sources = self.store.news().sources;
+        }
+        let obsolete =
+            kept.worked_out.as_mut().map(|known| mem::take(&mut known.obsolete)).unwrap_or_default();
+        self.take_down(&survey.servers, &obsolete, now).await?;
+        self.say_joined(&survey.subjects, &survey.signed).await;
+        Ok(survey)
     }
 
     /// Walks the repositories that jobs were at, when these are done with them. Those of which one is not done soon are left
@@ -394,67 +376,5 @@ impl World {
             outcomes.push(RepositoryOutcome { notes: known.notes.clone(), ..outcome });
         }
         Ok(outcomes)
-    }
-
-    /// Signs the report and sends it to the bot's relays.
-    ///
-    /// # Errors
-    ///
-    /// [`CycleError`]; a relay that does not take it is none.
-    pub async fn publish(&self, report: &Report) -> Result<(), CycleError> {
-        let turn = self.shared.reporting.lock().await;
-        let event = self.signed(report).await?;
-        let save = async {
-            let saved = self.store.save(&event).await;
-            drop(turn);
-            saved
-        };
-        let (saved, ()) = join!(save, self.send_to_own_relays(slice::from_ref(&event)));
-        saved?;
-        Ok(())
-    }
-
-    /// Sends `events` of the bot's own to its relays; a relay that does not take one gets the rest another time.
-    async fn send_to_own_relays(&self, events: &[Event]) {
-        stream::iter(&self.config.bot.relays)
-            .for_each_concurrent(None, |relay| async move {
-                for event in events {
-                    let kind = event.kind.as_u16();
-                    match self.relays.send(relay, event).await {
-                        Ok(answer) => tracing::debug!(%relay, kind, ?answer, "published"),
-                        Err(error) => {
-                            tracing::warn!(%relay, kind, %error, "an event of the bot's was not published there");
-                            return;
-                        }
-                    }
-                }
-            })
-            .await;
-    }
-
-    /// Signs the report and keeps it here, for whoever asks.
-    ///
-    /// # Errors
-    ///
-    /// [`CycleError`].
-    pub async fn keep(&self, report: &Report) -> Result<(), CycleError> {
-        let _turn = self.shared.reporting.lock().await;
-        self.store.save(&self.signed(report).await?).await?;
-        Ok(())
-    }
-
-    async fn signed(&self, report: &Report) -> Result<Event, CycleError> {
-        let before = memory::latest_report_event(&self.store, &self.keys).await?;
-        let draft = Draft {
-            kind: Kind::ApplicationSpecificData,
-            tags: vec![
-                Tag::identifier(IDENTIFIER),
-                Tag::hashtag("grasp-mirror"),
-                Tag::custom("alt", ["status report of a grasp-mirror bot"]),
-            ],
-            content: serde_json::to_string(report)?,
-            created_at: dated_after(before.as_ref(), Timestamp::now()),
-        };
-        Ok(draft.sign(&self.keys)?)
     }
 }

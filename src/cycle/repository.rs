@@ -1,9 +1,9 @@
-//! One repository's part of a cycle: bring its git data here, then walk each of its mirrors.
+//! One repository's part of a cycle: its git data is brought here (`git_data.rs`), then each of its mirrors is walked.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::join_all;
-use grasp_mirror_commands::{clean, count};
+use grasp_mirror_commands::count;
 use nostr::prelude::{EventId, Timestamp};
 use tokio::sync::OnceCell;
 
@@ -17,23 +17,20 @@ use super::{
     world::World,
 };
 use crate::{
-    git::{GitError, Repository},
-    model::{address::shown_text, server::ServerUrl, state::State, status::MirrorStatus},
+    model::{server::ServerUrl, status::MirrorStatus},
     plan::{
         converge::{Outcome, Seen, Wanted},
         per_server::Mirrors,
-        record::{self, Ending, HeldConversation, MirrorRecord, REASON_MAX, TooLarge},
+        record::{self, Ending, HeldConversation, MirrorRecord},
         rest::Known,
         retry::{Failure, Tried},
         wanted::fingerprint,
     },
     report::document::RepositoryOutcome,
     transfer::{
-        blocking,
-        fetch::{FetchError, Tips},
         mirror::Job,
         newer::{AsOf, Newer, OVERTAKEN},
-        supply::{Supply, SupplyError},
+        supply::Supply,
     },
 };
 
@@ -86,49 +83,11 @@ impl World {
             None if subject.wanted.is_empty() => BTreeMap::new(),
             None => Box::pin(self.walk_mirrors(&mut subject, course)).await?,
         };
-        let mut mirrors = Mirrors::default();
-        let mut repaired = 0;
-        for (server, place) in &subject.places {
-            let before = subject.record.mirrors.get(server);
-            let governing = subject.wanted.get(server).map(|wanted| wanted.governing.as_slice());
-            match endings.get(server) {
-                Some((ending, seen, conversation)) => {
-                    let mut record = record::after(
-                        before,
-                        place.placement,
-                        ending.clone(),
-                        seen,
-                        governing.unwrap_or_default(),
-                        conversation.clone(),
-                        now,
-                    );
-                    let coordinate = &subject.repository.coordinate;
-                    let tried = Tried { repository: Some(coordinate), server, state: state_of(&subject) };
-                    self.backoff().schedule(&mut record, before, &tried, ending.told_secs(), now);
-                    record.wait_for_server(course.servers.get(server).and_then(|server| server.retry_at));
-                    if let Some(reason) = record.reason.as_ref().filter(|_| record.is_news(before)) {
-                        tracing::warn!(repository = %coordinate, %server, status = record.status.as_str(), reason, "not in sync");
-                    }
-                    if record.status == MirrorStatus::InSync && seen.was_sent_something() {
-                        repaired += 1;
-                    }
-                    mirrors.insert(server.clone(), record);
-                }
-                // Not its turn: it stands as it stood.
-                None => {
-                    if let Some(before) = before.filter(|_| !subject.wanted.is_empty()) {
-                        mirrors.insert(server.clone(), before.clone());
-                    }
-                }
-            }
+        let mut mirrors = self.records_after(&subject, &endings, course);
+        if is_there {
+            mirrors.extend(barred(&subject, now));
         }
-        for (server, (place, rule)) in subject.barred.iter().filter(|_| is_there) {
-            let before = subject.record.mirrors.get(server);
-            let (ending, nothing) = (Ending::Blocked(rule.to_string()), Seen::default());
-            let held = held_before(&subject, server);
-            let record = record::after(before, place.placement, ending, &nothing, &[], held, now);
-            mirrors.insert(server.clone(), record);
-        }
+        let mirrors: Mirrors = mirrors.into();
         let coordinate = &subject.repository.coordinate;
         self.note_changes(coordinate, &subject.record.mirrors, &mirrors, now).await?;
         subject.record.mirrors = mirrors;
@@ -141,10 +100,46 @@ impl World {
         self.note_cool_downs().await?;
         self.records.write(&record_name(&subject.repository.coordinate), &subject.record).await?;
         self.shared.forget(&subject.repository.coordinate);
+        let mirrors = &subject.record.mirrors;
+        let is_repaired = |(server, (_, seen, _)): &(&ServerUrl, &MirrorEnd)| {
+            mirrors.get(*server).is_some_and(in_sync) && seen.was_sent_something()
+        };
+        let repaired = endings.iter().filter(is_repaired).count();
         let state = state_of(&subject);
         let known = Known { record: subject.record, notes: subject.notes.clone(), ..known };
         let recorded = RepositoryOutcome::recorded(subject.repository.coordinate, state, &known.record);
         Ok((RepositoryOutcome { notes: subject.notes, repaired, ..recorded }, known))
+    }
+
+    /// What is remembered of each mirror from now on. One whose turn it was not stands as it stood.
+    fn records_after(
+        &self,
+        subject: &Subject,
+        endings: &BTreeMap<ServerUrl, MirrorEnd>,
+        course: &Course<'_>,
+    ) -> BTreeMap<ServerUrl, MirrorRecord> {
+        let (now, coordinate) = (course.now, &subject.repository.coordinate);
+        let mut mirrors = BTreeMap::new();
+        for (server, place) in &subject.places {
+            let before = subject.record.mirrors.get(server);
+            let Some((ending, seen, conversation)) = endings.get(server) else {
+                let stands = before.filter(|_| !subject.wanted.is_empty());
+                mirrors.extend(stands.map(|before| (server.clone(), before.clone())));
+                continue;
+            };
+            let wanted = subject.wanted.get(server);
+            let governing = wanted.map(|wanted| wanted.governing.as_slice()).unwrap_or_default();
+            let (ended, held) = (ending.clone(), conversation.clone());
+            let mut record = record::after(before, place.placement, ended, seen, governing, held, now);
+            let tried = Tried { repository: Some(coordinate), server, state: state_of(subject) };
+            self.backoff().schedule(&mut record, before, &tried, ending.told_secs(), now);
+            record.wait_for_server(course.servers.get(server).and_then(|server| server.retry_at));
+            if let Some(reason) = record.reason.as_ref().filter(|_| record.is_news(before)) {
+                tracing::warn!(repository = %coordinate, %server, status = record.status.as_str(), reason, "not in sync");
+            }
+            mirrors.insert(server.clone(), record);
+        }
+        mirrors
     }
 
     /// Branches and tags first, on every server; then the conversation, so that nobody waits for a stranger's
@@ -228,19 +223,6 @@ impl World {
             subject.record.lose(&talk.lost, course.now);
         }
         Ok(ends)
-    }
-
-    /// Brings a repository's git data here, as far as it has to be here before it is sent on.
-    async fn prepare(
-        &self,
-        subject: &mut Subject,
-        now: Timestamp,
-    ) -> Result<Result<Supply, Ending>, CycleError> {
-        if subject.in_depth || self.is_afresh(&subject.repository.coordinate) {
-            self.compare_refs(subject).await;
-            self.renew_state(subject, now).await?;
-        }
-        Ok(self.git_data(subject, now).await)
     }
 
     /// Walks one mirror, each part of the way when its turn has come in the server's lane.
@@ -344,163 +326,24 @@ impl World {
             insists: self.is_afresh(&subject.repository.coordinate),
         }
     }
+}
 
-    /// Everything the state names, here or as a pack that was just fetched; or how a mirror that needs it ends.
-    async fn git_data(&self, subject: &mut Subject, now: Timestamp) -> Result<Supply, Ending> {
-        let Some(state) = subject.repository.state.clone() else {
-            return Err(Ending::Failed("nobody has signed a state".to_owned()));
-        };
-        let folder = self.folder(&subject.repository.coordinate, &subject.repository.folder);
-        let opened = blocking(move || Repository::open_or_create(&folder)).await;
-        let repository = opened.map_err(|error| ours(&error))?;
-        self.borrow(&subject.repository, &repository).await;
-        let limit = self.max_repo_bytes(&subject.repository.coordinate);
-        if let Some(known) = &subject.record.too_large
-            && known.still_holds(state.event.id, limit, now)
-        {
-            return Err(Ending::Blocked(known.reason.clone()));
-        }
-        subject.record.too_large = None;
-        let fetched = self.transfer.fetch(&repository, &tips(&state), &self.sources(subject), limit).await;
-        fetched.map_err(|error| self.not_brought(subject, &state, &error, now))
-    }
-
-    /// How a mirror ends that needs git data which could not be brought here.
-    fn not_brought(
-        &self,
-        subject: &mut Subject,
-        state: &State,
-        error: &FetchError,
-        now: Timestamp,
-    ) -> Ending {
-        let reason = error.to_string();
-        if subject
-            .seen
-            .iter()
-            .all(|(server, seen)| subject.wanted.get(server).is_some_and(|wanted| wanted.is_proved_by(seen)))
-        {
-            subject.notes.push(clean(&format!("no complete local copy: {reason}"), REASON_MAX));
-        }
-        if matches!(error, FetchError::NotServed { too_large: true, .. }) {
-            let (limit, seen_at) = (self.max_repo_bytes(&subject.repository.coordinate), now.as_secs());
-            let known =
-                TooLarge { state: state.event.id, limit, seen_at, reason: clean(&reason, REASON_MAX) };
-            subject.record.too_large = Some(known);
-            return Ending::Blocked(reason);
-        }
-        let failure = match error {
-            FetchError::DiskFull { .. } => Failure::Disk,
-            FetchError::Local(_) => Failure::Ours,
-            FetchError::NotServed { .. } if subject.record.distrusted.is_empty() => Failure::SourceGone,
-            FetchError::NotServed { .. } => Failure::SourceLies,
-        };
-        Ending::Hindered(failure, reason)
-    }
-
-    /// Takes what was fetched into the local copy and moves its refs. A pack that fails the check is thrown away,
-    /// its source is marked, and the others are asked.
-    async fn settle(&self, subject: &mut Subject, git: Result<Supply, Ending>, now: Timestamp) -> Settled {
-        let (supply, state) = match (git, subject.repository.state.clone()) {
-            (Ok(supply), Some(state)) => (supply, state),
-            (git, _) => return Settled { git, is_other_data: false },
-        };
-        let mut supply = supply;
-        let mut is_other_data = false;
-        if let Err(error) = supply.take_in().await {
-            let reason = error.to_string();
-            tracing::warn!(repository = %subject.repository.coordinate, reason, "the local copy is not whole");
-            let SupplyError::Spoiled { source_url, .. } = error else {
-                return Settled { git: Err(Ending::Hindered(Failure::Ours, reason)), is_other_data };
-            };
-            subject.record.distrust(&source_url, &clean(&reason, REASON_MAX), now);
-            let mut sources = self.sources(subject);
-            sources.retain(|source| shown_text(source) != source_url);
-            let repository = supply.repository().clone();
-            let limit = self.max_repo_bytes(&subject.repository.coordinate);
-            if let Err(error) = self.transfer.bring(&repository, &tips(&state), &sources, limit).await {
-                let git = Err(self.not_brought(subject, &state, &error, now));
-                return Settled { git, is_other_data };
-            }
-            supply = Supply::of(repository);
-            is_other_data = true;
-        }
-        let git = self.move_refs(subject, &state, &supply, now).await.map(|()| supply);
-        Settled { git, is_other_data }
-    }
-
-    /// Makes the local refs those of `state`, all of which is here.
-    async fn move_refs(
-        &self,
-        subject: &mut Subject,
-        state: &State,
-        supply: &Supply,
-        now: Timestamp,
-    ) -> Result<(), Ending> {
-        let (held, refs, head) = (supply.repository().clone(), state.refs.clone(), state.head.clone());
-        let moved = blocking(move || {
-            let changes = held.set_refs(&refs, head.as_ref(), now.as_secs())?;
-            Ok::<_, GitError>((changes, held.uses_lfs(&refs).unwrap_or(false)))
-        })
-        .await;
-        let (changes, uses_lfs) = moved.map_err(|error| ours(&error))?;
-        subject.record.local = Some(state.event.id);
-        if changes.rewritten > 0 {
-            tracing::info!(repository = %subject.repository.coordinate, refs = changes.rewritten, "its history was rewritten; the old one is kept");
-            subject.record.rewritten_at = Some(now.as_secs());
-            // At once: the next run finds the refs moved already, and people are to hear of it.
-            let name = record_name(&subject.repository.coordinate);
-            let written = self.records.write(&name, &subject.record).await;
-            written.map_err(|error| ours(&error))?;
-        }
-        if uses_lfs {
-            subject.notes.push("LFS objects not mirrored".to_owned());
-        }
-        Ok(())
-    }
-
-    /// Where its git data may be: the announced clone URLs, then the mirrors themselves; those that sent something
-    /// else than they were asked for come last.
-    pub(super) fn sources(&self, subject: &Subject) -> Vec<String> {
-        let mut sources = subject.repository.clone_urls();
-        for (server, seen) in &subject.seen {
-            let Some(wanted) = subject.wanted.get(server) else { continue };
-            // Only a server that serves the state has its git data.
-            if wanted.state.as_ref().is_some_and(|state| seen.served.contains(state)) {
-                let path = &wanted.place.path;
-                let url = server.clone_url(&path.owner, &path.identifier).to_string();
-                if !sources.contains(&url) {
-                    sources.push(url);
-                }
-            }
-        }
-        sources.sort_by_key(|source| subject.record.distrusted.contains_key(&shown_text(source)));
-        sources
-    }
+/// What is remembered of the mirrors that a rule keeps away.
+fn barred(subject: &Subject, now: Timestamp) -> impl Iterator<Item = (ServerUrl, MirrorRecord)> {
+    subject.barred.iter().map(move |(server, (place, rule))| {
+        let before = subject.record.mirrors.get(server);
+        let (ending, nothing) = (Ending::Blocked(rule.to_string()), Seen::default());
+        let held = held_before(subject, server);
+        let record = record::after(before, place.placement, ending, &nothing, &[], held, now);
+        (server.clone(), record)
+    })
 }
 
 fn held_before(subject: &Subject, server: &ServerUrl) -> Option<HeldConversation> {
     subject.record.mirrors.get(server).and_then(|record| record.conversation.clone())
 }
 
-/// What became of the local copy.
-struct Settled {
-    /// The git data, whole and here; or how a mirror that needs it ends.
-    git: Result<Supply, Ending>,
-    /// Whether it is not what the servers were sent first.
-    is_other_data: bool,
-}
-
 /// The maintainers' state that its mirrors are to have.
 fn state_of(subject: &Subject) -> Option<EventId> {
     subject.repository.state.as_ref().map(|state| state.event.id)
-}
-
-/// How a mirror ends for which this machine is at fault.
-fn ours(error: &impl ToString) -> Ending {
-    Ending::Hindered(Failure::Ours, error.to_string())
-}
-
-/// What has to be here for `state`.
-fn tips(state: &State) -> Tips {
-    state.refs.iter().map(|(name, id)| (name.to_string(), *id)).collect()
 }

@@ -7,30 +7,28 @@ use nostr::prelude::{Event, EventId, Filter, Kind, PublicKey, RelayUrl, Timestam
 
 use super::{
     CycleError, Trigger,
-    copy::OwnCopies,
-    kept::{Kept, WorkedOut},
+    kept::Kept,
     late::{Answered, Late},
     servers::Server,
     sign::signing_name,
     subject::{Ground, Subject},
     threads::Talked,
-    world::{World, catalog_limits},
+    worked_out::{Worked, grasps},
+    world::World,
 };
 use crate::{
-    model::{announcement::Announcement, coordinate::Coordinate, server::ServerUrl},
+    model::{coordinate::Coordinate, server::ServerUrl},
     plan::{
-        catalog::{self, Catalog, Repository},
+        catalog::Repository,
         conversation::Threads,
-        forget,
         holdings::Recent,
-        namespace,
-        placement::Grasp,
         record::{Ending, RepositoryRecord},
-        rest::{self, Known, Look, Terms},
-        settings::{SERVERS, listed_servers},
+        rest::{self, Look, Terms},
         signing::Signing,
+        taken_out::TakenOut,
     },
     report::document::{LeftAlone, ServerOutcome},
+    store::records::Snapshot,
 };
 
 /// Everything known before the first change.
@@ -75,9 +73,6 @@ pub(super) fn record_name(coordinate: &Coordinate) -> String {
 
 /// Repositories whose conversations are looked up together.
 const LOOKED_UP_TOGETHER: usize = 100;
-
-/// Servers taken from one author's list.
-const SERVERS_PER_LIST: usize = 16;
 
 /// Above this number, all records are read at once.
 const RECORDS_ONE_BY_ONE: usize = 20;
@@ -182,90 +177,6 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// Makes the catalog, and forgets what was kept of repositories that are not as they were.
-    pub(super) async fn work_out(
-        &self,
-        events: Vec<Event>,
-        servers: &mut BTreeMap<ServerUrl, Server>,
-        kept: &mut Kept,
-        now: Timestamp,
-    ) -> Result<Worked, CycleError> {
-        let sources = self.store.news().sources;
-        let bot = self.bot();
-        let catalog = catalog::build(&events, &self.settings.watched, &bot, catalog_limits(&self.config));
-        let (mut discovered, mut denied) = (BTreeSet::new(), BTreeSet::new());
-        if self.config.servers.discover {
-            (discovered, denied) = self.discover_servers(&catalog, servers).await?;
-            servers.extend(self.introduced(discovered.clone(), kept, now).await?);
-            discovered.extend(kept.worked_out.iter().flat_map(|known| known.discovered.clone()));
-        }
-        tracing::debug!(repositories = catalog.repositories.len(), "worked out what is wanted");
-        let own = OwnCopies::of(events, &bot);
-        let announced: Vec<Announcement> = own.events().cloned().filter_map(Announcement::read).collect();
-        let copies = namespace::identifiers(&catalog.repositories, &announced);
-        let unwanted = catalog.opted_out.values().flat_map(|one| &one.coordinates);
-        let unwanted = unwanted.chain(self.settings.watched.forgotten.keys()).cloned().collect();
-        let obsolete = announced.into_iter().filter(|own| forget::is_of(own, &unwanted)).collect();
-        let grasps = grasps(servers);
-        if kept.worked_out.as_ref().is_some_and(|known| known.grasps != grasps) {
-            kept.repositories.clear();
-        }
-        let mut as_before: BTreeMap<Coordinate, Known> = BTreeMap::new();
-        for repository in &catalog.repositories {
-            let coordinate = &repository.coordinate;
-            let copy = copies.get(coordinate).map(String::as_str).unwrap_or_default();
-            let Some(known) = kept.repositories.remove(coordinate) else { continue };
-            if is_made_of(&known.made_of, repository, own.called(copy)) {
-                as_before.insert(coordinate.clone(), known);
-            }
-        }
-        kept.repositories = as_before;
-        let left_alone = LeftAlone {
-            deleted: catalog.deleted,
-            forgotten: catalog.opted_out.iter().map(|(name, one)| (name.clone(), one.reason())).collect(),
-            private: catalog.private,
-            over_limit: catalog.over_limit,
-        };
-        kept.worked_out = Some(WorkedOut { sources, grasps, discovered, denied, left_alone, obsolete });
-        Ok(Worked { repositories: catalog.repositories, own, copies })
-    }
-
-    /// Servers that the announcements list, or watched authors for all they have (kind 10317), and the configuration
-    /// does not know; and those of them that a rule keeps away.
-    async fn discover_servers(
-        &self,
-        catalog: &Catalog,
-        known: &BTreeMap<ServerUrl, Server>,
-    ) -> Result<(BTreeSet<ServerUrl>, BTreeSet<ServerUrl>), CycleError> {
-        const MAX_DISCOVERED: usize = 64;
-        let mut named: Vec<ServerUrl> = Vec::new();
-        for announcement in catalog.repositories.iter().flat_map(|repository| &repository.announcements) {
-            named.extend(announcement.servers());
-        }
-        let watched = &self.settings.watched.authors;
-        if !watched.is_empty() {
-            let lists = Filter::new().kind(SERVERS).authors(watched.iter().copied());
-            for list in self.store.query(lists).await? {
-                named.extend(listed_servers(&list).into_iter().take(SERVERS_PER_LIST));
-            }
-        }
-        let (mut found, mut denied) = (BTreeSet::new(), BTreeSet::new());
-        for server in named {
-            if known.contains_key(&server) || found.contains(&server) {
-                continue;
-            }
-            if self.policy.admits_server(&server).is_err() {
-                if denied.len() < MAX_DISCOVERED {
-                    denied.insert(server);
-                }
-            } else if found.len() < MAX_DISCOVERED && self.guard.check(server.http_base()).await.is_ok() {
-                tracing::info!(%server, "found a server");
-                found.insert(server);
-            }
-        }
-        Ok((found, denied))
     }
 
     async fn due_in_depth(
@@ -428,7 +339,7 @@ impl World {
             let most = self.config.limits.max_events_per_repo.saturating_mul(some.len());
             let events = self.thread(&coordinates, most).await?;
             let threads = Threads::of(&events);
-            for mut repository in some {
+            for repository in some {
                 // From here on: the record that is read and the copies that are signed are to be the last ones.
                 let turn = match beside {
                     Beside::Nobody => None,
@@ -442,77 +353,66 @@ impl World {
                         turn
                     }
                 };
-                let name = record_name(&repository.coordinate);
-                let record = match (kept.repositories.get(&repository.coordinate), &records) {
-                    (Some(known), _) => {
-                        let mut record = known.record.clone();
-                        record.confirm(&kept.proved);
-                        Some(record)
-                    }
-                    (None, Some(records)) => records.read(&name),
-                    (None, None) => self.records.read(&name).await?,
-                };
-                let mut record = record.unwrap_or_default();
-                self.hold_back(&mut repository, &mut record, now).await?;
-                let signing = match &records {
-                    Some(records) => records.read(&signing_name(&repository.coordinate)),
-                    None => self.records.read(&signing_name(&repository.coordinate)).await?,
-                };
-                let mut signing: Signing = signing.unwrap_or_default();
-                if signing.note_come(&repository) {
-                    self.note_come(&repository).await?;
-                }
-                signing.take_out(out.of(&repository.coordinate));
-                signing.look_at(&repository);
-                repository.signed_on = signing.signed_on().cloned().collect();
-                let removed: Vec<&str> = signing.removed().iter().map(ServerUrl::host).collect();
-                let (mut subject, signed) = self.subject(repository, record, &threads, &ground)?;
-                if !removed.is_empty() {
-                    subject.notes.push(format!(
-                        "taken out of its announcement by hand, and not added again: {}",
-                        removed.join(", ")
-                    ));
-                }
+                let remembered =
+                    self.what_is_remembered(&repository.coordinate, records.as_ref(), kept).await?;
+                let (mut subject, signed) =
+                    self.subject_as_it_stands(repository, remembered, &threads, &ground, &out).await?;
                 subject.turn = turn;
                 survey.subjects.push(subject);
                 survey.signed.extend(signed);
             }
         }
     }
-}
 
-/// A catalog and what goes with it.
-pub(super) struct Worked {
-    repositories: Vec<Repository>,
-    /// What the bot has published of its copies.
-    own: OwnCopies,
-    /// How its copies are called.
-    copies: BTreeMap<Coordinate, String>,
-}
-
-impl Worked {
-    /// Leaves out the repositories that are called otherwise.
-    pub(super) fn keep_only(&mut self, families: &BTreeSet<String>) {
-        self.repositories.retain(|repository| families.contains(&repository.coordinate.identifier));
+    /// What is remembered of a repository, as far as something is.
+    async fn what_is_remembered(
+        &self,
+        coordinate: &Coordinate,
+        records: Option<&Snapshot>,
+        kept: &Kept,
+    ) -> Result<(RepositoryRecord, Signing), CycleError> {
+        let (name, signing) = (record_name(coordinate), signing_name(coordinate));
+        let record = match (kept.repositories.get(coordinate), records) {
+            (Some(known), _) => {
+                let mut record = known.record.clone();
+                record.confirm(&kept.proved);
+                Some(record)
+            }
+            (None, Some(records)) => records.read(&name),
+            (None, None) => self.records.read(&name).await?,
+        };
+        let signing = match records {
+            Some(records) => records.read(&signing),
+            None => self.records.read(&signing).await?,
+        };
+        Ok((record.unwrap_or_default(), signing.unwrap_or_default()))
     }
-}
 
-fn grasps(servers: &BTreeMap<ServerUrl, Server>) -> BTreeMap<ServerUrl, (Grasp, bool)> {
-    servers.iter().map(|(url, server)| (url.clone(), (server.grasp.clone(), server.is_lost))).collect()
-}
-
-/// Whether a repository is still worked out from the same events: what its maintainers signed, and the bot's `copies` as
-/// far as they count. One that is left from another placement does not.
-fn is_made_of<'a>(
-    known: &BTreeSet<EventId>,
-    repository: &Repository,
-    copies: impl Iterator<Item = &'a Event>,
-) -> bool {
-    let mut now: BTreeSet<EventId> = repository.announcements.iter().map(Announcement::id).collect();
-    now.extend(repository.state.iter().map(|state| state.event.id));
-    let copies: BTreeSet<EventId> = copies.map(|event| event.id).collect();
-    let is_copy = |id: &EventId| copies.contains(id);
-    repository.obstacle.is_none() && now.is_subset(known) && known.difference(&now).all(is_copy)
+    /// Works out one repository, with what people decided about its states and said of its servers.
+    async fn subject_as_it_stands(
+        &self,
+        mut repository: Repository,
+        (mut record, mut signing): (RepositoryRecord, Signing),
+        threads: &Threads<'_>,
+        ground: &Ground<'_>,
+        taken_out: &TakenOut,
+    ) -> Result<(Subject, Vec<Event>), CycleError> {
+        self.hold_back(&mut repository, &mut record, ground.now).await?;
+        if signing.note_come(&repository) {
+            self.note_come(&repository).await?;
+        }
+        signing.take_out(taken_out.of(&repository.coordinate));
+        signing.look_at(&repository);
+        repository.signed_on = signing.signed_on().cloned().collect();
+        let (mut subject, signed) = self.subject(repository, record, threads, ground)?;
+        let removed: Vec<&str> = signing.removed().iter().map(ServerUrl::host).collect();
+        if !removed.is_empty() {
+            let removed = removed.join(", ");
+            let note = format!("taken out of its announcement by hand, and not added again: {removed}");
+            subject.notes.push(note);
+        }
+        Ok((subject, signed))
+    }
 }
 
 impl Survey {
