@@ -1,22 +1,20 @@
 //! What must never happen, and what must be so in the end. Nothing in here asks the code that is judged: who may
 //! sign, for example, is worked out once more, in another way.
 
+mod end;
+mod signing;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use grasp_mirror::{
     model::{
-        announcement::Announcement, coordinate::Coordinate, placement::Placement, policy::Policy, refs::Refs,
-        server::ServerUrl, state::State, status::MirrorStatus,
+        announcement::Announcement, coordinate::Coordinate, refs::Refs, server::ServerUrl, state::State,
     },
     plan::{
-        catalog::{self, Limits, Repository},
+        catalog::Repository,
         converge::Wanted,
-        conversation,
         hold::{Held, Stands},
-        namespace, placement,
-        record::RepositoryRecord,
-        retry::Failure,
-        spread::{LOST_AFTER_SECS, Spread, Usual},
+        spread::{LOST_AFTER_SECS, Spread},
     },
 };
 use nostr::{
@@ -24,12 +22,15 @@ use nostr::{
     key::PublicKey,
 };
 
+pub(crate) use self::{
+    end::{has_converged, knows_what_there_is, lists_are_everywhere, records_of_wanted},
+    signing::{note_listings, only_adds_servers},
+};
 use crate::{
     bot::bot,
-    discover::{first_authors, is_compared, named},
     disk::Disk,
     inbox::Order,
-    own::{is_own, person},
+    own::person,
     people::key,
     world::{Target, World},
 };
@@ -124,110 +125,6 @@ pub(crate) fn may_be_sent(world: &mut World, disk: &Disk, at: usize, event: &Eve
     }
 }
 
-/// Something is signed with an owner's key: it is what the owner signed last as far as the bot knows, but that it lists
-/// `servers`, too; and none of them was taken out knowingly. `shown` is who sees it first since it refuses the copy.
-pub(crate) fn only_adds_servers(
-    world: &mut World,
-    disk: &Disk,
-    repository: &Coordinate,
-    event: &Event,
-    servers: &BTreeSet<ServerUrl>,
-    shown: Option<&ServerUrl>,
-) {
-    let id = event.id;
-    let now = world.now;
-    let may_sign = match event.kind {
-        Kind::RepoState => confirmed(disk, repository),
-        _ => BTreeSet::from([event.pubkey]),
-    };
-    let same = |known: &&Event| {
-        known.kind == event.kind
-            && known.tags.identifier() == event.tags.identifier()
-            && may_sign.contains(&known.pubkey)
-    };
-    let before =
-        disk.events.values().filter(same).max_by_key(|known| (known.created_at, std::cmp::Reverse(known.id)));
-    let Some(before) = before else {
-        return world.break_promise(|| format!("{id} is signed for an owner, and replaces nothing"));
-    };
-    if event.created_at.as_secs() != before.created_at.as_secs() + 1 || event.content != before.content {
-        world.break_promise(|| format!("{id} is signed for an owner, and dated {}", event.created_at));
-    }
-    let mut added: BTreeSet<String> = BTreeSet::new();
-    for (at, tag) in event.tags.iter().enumerate() {
-        let old = before.tags.as_slice().get(at).map(|tag| tag.as_slice()).unwrap_or_default();
-        let may_grow = event.kind == Kind::GitRepoAnnouncement && matches!(tag.kind(), "clone" | "relays");
-        match tag.as_slice().strip_prefix(old) {
-            Some([]) => {}
-            Some(more) if may_grow => added.extend(more.iter().cloned()),
-            _ => return world.break_promise(|| format!("{id} is signed for an owner, and changes {tag:?}")),
-        }
-    }
-    world.ledger.signed_for_owners.insert(id);
-    let (Some(found), Some(old)) = (Announcement::read(event.clone()), Announcement::read(before.clone()))
-    else {
-        return;
-    };
-    if event.kind != Kind::GitRepoAnnouncement {
-        return;
-    }
-    if old.private {
-        world.break_promise(|| format!("{id} is signed for an owner, of a private repository"));
-    }
-    let urls = |server: &ServerUrl| {
-        [server.to_string(), server.clone_url(&event.pubkey, &found.coordinate.identifier).to_string()]
-    };
-    let known: BTreeSet<String> = servers.iter().flat_map(urls).collect();
-    if !added.is_subset(&known) {
-        world.break_promise(|| format!("{id} is signed for an owner, and adds {added:?}"));
-    }
-    for server in servers.iter().filter(|server| !old.lists(server)) {
-        let at = world.host(server);
-        let name = (found.coordinate.clone(), at);
-        let by_hand = !world.ledger.signed_for_owners.contains(&before.id);
-        let taken_out = world
-            .ledger
-            .listings
-            .get(&name)
-            .is_some_and(|(at, seen)| *seen && by_hand && before.created_at.as_secs() > *at);
-        if taken_out {
-            world.break_promise(|| format!("server {at} was taken out of {}, and is listed again", name.0));
-        }
-        let copies = disk
-            .events
-            .values()
-            .filter(|known| known.pubkey == bot() && known.kind == Kind::GitRepoAnnouncement);
-        let has_copy =
-            copies.map(|known| (at, known.id)).any(|known| world.ledger.said_to_serve.contains(&known));
-        if shown != Some(server) && !has_copy {
-            world.break_promise(|| format!("server {at} is listed for {}, and shows no copy", name.0));
-        }
-        world.ledger.listings.insert(name, (now, false));
-    }
-}
-
-/// Notes which of the servers that the bot had listed it has seen to be listed: whoever takes one out from then on, and
-/// later than it was signed, does so knowingly. What an owner signed before that, and replaces it, takes nothing out.
-pub(crate) fn note_listings(world: &mut World, disk: &Disk) {
-    let World { ledger, hosts, .. } = world;
-    let owners: BTreeSet<PublicKey> = ledger.listings.keys().map(|(name, _)| name.owner).collect();
-    let announced = disk
-        .events
-        .values()
-        .filter(|event| event.kind == Kind::GitRepoAnnouncement && owners.contains(&event.pubkey));
-    for found in announced.cloned().filter_map(Announcement::read) {
-        let by_hand = !ledger.signed_for_owners.contains(&found.id());
-        ledger.listings.retain(|(name, at), (signed_at, seen)| {
-            if *name != found.coordinate {
-                return true;
-            }
-            let lists = found.lists(&hosts[*at].grasp.url);
-            *seen |= lists && !by_hand;
-            lists || !by_hand || found.created_at().as_secs() > *signed_at
-        });
-    }
-}
-
 /// A state goes to a server, or what it says: is it one that takes most of the repository away, and nobody has decided?
 pub(crate) fn may_be_followed(world: &mut World, wanted: &Wanted, state: Option<EventId>) {
     let Some(state) = state.filter(|_| world.habits.holds) else { return };
@@ -306,25 +203,6 @@ pub(crate) fn was_taken_in(world: &mut World, disk: &Disk, brought: &[Event]) {
     }
 }
 
-/// In the end the bot knows what relays and servers have of those whom it follows.
-pub(crate) fn knows_what_there_is(world: &mut World, disk: &Disk, policy: &Policy) {
-    let mut authors = first_authors(disk);
-    loop {
-        let more = named(disk, &authors);
-        if more.is_subset(&authors) {
-            break;
-        }
-        authors.extend(more);
-    }
-    let hosts = world.hosts.iter().filter(|host| policy.admits_server(&host.grasp.url).is_ok());
-    let served = hosts.flat_map(|host| host.grasp.served());
-    let all = world.relays.iter().flat_map(|relay| relay.events.values()).chain(served);
-    let unknown = all.filter(|event| is_compared(event, &authors)).find(|event| disk.lacks(event));
-    if let Some((kind, id)) = unknown.map(|event| (event.kind, event.id)) {
-        world.break_promise(|| format!("in the end {id} (kind {kind}) is not known"));
-    }
-}
-
 /// The bot follows whom the newest list names that it has signed or seen.
 pub(crate) fn obeys_the_newest_list(world: &mut World, authors: &BTreeSet<PublicKey>) {
     let Some(list) = &world.ledger.own.authors else { return };
@@ -364,23 +242,6 @@ pub(crate) fn does_what_it_was_told(
     };
     if !does {
         world.break_promise(|| format!("{order:?} was carried out, and is not so"));
-    }
-}
-
-/// In the end every relay has the newest of the bot's lists.
-pub(crate) fn lists_are_everywhere(world: &mut World, disk: &Disk) {
-    for event in disk.events.values().filter(|event| is_own(event)) {
-        for (at, relay) in world.relays.iter().enumerate() {
-            if !relay.events.contains_key(&event.id) {
-                let (id, kind) = (event.id, event.kind);
-                world.break_promise(|| format!("in the end relay {at} lacks {id} (kind {kind})"));
-                return;
-            }
-        }
-    }
-    let newest = world.newest_list();
-    if newest.as_ref() != world.ledger.own.authors.as_ref() {
-        world.break_promise(|| "in the end a newer list is not obeyed".to_owned());
     }
 }
 
@@ -467,130 +328,4 @@ pub(crate) fn was_read_back(
             });
         }
     }
-}
-
-/// The records of what is mirrored now. Others stay as they were, and nobody waits for them.
-pub(crate) fn records_of_wanted(disk: &Disk) -> Vec<RepositoryRecord> {
-    let events: Vec<Event> = disk.events.values().cloned().collect();
-    let limits = Limits { max_refs: 100, max_repos_per_author: 10 };
-    let catalog = catalog::build(&events, &disk.watched, &bot(), limits);
-    catalog.repositories.iter().map(|repository| disk.record(&repository.coordinate)).collect()
-}
-
-/// How it must stand when everything has calmed down: what is wanted is there, by the servers' own word and in truth.
-///
-/// Returns whether nothing at all is left to do.
-pub(crate) fn has_converged(world: &mut World, disk: &Disk, policy: &Policy, usual: Usual) -> bool {
-    let mut at_rest = true;
-    let events: Vec<Event> = disk.events.values().cloned().collect();
-    let limits = Limits { max_refs: 100, max_repos_per_author: 10 };
-    let catalog = catalog::build(&events, &disk.watched, &bot(), limits);
-    let own = events.iter().filter(|event| event.pubkey == bot());
-    let announced: Vec<Announcement> = own.cloned().filter_map(Announcement::read).collect();
-    let copies = namespace::identifiers(&catalog.repositories, &announced);
-    let servers: BTreeMap<_, _> = world
-        .hosts
-        .iter()
-        .filter(|host| policy.admits_server(&host.grasp.url).is_ok())
-        .map(|host| (host.grasp.url.clone(), placement::Grasp::Full))
-        .collect();
-    for mut repository in catalog.repositories {
-        let record = disk.record(&repository.coordinate);
-        let mut signing = disk.signing(&repository.coordinate);
-        signing.look_at(&repository);
-        repository.signed_on = signing.signed_on().cloned().collect();
-        repository.heed(&record);
-        let repository = &repository;
-        let Some(state) = &repository.state else { continue };
-        if state.refs.is_empty() || repository.obstacle.is_some() {
-            at_rest &= record.mirrors.values().all(|mirror| mirror.status == MirrorStatus::InSync);
-            continue;
-        }
-        if world.ledger.decisions.said.get(&state.event.id) == Some(&false) {
-            let open = record.mirrors.values().find(|mirror| mirror.status != MirrorStatus::Blocked);
-            if let Some(status) = open.map(|mirror| mirror.status) {
-                world.break_promise(|| format!("{}: rejected, and {status:?}", repository.coordinate));
-            }
-            continue;
-        }
-        let coordinate = &repository.coordinate;
-        let copy = copies.get(coordinate).cloned().unwrap_or_default();
-        let refs: BTreeMap<String, _> = state.refs.iter().map(|(name, id)| (name.to_string(), *id)).collect();
-        let talk = conversation::gather(
-            &repository.coordinates(),
-            &events,
-            &BTreeSet::new(),
-            world.time(),
-            usize::MAX,
-        );
-        let mut places = placement::places(repository, &servers, usual.reach, &bot(), &copy);
-        if let Some(wanted) = usual.copies_wanted {
-            // Which servers they are is the bot's choice; how many, and those that are listed, is not.
-            let is_listed =
-                |url: &ServerUrl| repository.listed_by(url).is_some() && !repository.signed_on.contains(url);
-            let (all, listed) = (places.len(), places.keys().filter(|url| is_listed(url)).count());
-            places.retain(|url, _| is_listed(url) || record.mirrors.contains_key(url));
-            let expected = all.min(listed.max(wanted as usize));
-            if places.len() != expected {
-                let words = format!("{coordinate}: {} copies in the end, and not {expected}", places.len());
-                world.break_promise(|| words);
-            }
-        }
-        for (url, place) in places {
-            let at = world.host(&url);
-            let name = format!(
-                "{} of owner {} on server {at}",
-                coordinate.identifier,
-                &coordinate.owner.to_hex()[..2]
-            );
-            let Some(mirror) = record.mirrors.get(&url) else {
-                world.break_promise(|| format!("{name}: no record in the end"));
-                continue;
-            };
-            let grasp = &world.hosts[at].grasp;
-            // Where a lead's own word governs, the lead has to be welcome.
-            let governs = match repository.lead().filter(|_| place.placement == Placement::Lead) {
-                Some(lead) => Coordinate::new(lead, coordinate.identifier.clone()),
-                None => place.path.clone(),
-            };
-            if mirror.status == MirrorStatus::Refused && grasp.denied.contains(&governs) {
-                continue;
-            }
-            let listed = grasp.repositories().find(|(path, _)| **path == place.path).map(|(_, refs)| refs);
-            // Only a newer state brings the git data of a repository back that the server serves already.
-            let is_served = grasp.serves(&state.event.id) && listed.as_ref() != Some(&refs);
-            if is_served
-                && mirror.failure == Some(Failure::ServerFails)
-                && place.placement != Placement::Namespace
-            {
-                at_rest = false;
-                continue;
-            }
-            if mirror.status != MirrorStatus::InSync {
-                let words = format!("{name}: {:?} in the end: {:?}", mirror.status, mirror.reason);
-                world.break_promise(|| words);
-                continue;
-            }
-            if listed.as_ref() != Some(&refs) {
-                let words = format!("{name}: in sync, but it lists {listed:?} and signed is {refs:?}");
-                world.break_promise(|| words);
-                continue;
-            }
-            // Without the owner's announcement a server takes none of it.
-            let owners = repository.announcement().map(Announcement::id);
-            let renamed = place.placement == Placement::Namespace
-                && (copy != coordinate.identifier
-                    || owners.is_some_and(|id| mirror.refused.contains_key(&id)));
-            let lacks: Vec<_> = talk
-                .events
-                .iter()
-                .filter(|id| !renamed && !grasp.serves(id) && !mirror.refused.contains_key(*id))
-                .collect();
-            if !lacks.is_empty() {
-                let words = format!("{name}: in sync, but it lacks {lacks:?} of the conversation");
-                world.break_promise(|| words);
-            }
-        }
-    }
-    at_rest
 }
