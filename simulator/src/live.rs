@@ -1,7 +1,8 @@
 //! What is heard between cycles, by the program's own judgement of what an event concerns ([`grasp_mirror::plan::live`]).
 //!
 //! Cycles read everything here. So after each it is checked that who only listened since the one before would have heard
-//! of every family of which something else is signed, and that relays are asked for all that concerns us.
+//! of every family of which something else is signed, or about which something was said, and that relays are asked for
+//! all that concerns us.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +36,10 @@ pub(crate) struct Listening {
     stored: BTreeSet<EventId>,
     /// What maintainers signed to make each family.
     families: BTreeMap<String, BTreeSet<EventId>>,
+    /// What is said around each repository.
+    talk: BTreeMap<Coordinate, BTreeSet<EventId>>,
+    /// What that may point at beside itself.
+    roots: BTreeMap<Coordinate, Vec<Coordinate>>,
 }
 
 impl Bot<'_> {
@@ -68,8 +73,16 @@ impl Listening {
         for repository in repositories {
             families.entry(repository.coordinate.identifier.clone()).or_default().extend(sources(repository));
         }
-        let stored = events.iter().map(|event| event.id).collect();
-        Self { concerns, at_relays: (bare, filters), watched: watched.clone(), stored, families }
+        let named = |repository: &Repository| repository.coordinate.clone();
+        Self {
+            concerns,
+            at_relays: (bare, filters),
+            watched: watched.clone(),
+            stored: events.iter().map(|event| event.id).collect(),
+            families,
+            talk: repositories.iter().map(named).zip(threads.into_iter().map(BTreeSet::from_iter)).collect(),
+            roots: repositories.iter().map(|one| (named(one), one.coordinates())).collect(),
+        }
     }
 
     /// Is every family that is `now` otherwise named by one of the events that came meanwhile, and does a relay that is
@@ -87,6 +100,7 @@ impl Listening {
             let (told, rest): (Vec<&Event>, Vec<&Event>) =
                 unheard.into_iter().partition(|event| !concerns.touched_by(event).is_empty());
             if told.is_empty() {
+                unheard = rest;
                 break;
             }
             for event in told {
@@ -114,6 +128,39 @@ impl Listening {
                     format!("{family} is not as it was, and who listens has not heard of it")
                 });
             }
+        }
+        for (coordinate, talk) in &now.talk {
+            let new = events.iter().filter(is_new).filter(|event| talk.contains(&event.id)).collect();
+            let said = self.said_about(coordinate, new);
+            let unheard = said.iter().find(|event| unheard.iter().any(|one| one.id == event.id));
+            let first = said.first().filter(|_| !heard.contains(&coordinate.identifier));
+            if let Some(id) = unheard.or(first).map(|event| event.id) {
+                world.break_promise(|| {
+                    format!("{id} is said about {coordinate}, and who listens has not heard of it")
+                });
+            }
+        }
+    }
+
+    /// Those of `new` events that point at what belonged to the repository, and at each other. What answers a pull
+    /// request that was lost belongs to it only when that is looked for again, and nobody hears that a time has come.
+    fn said_about<'a>(&self, coordinate: &Coordinate, mut new: Vec<&'a Event>) -> Vec<&'a Event> {
+        let talk = self.talk.get(coordinate).into_iter().flatten().map(EventId::to_hex);
+        let roots = self.roots.get(coordinate).into_iter().flatten().map(ToString::to_string);
+        let mut targets: BTreeSet<String> = talk.chain(roots).collect();
+        let mut said = Vec::new();
+        loop {
+            let points_at = |event: &&Event| {
+                let tags = event.tags.iter().filter(|tag| matches!(tag.kind(), "a" | "A" | "q" | "e" | "E"));
+                tags.filter_map(|tag| tag.content()).any(|target| targets.contains(target))
+            };
+            let (more, rest): (Vec<&Event>, Vec<&Event>) = new.into_iter().partition(points_at);
+            if more.is_empty() {
+                return said;
+            }
+            targets.extend(more.iter().map(|event| event.id.to_hex()));
+            said.extend(more);
+            new = rest;
         }
     }
 }

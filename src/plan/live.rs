@@ -94,6 +94,8 @@ pub struct Concerns {
     coordinates: HashMap<String, String>,
     /// The family of each event of a conversation.
     threads: HashMap<EventId, String>,
+    /// The other families of the few that belong to several.
+    also: HashMap<EventId, BTreeSet<String>>,
     /// Whose mute lists count: who maintains something; and whether theirs names the bot.
     mute_lists: BTreeMap<PublicKey, bool>,
     /// Whether watched authors' lists of GRASP servers count.
@@ -122,7 +124,7 @@ impl Concerns {
                 all.authors.extend(&announcement.roles.leads);
                 all.coordinates.insert(announcement.coordinate.to_string(), family.clone());
             }
-            all.threads.extend(thread.iter().map(|id| (*id, family.clone())));
+            thread.iter().for_each(|id| all.belongs(*id, family));
         }
         all
     }
@@ -167,8 +169,15 @@ impl Concerns {
 
     /// Remembers that `event` belongs to the conversations of `families`, so that answers to it do, too.
     pub fn note(&mut self, event: &Event, families: &BTreeSet<String>) {
-        if let Some(family) = families.first().filter(|_| !GOVERNING.contains(&event.kind)) {
-            self.threads.insert(event.id, family.clone());
+        if !GOVERNING.contains(&event.kind) {
+            families.iter().for_each(|family| self.belongs(event.id, family));
+        }
+    }
+
+    fn belongs(&mut self, id: EventId, family: &str) {
+        let first = self.threads.entry(id).or_insert_with(|| family.to_owned());
+        if first != family {
+            self.also.entry(id).or_default().insert(family.to_owned());
         }
     }
 
@@ -197,9 +206,11 @@ impl Concerns {
     }
 
     fn pointed_at<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = String> + 'a {
-        points_at(event).filter_map(|target| {
-            let thread = || EventId::from_hex(target).ok().and_then(|id| self.threads.get(&id));
-            self.coordinates.get(target).or_else(thread).cloned()
+        points_at(event).flat_map(|target| {
+            let id = EventId::from_hex(target).ok();
+            let also = id.and_then(|id| self.also.get(&id)).into_iter().flatten();
+            let thread = id.and_then(|id| self.threads.get(&id));
+            self.coordinates.get(target).into_iter().chain(thread).chain(also).cloned()
         })
     }
 
