@@ -5,7 +5,7 @@
 //! points at the repositories. What is found this way only says *which* repositories to look at: those are then read to
 //! the end, everywhere.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     model::coordinate::Coordinate,
-    plan::{conversation, holdings::Recent, rest::Known},
+    plan::{holdings::Recent, rest::Known, targets::Targets},
     relay::{Difference, RelayError},
 };
 
@@ -59,27 +59,6 @@ impl Answered {
     /// What it was seen to have before, as if it had not been asked.
     pub(super) fn unheard(self) -> (RelayUrl, Recent) {
         (self.relay, self.recent)
-    }
-}
-
-/// What events may point at, and whose it is.
-struct Targets(HashMap<String, Coordinate>);
-
-impl Targets {
-    fn of<'a>(repositories: impl Iterator<Item = (&'a Coordinate, &'a Known)>) -> Self {
-        let mut all = HashMap::new();
-        for (coordinate, known) in repositories {
-            let names = known.coordinates.iter().map(ToString::to_string);
-            for target in names.chain(known.thread.keys().map(EventId::to_hex)) {
-                all.insert(target, coordinate.clone());
-            }
-        }
-        Self(all)
-    }
-
-    fn hit<'a>(&'a self, event: &'a Event) -> impl Iterator<Item = &'a Coordinate> {
-        let counts = conversation::may_be_of_kind(event.kind.as_u16());
-        conversation::points_at(event).filter(move |_| counts).filter_map(|target| self.0.get(target))
     }
 }
 

@@ -6,7 +6,8 @@
 //! [`retry`] when a failed one is tried again, [`signing`] what is added to a maintainer's announcement, [`permit`]
 //! what may be signed with a maintainer's key and [`to_sign`] what is, [`hold`] which states wait for people to decide; [`kinship`] says who may
 //! share objects. [`identity`] is who the bot says it is, [`settings`] and [`policy`] what it was told to do, [`journal`]
-//! what became of each question put to it, [`progress`] how far a running cycle is.
+//! what became of each question put to it, [`progress`] how far a running cycle is, [`targets`] which repositories an event
+//! is about.
 
 pub mod authority;
 pub mod catalog;
@@ -34,6 +35,7 @@ pub mod signing;
 mod simulated;
 pub mod spread;
 pub mod taken_out;
+pub mod targets;
 #[cfg(test)]
 mod testing;
 pub mod to_sign;

@@ -31,7 +31,7 @@ pub struct Proofs {
 }
 
 /// What is kept of a repository in memory from one cycle to the next: enough to see that there is nothing to do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Known {
     /// The authoritative state.
     pub state: Option<EventId>,
