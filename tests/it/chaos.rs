@@ -138,6 +138,23 @@ impl Watched {
     }
 }
 
+/// Restarts a server, without what broken pushes left there, and lets everybody in again.
+///
+/// ngit-grasp 3.0.9 puts its refs in order when it starts. What is pushed meanwhile it puts back to the state before, and
+/// serves the newer one all the same: so nobody is let in before it is done.
+async fn begin_anew(server: &mut Server) {
+    let starts =
+        |server: &Server| server.log().matches("Git authorization-integrity startup pass completed").count();
+    let before = starts(server);
+    server.proxy().fault(Fault::Refuse);
+    server.proxy().drop_connections();
+    server.unlock().await;
+    look::wait_until("the server has put its refs in order", async || starts(server) > before).await;
+    server.proxy().heal();
+    server.proxy().silence(false);
+    server.proxy().drop_connections();
+}
+
 /// What a server has on its disk, whatever its proxy does.
 async fn refs_at(mirror: &Mirror, owner: &Owner, server: &Server) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
@@ -230,10 +247,7 @@ async fn what_it_says_is_so_whatever_servers_do() {
         }
         if step % ROUND == 0 {
             for server in [&mut b, &mut c] {
-                server.unlock().await;
-                server.proxy().heal();
-                server.proxy().silence(false);
-                server.proxy().drop_connections();
+                begin_anew(server).await;
             }
             look::wait_until("all is in sync", async || {
                 let mut all = true;
