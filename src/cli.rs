@@ -282,8 +282,16 @@ async fn world(ready: &Ready) -> anyhow::Result<World> {
 /// walked at once, and each keeps its stack and its share of the heap.
 const BLOCKING_THREADS: usize = 16;
 
+/// Threads that talk to servers and people. A walk is many short steps that wake each other: on two threads, which wake
+/// each other, too, they cost twice as much. Git and the store, which take long, have threads of their own.
+const WORKER_THREADS: usize = 1;
+
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()
 }
 
 /// A line that shows a person how far a cycle is.
