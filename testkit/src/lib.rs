@@ -34,6 +34,7 @@
 mod announcement;
 mod browser;
 mod bulk;
+mod chance;
 mod chat;
 mod daemon;
 mod front;
@@ -57,6 +58,7 @@ pub use announcement::Announcement;
 pub use browser::Browser;
 pub use bulk::noise_text;
 pub use bulk::{Noise, sources};
+pub use chance::Chance;
 pub use chat::{Chat, Heard, Protocol, Question, junk};
 pub use daemon::Daemon;
 pub use front::Front;

@@ -7,12 +7,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use grasp_mirror_testkit::{Fault, Mirror, Owner, Server, TestRelay, look, tools};
+use grasp_mirror_testkit::{Chance, Fault, Mirror, Owner, Server, TestRelay, look};
 use nostr::prelude::{Event, ToBech32};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 /// After so many steps all is well for a while.
-const ROUND: usize = 8;
+const ROUND: u64 = 8;
 
 const FAULTS: [Fault; 14] = [
     Fault::Refuse,
@@ -34,22 +34,6 @@ const FAULTS: [Fault; 14] = [
 /// Which requests a fault is for.
 const PARTS: [&str; 5] = ["", "/", "git-receive-pack", "/git-receive-pack", "info/refs"];
 
-/// xorshift64: the same steps for the same seed.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % limit as u64).unwrap()
-    }
-
-    fn of<T: Copy>(&mut self, some: &[T]) -> T {
-        some[self.below(some.len())]
-    }
-}
-
 /// A repository, the refs of every state that was signed of it, in order, and what was said about it.
 struct Watched {
     owner: Owner,
@@ -61,19 +45,7 @@ impl Watched {
     async fn update(&mut self, server: &Server, chance: &mut Chance) {
         let work = &self.owner.work;
         let number = self.states.len();
-        match chance.below(4) {
-            0 => work.tag(&format!("v{number}")),
-            1 => {
-                work.branch(&format!("topic-{number}"));
-                work.switch("main");
-            }
-            2 => {
-                work.commit("file", &format!("{number} before it is rewritten\n"));
-                work.rewind(1);
-            }
-            _ => {}
-        }
-        work.commit("file", &format!("{number}\n").repeat(200));
+        work.change(number, 200, chance);
         let state = self.owner.update(server).await;
         self.states.push((state.id.to_hex(), work.refs()));
     }
@@ -124,9 +96,7 @@ impl Watched {
         }
         all && told + 1 == self.states.len()
     }
-}
 
-impl Watched {
     /// Whether each of `refs` is that of one of the states since `told`, and none is missing that all of them have: a push
     /// may be under way.
     fn is_since(&self, told: usize, refs: &BTreeMap<String, String>) -> bool {
@@ -157,35 +127,23 @@ async fn begin_anew(server: &mut Server) {
 
 /// What a server has on its disk, whatever its proxy does.
 async fn refs_at(mirror: &Mirror, owner: &Owner, server: &Server) -> BTreeMap<String, String> {
-    let mut all = BTreeMap::new();
     for npub in [owner.npub(), mirror.bot_pubkey().to_bech32().unwrap()] {
         let folder = server.git_folder().join(npub).join(format!("{}.git", owner.d));
-        if !folder.is_dir() {
-            continue;
-        }
-        let mut list = tools::git(&folder);
-        list.args(["for-each-ref", "--format=%(refname) %(objectname)", "refs/heads", "refs/tags"]);
-        let listed = tools::must(list).await;
-        all = listed
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .map(|(name, id)| (name.to_owned(), id.to_owned()))
-            .collect();
-        if !all.is_empty() {
-            break;
+        let refs = look::refs(folder.to_str().unwrap()).await;
+        if !refs.is_empty() {
+            return refs;
         }
     }
-    all
+    BTreeMap::new()
 }
 
 #[tokio::test]
 async fn what_it_says_is_so_whatever_servers_do() {
-    let number = |name: &str, usual: usize| {
-        std::env::var(name).map_or(usual, |value| value.parse().expect("a number"))
-    };
+    let number =
+        |name: &str, usual: u64| std::env::var(name).map_or(usual, |value| value.parse().expect("a number"));
     let (steps, seed) = (number("CHAOS_STEPS", 3 * ROUND), number("CHAOS_SEED", 1));
     println!("CHAOS_STEPS={steps} CHAOS_SEED={seed}");
-    let mut chance = Chance(0x9e37_79b9_7f4a_7c15 ^ (seed as u64) << 7);
+    let mut chance = Chance::new(0x9e37_79b9_7f4a_7c15 ^ seed << 7);
     let proxied = || Server::builder().behind_proxy().start();
     let (a, mut b, mut c, relay) = tokio::join!(Server::start(), proxied(), proxied(), TestRelay::start());
     let mut watched = Vec::new();
@@ -227,7 +185,7 @@ async fn what_it_says_is_so_whatever_servers_do() {
             2 => proxy.silence(true),
             3 => proxy.silence(false),
             _ => {
-                let (part, fault) = (chance.of(&PARTS), chance.of(&FAULTS));
+                let (part, fault) = (*chance.of(&PARTS), *chance.of(&FAULTS));
                 println!("step {step}: {} {fault:?} on {part:?}", proxy.address());
                 proxy.fault_on(part, fault);
                 if chance.below(2) == 0 {
@@ -235,13 +193,13 @@ async fn what_it_says_is_so_whatever_servers_do() {
                 }
             }
         }
-        let at = chance.below(watched.len());
+        let at = usize::try_from(chance.below(watched.len() as u64)).unwrap();
         match chance.below(4) {
             0 => {}
             1 => watched[at].say(&a).await,
             _ => watched[at].update(&a, &mut chance).await,
         }
-        tokio::time::sleep(Duration::from_millis(chance.below(1_500) as u64)).await;
+        tokio::time::sleep(Duration::from_millis(chance.below(1_500))).await;
         for one in &watched {
             one.honest(&mirror, [&b, &c]).await;
         }

@@ -11,25 +11,13 @@
 
 use std::{process::Stdio, time::Duration};
 
-use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look, tools};
+use grasp_mirror_testkit::{Chance, Mirror, Owner, Server, TestRelay, look, tools};
 use nostr::prelude::Event;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-const KILLS: u64 = 200;
+const KILLS: usize = 200;
 /// Kills between two updates by the owners.
-const STEP: u64 = 8;
-
-/// xorshift64: the same moments in every run, as far as moments can be the same.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
+const STEP: usize = 8;
 
 #[tokio::test]
 async fn nothing_is_lost_or_broken_by_two_hundred_kills() {
@@ -44,13 +32,13 @@ async fn nothing_is_lost_or_broken_by_two_hundred_kills() {
     for owner in &owners {
         mirror = mirror.watches(owner);
     }
-    let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
+    let mut chance = Chance::new(0x9e37_79b9_7f4a_7c15);
     let mut states = Vec::new();
     for kill in 0..KILLS {
         if kill % STEP == 0 {
             states.clear();
             for owner in &owners {
-                change(owner, kill / STEP, &mut chance);
+                owner.work.change(kill / STEP, 1_000, &mut chance);
                 states.push(owner.update(&a).await);
             }
         }
@@ -78,23 +66,6 @@ async fn nothing_is_lost_or_broken_by_two_hundred_kills() {
         }
         check(&mirror, owner).await;
     }
-}
-
-/// A commit, a tag, a branch, or history rewritten.
-fn change(owner: &Owner, number: u64, chance: &mut Chance) {
-    match chance.below(4) {
-        0 => owner.work.tag(&format!("v{number}")),
-        1 => {
-            owner.work.branch(&format!("topic-{number}"));
-            owner.work.switch("main");
-        }
-        2 => {
-            owner.work.commit("file", &format!("{number} before it is rewritten\n"));
-            owner.work.rewind(1);
-        }
-        _ => {}
-    }
-    owner.work.commit("file", &format!("{number}\n").repeat(1_000));
 }
 
 /// Whatever a killed run left behind, git is content with it.
