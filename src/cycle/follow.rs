@@ -265,7 +265,7 @@ impl World {
 impl Subject {
     /// Whether the mirror on `server` was last seen to have all there is.
     fn has_nothing_new_for(&self, server: &ServerUrl, now: Timestamp) -> bool {
-        let state = self.repository.state.as_ref().map(|state| state.event.id);
+        let state = self.repository.state_id();
         self.record.mirrors.get(server).is_some_and(|record| {
             let covers = |held: &HeldConversation| held.covers(&self.fingerprint, now);
             record.status == MirrorStatus::InSync

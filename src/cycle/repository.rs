@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::join_all;
 use grasp_mirror_commands::count;
-use nostr::prelude::{EventId, Timestamp};
+use nostr::prelude::Timestamp;
 use tokio::sync::OnceCell;
 
 use super::{
@@ -105,7 +105,7 @@ impl World {
             mirrors.get(*server).is_some_and(in_sync) && seen.was_sent_something()
         };
         let repaired = endings.iter().filter(is_repaired).count();
-        let state = state_of(&subject);
+        let state = subject.repository.state_id();
         let known = Known { record: subject.record, notes: subject.notes.clone(), ..known };
         let recorded = RepositoryOutcome::recorded(subject.repository.coordinate, state, &known.record);
         Ok((RepositoryOutcome { notes: subject.notes, repaired, ..recorded }, known))
@@ -131,7 +131,7 @@ impl World {
             let governing = wanted.map(|wanted| wanted.governing.as_slice()).unwrap_or_default();
             let (ended, held) = (ending.clone(), conversation.clone());
             let mut record = record::after(before, place.placement, ended, seen, governing, held, now);
-            let tried = Tried { repository: Some(coordinate), server, state: state_of(subject) };
+            let tried = Tried { repository: Some(coordinate), server, state: subject.repository.state_id() };
             self.backoff().schedule(&mut record, before, &tried, ending.told_secs(), now);
             record.wait_for_server(course.servers.get(server).and_then(|server| server.retry_at));
             if let Some(reason) = record.reason.as_ref().filter(|_| record.is_news(before)) {
@@ -165,7 +165,7 @@ impl World {
             let Some(record) = subject.record.mirrors.get(url) else { return false };
             match course.trigger {
                 Trigger::Once => false,
-                Trigger::Timer if record.waits(state_of(subject), now) => true,
+                Trigger::Timer if record.waits(subject.repository.state_id(), now) => true,
                 // What a server said holds whatever has changed.
                 _ => !is_afresh && record.cools_down(now),
             }
@@ -341,9 +341,4 @@ fn barred(subject: &Subject, now: Timestamp) -> impl Iterator<Item = (ServerUrl,
 
 fn held_before(subject: &Subject, server: &ServerUrl) -> Option<HeldConversation> {
     subject.record.mirrors.get(server).and_then(|record| record.conversation.clone())
-}
-
-/// The maintainers' state that its mirrors are to have.
-fn state_of(subject: &Subject) -> Option<EventId> {
-    subject.repository.state.as_ref().map(|state| state.event.id)
 }

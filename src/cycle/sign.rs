@@ -179,7 +179,7 @@ impl World {
                 .iter()
                 .filter(|repository| {
                     let said = repository.announcements.iter().map(Announcement::id);
-                    let said = said.chain(repository.state.as_ref().map(|state| state.event.id));
+                    let said = said.chain(repository.state_id());
                     said.into_iter().any(|id| signed.contains(&id))
                 })
                 .map(|repository| repository.coordinate.identifier.clone())

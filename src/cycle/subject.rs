@@ -217,10 +217,10 @@ impl Subject {
         let mut made_of: BTreeSet<EventId> = self.events.keys().copied().collect();
         if self.wanted.is_empty() {
             made_of.extend(self.repository.announcements.iter().map(Announcement::id));
-            made_of.extend(self.repository.state.as_ref().map(|state| state.event.id));
+            made_of.extend(self.repository.state_id());
         }
         Known {
-            state: self.repository.state.as_ref().map(|state| state.event.id),
+            state: self.repository.state_id(),
             made_of,
             coordinates: self.repository.coordinates(),
             thread: self.thread.iter().copied().collect(),

@@ -346,7 +346,7 @@ impl World {
                     Beside::Jobs => {
                         let turn = self.shared.join_unless_followed(&repository.coordinate);
                         if turn.is_none() {
-                            let state = repository.state.as_ref().map(|state| state.event.id);
+                            let state = repository.state_id();
                             survey.busy.insert(repository.coordinate.clone(), state);
                             continue;
                         }

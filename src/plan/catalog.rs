@@ -102,6 +102,12 @@ pub struct Catalog {
 }
 
 impl Repository {
+    /// The maintainers' state that its mirrors are to have.
+    #[must_use]
+    pub fn state_id(&self) -> Option<EventId> {
+        self.state.as_ref().map(|state| state.event.id)
+    }
+
     /// The watched owner's announcement.
     #[must_use]
     pub fn announcement(&self) -> Option<&Announcement> {

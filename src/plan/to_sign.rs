@@ -50,7 +50,7 @@ pub fn to_sign(
     let Some(said) = signable(repository, keys).filter(|_| repository.obstacle.is_none()) else {
         return Ok(None);
     };
-    let state = repository.state.as_ref().map(|state| state.event.id);
+    let state = repository.state_id();
     let mut servers = signing.to_be_listed(places, mirrors);
     let given_back = signing.to_be_given_back(state, places, mirrors, afresh, now);
     let mut events = listing(repository, said, &servers, &given_back, places)?;

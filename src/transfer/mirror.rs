@@ -285,12 +285,8 @@ impl Run<'_> {
         answer: Result<T, E>,
         is_silence: impl Fn(&E) -> bool,
     ) -> Result<T, E> {
-        let Transfer { common, limits, .. } = self.transfer;
-        let server = self.job.wanted.server.relay_url();
-        match answer.as_ref().err().filter(|error| is_silence(error)) {
-            Some(error) => common.silence.unanswered(server, asked, &error.to_string(), limits.silence),
-            None => common.silence.answered(server, asked),
-        }
+        let silence = answer.as_ref().err().filter(|error| is_silence(error)).map(ToString::to_string);
+        self.transfer.note_answer(self.job.wanted.server.relay_url(), asked, silence.as_deref());
         answer
     }
 

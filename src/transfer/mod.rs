@@ -127,10 +127,14 @@ impl Transfer {
 
     /// The server at `relay` was asked what it serves; `silence` is the reason when it did not answer.
     pub fn note_look(&self, relay: &RelayUrl, silence: Option<&str>) {
+        self.note_answer(relay, Asked::Look, silence);
+    }
+
+    fn note_answer(&self, server: &RelayUrl, asked: Asked, silence: Option<&str>) {
         let known = &self.common.silence;
         match silence {
-            Some(words) => known.unanswered(relay, Asked::Look, words, self.limits.silence),
-            None => known.answered(relay, Asked::Look),
+            Some(words) => known.unanswered(server, asked, words, self.limits.silence),
+            None => known.answered(server, asked),
         }
     }
 
