@@ -48,7 +48,7 @@ async fn it_shows_a_real_daemon_and_follows_it() {
         browser.press("Backspace").await;
     }
     // The list follows with the next frame; before it there is no grid that Tab could enter.
-    browser.wait("document.querySelector('.matrix .repo a')").await;
+    browser.wait("document.querySelector('#count').textContent === '1 repository'").await;
     browser.press("Tab").await;
     for key in ["ArrowRight", "ArrowRight"] {
         browser.press(key).await;
@@ -187,6 +187,7 @@ async fn of_two_thousand(browser: &mut Browser, url: &str, picture: &watch::Send
     browser.click("#only-0").await;
     browser.wait("document.querySelector('#count').textContent === '100 of 2,000 repositories'").await;
     browser.click("#only-0").await;
+    keyboard_goes_on(browser).await;
     browser.click("#next").await;
     browser.wait("document.querySelector('.pager').textContent.startsWith('101–200 of 2,000')").await;
     assert_eq!(browser.value("document.activeElement.id").await, "next");
@@ -202,6 +203,26 @@ async fn of_two_thousand(browser: &mut Browser, url: &str, picture: &watch::Send
     let again = "performance.getEntriesByName(new URL('/api/mirrors.json', location).href).length";
     assert_eq!(browser.value(again).await, 1, "all is read once");
     assert_eq!(browser.complaints().await, json!([]));
+}
+
+/// Whoever goes through the grid by keyboard stays where they are, and is told of it, whatever is drawn meanwhile.
+async fn keyboard_goes_on(browser: &mut Browser) {
+    let later = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))";
+    let told = "document.querySelector('#tip').hidden ? '' : document.querySelector('#tip').textContent";
+    browser.value("document.querySelectorAll('.matrix tbody tr')[3].querySelector('td.cell').focus()").await;
+    for _ in 0..6 {
+        browser.press("PageDown").await;
+    }
+    // The page scrolls with the next frame.
+    browser.value(later).await;
+    assert!(browser.value("scrollY").await.as_f64().unwrap() > 0.0);
+    let there = browser.value(told).await;
+    assert_ne!(there, "");
+    // Another letter, and the grid is entered before the list follows.
+    let at = "document.activeElement.closest('tr')?.dataset.key";
+    let row = browser.value(at).await;
+    browser.value(&format!("filter.dispatchEvent(new Event('input')), {later}")).await;
+    assert_eq!((browser.value(at).await, browser.value(told).await), (row, there));
 }
 
 /// What a page of one repository and the servers' page have to show, on a page that shows it.

@@ -22,6 +22,10 @@ const tip = {
     box.style.left = `${Math.max(8, Math.min(at.left + at.width / 2 - width / 2, innerWidth - width - 8))}px`;
     box.style.top = `${below ? at.bottom + 6 : Math.max(8, at.top - height - 6)}px`;
   },
+  // What nobody points at any more may still have the focus.
+  rest() {
+    tip.show(document.activeElement);
+  },
   hide() {
     byId("tip").hidden = true;
   },
@@ -210,7 +214,7 @@ addEventListener("keydown", (event) => {
     }
   }
 });
-addEventListener("scroll", tip.hide, { passive: true });
+addEventListener("scroll", tip.rest, { passive: true, capture: true });
 // Ages grow.
 setInterval(() => !document.hidden && draw(), 30000);
 readAgain().then(listen);

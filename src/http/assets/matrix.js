@@ -89,6 +89,8 @@ export function matrix(state, tip) {
   }
 
   function renderList() {
+    // Replacing what has the focus loses it.
+    const focused = list.contains(document.activeElement);
     const rows = chosen();
     const pages = Math.max(1, Math.ceil(rows.length / PAGE));
     view.page = Math.min(view.page, pages - 1);
@@ -104,7 +106,7 @@ export function matrix(state, tip) {
     if (!state.rows.length) list.replaceChildren(nothing(state.header));
     else if (!rows.length) list.replaceChildren(h("p", { class: "empty" }, h("strong", {}, "Nothing fits"), "Another filter may."));
     else list.replaceChildren(table(shown));
-    restoreFocus();
+    if (focused) (find(view.at) ?? list.querySelector("[data-column]") ?? search).focus({ preventScroll: true });
   }
 
   let told = "";
@@ -155,33 +157,22 @@ export function matrix(state, tip) {
       tip.show(at);
     });
     grid.addEventListener("focusout", tip.hide);
-    grid.addEventListener("pointerover", (event) => tip.show(event.target.closest("td.cell")));
-    grid.addEventListener("pointerleave", tip.hide);
+    grid.addEventListener("pointerover", (event) => tip.show(event.target.closest("td.cell") ?? document.activeElement));
+    grid.addEventListener("pointerleave", tip.rest);
     const first = body.querySelector("[data-column]");
     if (first) first.tabIndex = 0;
     return h("div", { class: "scroll" }, grid);
   }
 
-  function restoreFocus() {
-    const wasHere = document.activeElement === document.body || !document.activeElement;
-    if (!view.at || !wasHere || !view.focus) return;
-    find(view.at)?.focus({ preventScroll: true });
-  }
-
-  function find({ key, column }) {
-    for (const row of list.querySelectorAll("tbody tr")) {
-      if (row.dataset.key === key) return row.querySelector(`[data-column="${column}"]`);
-    }
-    return null;
+  function find(at) {
+    const row = [...list.querySelectorAll("tbody tr")].find((row) => row.dataset.key === at?.key);
+    return row?.querySelector(`[data-column="${at.column}"]`);
   }
 
   function render() {
-    // Replacing what has the focus loses it.
-    view.focus = list.contains(document.activeElement);
     renderTotals();
     renderList();
     renderAlone();
-    view.focus = false;
   }
   render();
   return { element, render };
