@@ -9,7 +9,7 @@
 //! [`cycle`] walks it once over all repositories; [`daemon`] does so whenever it is time, and the [`bot`] beside it
 //! hears and answers. What is decided is pure: [`plan`] over the words of [`model`], and [`report`]. What touches the
 //! world stands at the edge: [`store`] (events and records), [`relay`], [`git`], [`transfer`], which carries out the
-//! plan's steps, and [`http`], which shows how it stands. [`config`] and [`key`] are read at the door.
+//! plan's steps, and [`http`], which shows how it stands; [`tls`] says whom to believe. [`config`] and [`key`] are read at the door.
 //!
 //! The page `ARCHITECTURE.md` says why it is like this.
 
@@ -25,6 +25,7 @@ pub mod plan;
 pub mod relay;
 pub mod report;
 pub mod store;
+pub mod tls;
 pub mod transfer;
 
 /// Doors for `fuzz/` to parsers that are private, and stay so: nobody else is to build on them. Each takes what came

@@ -97,4 +97,20 @@ has_chromium() {
         command -v google-chrome >/dev/null
 }
 
+# What most GRASP servers have in front: tests start their own, without root, on loopback.
+install_nginx() {
+    has_nginx && return
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "Installing nginx"
+        apt-get update -q && apt-get install -qy --no-install-recommends nginx-light || true
+        # Debian starts it as a service, too.
+        if [ -d /run/systemd/system ]; then systemctl disable --now nginx || true; fi
+    fi
+    has_nginx || fail "nginx is missing; servers are tested behind it:
+  Debian, Ubuntu: sudo apt-get install nginx-light
+  Fedora, Arch:   sudo dnf install nginx-core, sudo pacman -S nginx
+  macOS:          brew install nginx"
+}
+has_nginx() { command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || [ -x /usr/local/sbin/nginx ]; }
+
 TOOLS_ROOT="$PWD/target/tools"

@@ -51,7 +51,6 @@ use std::{
 };
 
 use futures::{StreamExt, stream::FuturesUnordered, try_join};
-use grasp_mirror_commands::with_causes;
 use indicatif::ProgressBar;
 use nostr::prelude::{EventId, PublicKey, Timestamp};
 use tokio::time::Instant;
@@ -83,6 +82,7 @@ use self::{
     survey::{Beside, Endings, record_name},
 };
 use crate::{
+    git::wire::ClientError,
     model::{coordinate::Coordinate, draft::SignError, server::ServerUrl},
     plan::{record::RepositoryRecord, signing::Stands},
     report::{
@@ -172,8 +172,8 @@ pub enum CycleError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// No HTTP client.
-    #[error("no HTTP client can be made: {}; are the system's CA certificates installed (ca-certificates)?", with_causes(.0))]
-    Client(#[from] reqwest::Error),
+    #[error("no HTTP client can be made: {0}")]
+    Client(#[from] ClientError),
     /// An event could not be signed.
     #[error(transparent)]
     Sign(#[from] SignError),

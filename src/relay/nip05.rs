@@ -11,6 +11,7 @@ use reqwest::{Client, redirect};
 use url::Url;
 
 use super::{Addresses, transport::USER_AGENT};
+use crate::tls;
 
 /// How long the whole look-up may take: a person waits for the answer.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -73,9 +74,9 @@ async fn document(addresses: &dyn Addresses, url: &Url) -> Result<String, Nip05E
     let host = url.host_str().ok_or(Nip05Error::Malformed)?;
     let checked = addresses.of(url).await.map_err(|reason| Nip05Error::Address(clean(&reason, 200)))?;
     let failed = |error: reqwest::Error| Nip05Error::Unreachable(with_causes(&error.without_url()));
-    // Fails only when a provider is installed already, which then is the one to use.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let tls = tls::for_http().map_err(|error| Nip05Error::Unreachable(error.to_string()))?;
     let client = Client::builder()
+        .tls_backend_preconfigured(tls)
         .redirect(redirect::Policy::none())
         .resolve_to_addrs(host, &checked)
         .no_proxy()

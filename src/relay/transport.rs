@@ -21,7 +21,7 @@ use nostr_sdk::{
 };
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
-    MaybeTlsStream, client_async_tls_with_config,
+    Connector, MaybeTlsStream, client_async_tls_with_config,
     tungstenite::{
         self,
         client::IntoClientRequest,
@@ -30,6 +30,8 @@ use tokio_tungstenite::{
     },
 };
 use url::Url;
+
+use crate::tls;
 
 /// The longest message taken, in bytes: above what relays send, below what would hurt.
 const MAX_MESSAGE: usize = 6 << 20;
@@ -70,7 +72,9 @@ impl Transport {
             .read_buffer_size(READ_BUFFER)
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
-        let connecting = client_async_tls_with_config(request, stream, Some(config), None);
+        let tls = (url.scheme() == "wss").then(tls::for_websockets).transpose().map_err(Error::transport)?;
+        let connecting =
+            client_async_tls_with_config(request, stream, Some(config), tls.map(Connector::Rustls));
         let (socket, _) = Box::pin(connecting).await.map_err(Error::transport)?;
         let (sink, stream) = socket.split();
         let mut left = MAX_DIFFERENCES;

@@ -278,7 +278,8 @@ impl Owner {
         let state = self.state();
         let answer = wire::send(&state, server).await.expect_accepted();
         if answer.message.contains("purgatory") {
-            self.work.push_all(&self.url_at(server)).await.unwrap_or_else(|words| panic!("push: {words}"));
+            let url = server.past_nginx(&self.url_at(server));
+            self.work.push_all(&url).await.unwrap_or_else(|words| panic!("push: {words}"));
         }
         look::wait_until("the server serves the state", async || look::serves(server, &state).await).await;
         state

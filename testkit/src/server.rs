@@ -20,7 +20,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{Address, Answer, Proxy, look, process, tools, wire};
+use crate::{Address, Answer, Authority, Nginx, Proxy, look, process, tools, wire};
 
 /// With thousands of repositories on a busy machine it takes its time.
 const STARTS_WITHIN: Duration = Duration::from_secs(120);
@@ -61,6 +61,14 @@ pub struct ServerBuilder {
     path: String,
 }
 
+/// What stands in front of a server.
+#[derive(Debug)]
+enum Front {
+    None,
+    Proxy(Proxy),
+    Nginx(Nginx),
+}
+
 impl ServerBuilder {
     /// One more setting, for example `NGIT_ARCHIVE_ALL=true`.
     #[must_use]
@@ -90,10 +98,31 @@ impl ServerBuilder {
     /// When `ngit-grasp` is not installed or does not come up; with its log.
     pub async fn start(self) -> Server {
         let bind = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let proxy = if self.behind_proxy { Some(Proxy::below(&self.path, bind).await) } else { None };
-        let public = format!("{}{}", proxy.as_ref().map_or(bind, Proxy::address), self.path);
+        let front =
+            if self.behind_proxy { Front::Proxy(Proxy::below(&self.path, bind).await) } else { Front::None };
+        self.started(bind, front).await
+    }
+
+    /// The same behind a real reverse proxy, with a certificate by `authority`: at `wss://` and `https://`.
+    ///
+    /// # Panics
+    ///
+    /// When either does not come up; with its log.
+    pub async fn start_behind_nginx(self, authority: &Authority) -> Server {
+        let bind = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let nginx = Nginx::before(bind, authority).await;
+        self.started(bind, Front::Nginx(nginx)).await
+    }
+
+    async fn started(self, bind: SocketAddr, front: Front) -> Server {
+        let address = match &front {
+            Front::None => bind,
+            Front::Proxy(proxy) => proxy.address(),
+            Front::Nginx(nginx) => nginx.address(),
+        };
+        let public = format!("{address}{}", self.path);
         let data = tempfile::tempdir().unwrap();
-        let mut server = Server { child: None, data, bind, public, env: self.env, proxy };
+        let mut server = Server { child: None, data, bind, public, env: self.env, front };
         server.resume().await;
         server
     }
@@ -108,7 +137,7 @@ pub struct Server {
     /// Host, port and path, as announced.
     public: String,
     env: Vec<(String, String)>,
-    proxy: Option<Proxy>,
+    front: Front,
 }
 
 impl Server {
@@ -123,16 +152,29 @@ impl Server {
         ServerBuilder::default()
     }
 
-    /// The address, `ws://127.0.0.1:port`.
+    /// The address, `ws://127.0.0.1:port`; `wss://` behind nginx.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("ws://{}", self.public)
+        format!("ws{}://{}", self.secure(), self.public)
     }
 
-    /// The address, `http://127.0.0.1:port`.
+    /// The address, `http://127.0.0.1:port`; `https://` behind nginx.
     #[must_use]
     pub fn http(&self) -> String {
-        format!("http://{}", self.public)
+        format!("http{}://{}", self.secure(), self.public)
+    }
+
+    fn secure(&self) -> &'static str {
+        if matches!(self.front, Front::Nginx(_)) { "s" } else { "" }
+    }
+
+    /// The same URL for whoever trusts no authority of a test: past nginx.
+    #[must_use]
+    pub fn past_nginx(&self, url: &str) -> String {
+        match url.strip_prefix(&format!("https://{}", self.public)) {
+            Some(rest) => format!("http://{}{rest}", self.bind),
+            None => url.to_owned(),
+        }
     }
 
     /// `127.0.0.1:port`, with the path if there is one.
@@ -164,7 +206,19 @@ impl Server {
     /// When the server was not built with [`ServerBuilder::behind_proxy`].
     #[must_use]
     pub fn proxy(&self) -> &Proxy {
-        self.proxy.as_ref().expect("a server built behind_proxy()")
+        let Front::Proxy(proxy) = &self.front else { panic!("a server built behind_proxy()") };
+        proxy
+    }
+
+    /// The reverse proxy in front.
+    ///
+    /// # Panics
+    ///
+    /// When the server was not started with [`ServerBuilder::start_behind_nginx`].
+    #[must_use]
+    pub fn nginx(&self) -> &Nginx {
+        let Front::Nginx(nginx) = &self.front else { panic!("a server started behind nginx") };
+        nginx
     }
 
     /// Sends `event` as a client would.
@@ -302,7 +356,7 @@ impl Server {
 
 impl Address for Server {
     fn ws(&self) -> String {
-        self.url()
+        if matches!(self.front, Front::Nginx(_)) { format!("ws://{}", self.bind) } else { self.url() }
     }
 }
 

@@ -109,5 +109,6 @@ mod talk_new_machine;
 mod talk_offline;
 mod talk_once;
 mod talk_strangers;
+mod tls;
 mod too_large;
 mod wiped_server;

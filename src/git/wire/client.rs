@@ -2,8 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use grasp_mirror_commands::with_causes;
 use reqwest::{Client, ClientBuilder, dns::Resolve, redirect};
 use url::Url;
+
+use crate::tls;
 
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 5;
@@ -38,8 +41,19 @@ pub trait Gate: Resolve {
 /// # Errors
 ///
 /// When TLS cannot be set up on this machine.
-pub fn http_client(connect_timeout: Duration, gate: Option<Arc<dyn Gate>>) -> Result<Client, reqwest::Error> {
-    http_client_builder(connect_timeout, gate).build()
+pub fn http_client(connect_timeout: Duration, gate: Option<Arc<dyn Gate>>) -> Result<Client, ClientError> {
+    Ok(http_client_builder(connect_timeout, gate).tls_backend_preconfigured(tls::for_http()?).build()?)
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody can be believed.
+    #[error("{0}; are the system's CA certificates installed (ca-certificates)?")]
+    Tls(#[from] rustls::Error),
+    /// Something else.
+    #[error("{}", with_causes(.0))]
+    Http(#[from] reqwest::Error),
 }
 
 /// That client before it is built: for whoever trusts other certificates than this machine does.

@@ -28,7 +28,7 @@ use std::time::Duration;
 use self::upload::{Recent, UploadRate};
 pub use self::{
     advertisement::{Advertisement, RemoteRefs},
-    client::{Gate, http_client, http_client_builder},
+    client::{ClientError, Gate, http_client, http_client_builder},
     commands::{RefUpdate, commands_to},
     error::{PushError, WireError},
     fetch::{FetchedPack, Room},
