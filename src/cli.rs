@@ -282,8 +282,8 @@ async fn world(ready: &Ready) -> anyhow::Result<World> {
 /// walked at once, and each keeps its stack and its share of the heap.
 const BLOCKING_THREADS: usize = 16;
 
-/// Threads that talk to servers and people. A walk is many short steps that wake each other: on two threads, which wake
-/// each other, too, they cost twice as much. Git and the store, which take long, have threads of their own.
+/// Threads that talk to servers and people. A walk is many short steps that wake each other, and more threads, which would
+/// wake each other, too, gain nothing. Git and the store, which take long, have threads of their own.
 const WORKER_THREADS: usize = 1;
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
