@@ -30,6 +30,7 @@ use crate::{
     model::{coordinate::Coordinate, server::ServerUrl, status::MirrorStatus},
     plan::{catalog, forget, live::Concerns, record::HeldConversation, rest::Known},
     report::document::RepositoryOutcome,
+    transfer::Asked,
 };
 
 /// How long a server may take to say what it serves.
@@ -215,12 +216,12 @@ impl World {
         self.transfer.is_heard(relay)?;
         match timeout(PATIENCE, self.relays.serves(relay, proofs)).await {
             Ok(served) => {
-                self.transfer.note_look(relay, None);
+                self.transfer.note_answer(relay, Asked::Look, None);
                 served.map_err(|error| error.to_string())
             }
             Err(_) => {
                 let reason = format!("{relay} was silent for {} s", PATIENCE.as_secs());
-                self.transfer.note_look(relay, Some(&reason));
+                self.transfer.note_answer(relay, Asked::Look, Some(&reason));
                 Err(reason)
             }
         }

@@ -7,7 +7,7 @@ use super::{
     sign::{SIGNING, signing_name},
     world::World,
 };
-use crate::{plan::signing::Signing, transfer::cooling::CoolDowns};
+use crate::{plan::signing::Signing, transfer::left_alone::CoolDowns};
 
 /// The record of the servers and relays that said for how long they want to be left alone.
 const COOL_DOWNS: &str = "cool-downs";

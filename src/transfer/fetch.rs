@@ -247,12 +247,12 @@ impl Transfer {
 
     /// The refs at `url`, unless its host is left alone.
     async fn list_refs(&self, url: &Url) -> Result<RemoteRefs, Unhelpful> {
-        self.common.hosts.wait(url)?;
+        self.common.left_alone.may_be_asked(url)?;
         self.git.ls_refs(url).await.map_err(|error| self.noted(url, error))
     }
 
     fn noted(&self, url: &Url, error: WireError) -> Unhelpful {
-        self.common.hosts.note(url, &error, self.limits.silence.first);
+        self.common.left_alone.note_failed(url, &error, self.limits.silence.first);
         error.into()
     }
 

@@ -8,10 +8,9 @@ use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::{
-    Transfer,
+    Asked, Transfer,
     newer::{Newer, OVERTAKEN},
     pushes::{Parcel, Target},
-    silence::Asked,
     supply::{Supply, SupplyError},
 };
 use crate::{
@@ -183,7 +182,7 @@ impl Run<'_> {
                 Err(Stopped::RateLimited(reason, told_secs)) => {
                     if let Some(secs) = told_secs {
                         let server = self.job.wanted.server.relay_url();
-                        self.transfer.common.cooling.note(server, secs, &reason);
+                        self.transfer.common.left_alone.note_told(server, secs, &reason);
                     }
                     return Ending::RateLimited { reason, told_secs };
                 }
@@ -420,8 +419,9 @@ impl Run<'_> {
     /// does not answer.
     fn wait_for_it(&self) -> Result<(), Stopped> {
         let server = self.job.wanted.server.relay_url();
-        self.transfer.common.silence.wait(server).map_err(Stopped::Failed)?;
-        let left = self.transfer.common.cooling.left(server).filter(|_| !self.job.insists);
+        let left_alone = &self.transfer.common.left_alone;
+        left_alone.is_heard(server).map_err(Stopped::Failed)?;
+        let left = left_alone.told(server).filter(|_| !self.job.insists);
         match left {
             Some((secs, words)) => Err(Stopped::RateLimited(words, Some(secs))),
             None => Ok(()),

@@ -4,14 +4,12 @@
 //! step after each. Work is bounded per server and in all, and every address that only an event names passes
 //! the [`guard`].
 
-pub mod cooling;
 pub mod fetch;
 pub mod guard;
-mod hosts;
+pub mod left_alone;
 pub mod mirror;
 pub mod newer;
 mod pushes;
-mod silence;
 pub mod supply;
 
 use std::{
@@ -23,13 +21,11 @@ use std::{
 use nostr::prelude::{Event, RelayUrl, Timestamp};
 use tokio::sync::oneshot;
 
-pub use self::silence::Waits;
+pub use self::left_alone::{Asked, Waits};
 use self::{
-    cooling::{CoolDowns, Cooling},
     guard::Guard,
-    hosts::Hosts,
+    left_alone::{CoolDowns, LeftAlone},
     pushes::Pushes,
-    silence::{Asked, Silence},
 };
 use crate::{
     git::wire::GitHttp,
@@ -65,9 +61,7 @@ pub struct Transfer {
 #[derive(Debug, Default)]
 pub struct Common {
     pushes: Pushes,
-    hosts: Hosts,
-    cooling: Cooling,
-    silence: Silence,
+    left_alone: LeftAlone,
 }
 
 impl Common {
@@ -77,36 +71,36 @@ impl Common {
     ///
     /// [`RelayError`].
     pub async fn send(&self, relays: &Relays, relay: &RelayUrl, event: &Event) -> Result<Answer, RelayError> {
-        if let Some((_, reason)) = self.cooling.left(relay) {
+        if let Some((_, reason)) = self.left_alone.told(relay) {
             return Err(RelayError::RateLimited { relay: relay.to_string(), reason });
         }
         let sent = relays.send(relay, event).await;
         if let Err(RelayError::RateLimited { reason, .. }) = &sent
             && let Some(secs) = told_secs(reason)
         {
-            self.cooling.note(relay, secs, reason);
+            self.left_alone.note_told(relay, secs, reason);
         }
         sent
     }
 
     /// Who wants to be left alone and until when, if somebody has said so since this was last asked.
     pub fn new_cool_downs(&self, now: Timestamp) -> Option<CoolDowns> {
-        self.cooling.news(now)
+        self.left_alone.news(now)
     }
 
     /// Leaves alone who said so to an earlier process.
     pub fn recall_cool_downs(&self, known: CoolDowns, now: Timestamp) {
-        self.cooling.recall(known, now);
+        self.left_alone.recall(known, now);
     }
 
     /// Somebody asked for it: servers that did not answer are asked again.
     pub fn forget_silence(&self) {
-        self.silence.forget(None);
+        self.left_alone.forget_silence(None);
     }
 
     /// The server at `relay` was away, and is back: it is asked again.
     pub fn is_back(&self, relay: &RelayUrl) {
-        self.silence.forget(Some(relay));
+        self.left_alone.forget_silence(Some(relay));
     }
 
     /// Breaks off the pushes that go on without their walks.
@@ -122,19 +116,15 @@ impl Transfer {
     ///
     /// Why not: it does not answer.
     pub fn is_heard(&self, relay: &RelayUrl) -> Result<(), String> {
-        self.common.silence.wait(relay)
+        self.common.left_alone.is_heard(relay)
     }
 
-    /// The server at `relay` was asked what it serves; `silence` is the reason when it did not answer.
-    pub fn note_look(&self, relay: &RelayUrl, silence: Option<&str>) {
-        self.note_answer(relay, Asked::Look, silence);
-    }
-
-    fn note_answer(&self, server: &RelayUrl, asked: Asked, silence: Option<&str>) {
-        let known = &self.common.silence;
+    /// The server at `relay` was asked for something; `silence` is the reason when it did not answer.
+    pub fn note_answer(&self, relay: &RelayUrl, asked: Asked, silence: Option<&str>) {
+        let known = &self.common.left_alone;
         match silence {
-            Some(words) => known.unanswered(server, asked, words, self.limits.silence),
-            None => known.answered(server, asked),
+            Some(words) => known.unanswered(relay, asked, words, self.limits.silence),
+            None => known.answered(relay, asked),
         }
     }
 
