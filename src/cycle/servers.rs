@@ -111,18 +111,18 @@ impl World {
         servers: &mut BTreeMap<ServerUrl, Server>,
         now: Timestamp,
     ) -> Result<(), CycleError> {
-        let before: BTreeMap<ServerUrl, u64> = self.records.read(DOWN).await?.unwrap_or_default();
-        let mut down = before;
-        for (url, server) in servers {
-            server.is_lost = false;
-            if server.down.is_some() {
-                let since = *down.entry(url.clone()).or_insert(now.as_secs());
-                server.is_lost = since.saturating_add(LOST_AFTER_SECS) < now.as_secs();
-            } else {
-                down.remove(url);
+        let note = |down: &mut BTreeMap<ServerUrl, u64>| {
+            for (url, server) in servers {
+                server.is_lost = false;
+                if server.down.is_some() {
+                    let since = *down.entry(url.clone()).or_insert(now.as_secs());
+                    server.is_lost = since.saturating_add(LOST_AFTER_SECS) < now.as_secs();
+                } else {
+                    down.remove(url);
+                }
             }
-        }
-        Ok(self.records.write(DOWN, &down).await?)
+        };
+        Ok(self.records.update(DOWN, note).await?)
     }
 
     /// The servers among which a repository's are chosen, those included that rules keep away.
@@ -222,27 +222,24 @@ impl World {
     ) -> Result<(), CycleError> {
         // The look took its time.
         let now = Timestamp::now();
-        let before: BTreeMap<ServerUrl, ServerTries> = self.records.read(TRIES).await?.unwrap_or_default();
-        let mut after = before.clone();
-        after.retain(|url, tries| servers.contains_key(url) || tries.waits(now));
-        for (url, server) in servers.iter_mut().filter(|(_, server)| !server.left_alone) {
-            let Some(reason) = &server.down else {
-                after.remove(url);
-                continue;
-            };
-            let tries = after.entry(url.clone()).or_default();
-            if !self.afresh.is_empty() {
-                *tries = ServerTries::default();
+        let note = |all: &mut BTreeMap<ServerUrl, ServerTries>| {
+            all.retain(|url, tries| servers.contains_key(url) || tries.waits(now));
+            for (url, server) in servers.iter_mut().filter(|(_, server)| !server.left_alone) {
+                let Some(reason) = &server.down else {
+                    all.remove(url);
+                    continue;
+                };
+                let tries = all.entry(url.clone()).or_default();
+                if !self.afresh.is_empty() {
+                    *tries = ServerTries::default();
+                }
+                tries.failed(url, &self.backoff(), server.told_secs, reason, now);
+                server.retry_at = tries.retry_at;
+                let next_try_secs = tries.retry_at.map(|at| at.saturating_sub(now.as_secs()));
+                tracing::warn!(server = %url, reason, next_try_secs, failures = tries.failures, "the server is down");
             }
-            tries.failed(url, &self.backoff(), server.told_secs, reason, now);
-            server.retry_at = tries.retry_at;
-            let next_try_secs = tries.retry_at.map(|at| at.saturating_sub(now.as_secs()));
-            tracing::warn!(server = %url, reason, next_try_secs, failures = tries.failures, "the server is down");
-        }
-        if after != before {
-            self.records.write(TRIES, &after).await?;
-        }
-        Ok(())
+        };
+        Ok(self.records.update(TRIES, note).await?)
     }
 
     /// The servers that the operator's own rules keep away; they are not even asked who they are.
@@ -256,7 +253,7 @@ impl World {
     }
 
     async fn ask(&self, servers: BTreeSet<ServerUrl>) -> Result<BTreeMap<ServerUrl, Server>, CycleError> {
-        let mut remembered: BTreeMap<ServerUrl, Remembered> =
+        let remembered: BTreeMap<ServerUrl, Remembered> =
             self.records.read(RECORD).await?.unwrap_or_default();
         let timeout = self.config.limits.connect_timeout;
         let answers: Vec<(ServerUrl, Result<nip11::Introduction, Nip11Error>)> = stream::iter(servers)
@@ -269,25 +266,29 @@ impl World {
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
-        let mut found = BTreeMap::new();
-        for (url, answer) in answers {
+        let found = answers.into_iter().map(|(url, answer)| {
             let server = read_answer(remembered.get(&url), answer);
-            match (&server.down, &server.grasp) {
-                // Said when it is known when it is tried again.
-                (Some(_), _) => {}
-                (None, Grasp::NotGrasp(reason)) => {
-                    tracing::warn!(server = %url, reason, "no GRASP server; it is not used");
-                    remembered.remove(&url);
-                }
-                (None, grasp) => {
-                    let archive_only = *grasp == Grasp::ArchiveOnly;
-                    let software = server.software.clone();
-                    remembered.insert(url.clone(), Remembered { archive_only, software });
+            (url, server)
+        });
+        let found: BTreeMap<ServerUrl, Server> = found.collect();
+        let remember = |remembered: &mut BTreeMap<ServerUrl, Remembered>| {
+            for (url, server) in &found {
+                match (&server.down, &server.grasp) {
+                    // Said when it is known when it is tried again.
+                    (Some(_), _) => {}
+                    (None, Grasp::NotGrasp(reason)) => {
+                        tracing::warn!(server = %url, reason, "no GRASP server; it is not used");
+                        remembered.remove(url);
+                    }
+                    (None, grasp) => {
+                        let archive_only = *grasp == Grasp::ArchiveOnly;
+                        let software = server.software.clone();
+                        remembered.insert(url.clone(), Remembered { archive_only, software });
+                    }
                 }
             }
-            found.insert(url, server);
-        }
-        self.records.write(RECORD, &remembered).await?;
+        };
+        self.records.update(RECORD, remember).await?;
         Ok(found)
     }
 }
@@ -319,4 +320,38 @@ fn down(before: Option<&Remembered>, reason: String) -> Server {
         None => Grasp::Unknown,
     };
     Server::new(grasp, before.and_then(|known| known.software.clone()), Some(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use nostr::prelude::Keys;
+
+    use super::*;
+    use crate::{config::Config, cycle::World, store::Store};
+
+    #[tokio::test]
+    async fn what_jobs_find_out_at_the_same_time_is_all_written_down() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        let (config, keys, now) = (Config::default(), Keys::generate(), Timestamp::now());
+        let jobs = ["one", "two", "three", "four"].map(|name| {
+            let url: ServerUrl = format!("wss://{name}.example").parse().unwrap();
+            (World::new(&config, &keys, &store).unwrap(), url)
+        });
+        let notes = jobs.iter().map(|(world, url)| async move {
+            let server = Server::new(Grasp::Full, None, Some("refused".to_owned()));
+            let mut servers = BTreeMap::from([(url.clone(), server)]);
+            world.note_down(&mut servers, now).await?;
+            world.note_tries(&mut servers).await
+        });
+        for noted in futures::future::join_all(notes).await {
+            noted.unwrap();
+        }
+        let records = &jobs[0].0.records;
+        let down: BTreeMap<ServerUrl, u64> = records.read(DOWN).await.unwrap().unwrap();
+        let tries: BTreeMap<ServerUrl, ServerTries> = records.read(TRIES).await.unwrap().unwrap();
+        assert_eq!((down.len(), tries.len()), (4, 4));
+    }
 }
