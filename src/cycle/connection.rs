@@ -1,7 +1,8 @@
 //! The connection to one remote signer: made once, kept in the store, and what it was asked for.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use grasp_mirror_commands::clean;
 use nostr::{
     nips::nip46::NostrConnectMethod,
@@ -43,6 +44,9 @@ const AGAIN: Duration = Duration::from_secs(60);
 
 /// At most.
 const AGAIN_MAX: Duration = Duration::from_secs(600);
+
+/// How long it takes until a request is sent again that did not get away; doubled each time.
+const NOT_SENT: Duration = Duration::from_secs(5);
 
 /// A signer that refused to connect is asked again after this time.
 const REFUSED: Duration = Duration::from_secs(3_600);
@@ -316,6 +320,8 @@ async fn signature(
     };
     // The same in every try and after every start: then an answer counts however late it comes.
     let id: String = event.id().to_hex().chars().take(32).collect();
+    let pauses = ExponentialBuilder::default().with_min_delay(NOT_SENT).with_max_delay(AGAIN_MAX);
+    let mut pauses = pauses.without_max_times().build();
     let mut wait = AGAIN;
     loop {
         let params = vec![event.event().as_json()];
@@ -323,7 +329,10 @@ async fn signature(
             Err(RemoteError::TooLarge(words)) => {
                 return Err(Stands::TooLarge(format!("its relay says: {words}"), Timestamp::now().as_secs()));
             }
-            Err(error) => stands(unreachable(error)),
+            Err(error) => {
+                stands(unreachable(error));
+                sleep(pauses.next().unwrap_or(AGAIN_MAX)).await;
+            }
             Ok(asked) => {
                 let until = Instant::now() + wait;
                 if let Some(json) = until_answered(remote, asked, until, &stands).await? {
@@ -331,10 +340,9 @@ async fn signature(
                     let other = "it signed something else than it was asked for";
                     return signed.ok_or_else(|| refused(other));
                 }
+                wait = (wait * 2).min(AGAIN_MAX);
             }
         }
-        sleep(if wait == AGAIN { Duration::from_secs(5) } else { Duration::ZERO }).await;
-        wait = (wait * 2).min(AGAIN_MAX);
     }
 }
 
@@ -347,7 +355,9 @@ async fn until_answered(
     stands: &(dyn Fn(Stands) + Sync),
 ) -> Result<Option<String>, Stands> {
     let ping = Keys::generate().public_key().to_hex();
-    let mut pinged = remote.ask(&ping, NostrConnectMethod::Ping, Vec::new()).await.map_err(unreachable)?;
+    // The request is on its way all the same when this one is not.
+    let pinged = remote.ask(&ping, NostrConnectMethod::Ping, Vec::new()).await;
+    let mut pinged = pinged.map_err(|error| stands(unreachable(error))).ok();
     let mut is_there = false;
     let mut decide_at = Some(Instant::now() + PRESENCE);
     loop {
@@ -355,7 +365,7 @@ async fn until_answered(
             biased;
             reply = asked.next() => reply,
             // Whatever it says, it is there.
-            _ = pinged.next(), if !is_there => {
+            _ = next_of(&mut pinged), if !is_there => {
                 is_there = true;
                 decide_at = Some(Instant::now() + BY_ITSELF);
                 continue;
@@ -375,6 +385,14 @@ async fn until_answered(
                 stands(Stands::WaitingForYouAt(url));
             }
         }
+    }
+}
+
+/// What is said to a request that was sent.
+async fn next_of(asked: &mut Option<Asked>) -> Reply {
+    match asked {
+        Some(asked) => asked.next().await,
+        None => pending().await,
     }
 }
 

@@ -5,18 +5,21 @@
 
 use std::{
     io::{BufRead, BufReader},
+    net::SocketAddr,
+    pin::Pin,
     process::{Command, Stdio},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use grasp_mirror_testkit::{Line, Mirror, Owner, Protocol, Server, TestRelay, look, send};
 use nostr::{
-    event::FinalizeEvent,
+    event::{Event, FinalizeEvent},
     filter::Filter,
     key::{Keys, PublicKey},
+    message::MachineReadablePrefix,
     nips::{
         nip44,
         nip46::{
@@ -26,6 +29,7 @@ use nostr::{
     },
 };
 use nostr_connect::signer::{NostrConnectKeys, NostrConnectRemoteSigner, NostrConnectSignerActions};
+use nostr_sdk::local_relay::{LocalRelay, WritePolicy, WritePolicyResult};
 use serde_json::Value;
 use tokio::{sync::watch, task::AbortHandle};
 
@@ -311,6 +315,48 @@ async fn a_daemon_goes_on_meanwhile_and_goes_on_with_it_when_the_person_approves
     look::wait_until("the server is listed", async || scene.is_listed().await).await;
     let log = daemon.stop().await;
     assert!(!log.contains("t0k3n") && !log.contains(SECRET), "{log}");
+}
+
+/// Does not let anybody ask whether the signer with these keys is there.
+#[derive(Clone, Debug, Default)]
+struct NoPings(Arc<OnceLock<Keys>>);
+
+impl WritePolicy for NoPings {
+    fn admit_event<'a>(
+        &'a self,
+        event: &'a Event,
+        _address: &'a SocketAddr,
+    ) -> Pin<Box<dyn Future<Output = WritePolicyResult> + Send + 'a>> {
+        let json = self.0.get().map(|keys| nip44::decrypt(keys.secret_key(), &event.pubkey, &event.content));
+        let message = json.and_then(|json| NostrConnectMessage::from_json(json.ok()?).ok());
+        let is_ping =
+            matches!(message, Some(NostrConnectMessage::Request { method: NostrConnectMethod::Ping, .. }));
+        Box::pin(async move {
+            match is_ping {
+                true => WritePolicyResult::reject(MachineReadablePrefix::Blocked, "not here"),
+                false => WritePolicyResult::Accept,
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn an_answer_counts_also_where_nobody_can_ask_whether_the_signer_is_there() {
+    let no_pings = NoPings::default();
+    let relay = LocalRelay::builder().write_policy(no_pings.clone());
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start_as(relay));
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let scene = Scene { a, b, relay, owner };
+    let careful = Careful::of(&scene, None, None).await;
+    no_pings.0.set(careful.keys.clone()).unwrap();
+    let mirror = scene.mirror().env("MIRROR_SIGNER", &scene.bunker(&careful.keys.public_key(), SECRET));
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done").await;
+    scene.waits(&mirror).await;
+    careful.approved.send_replace(true);
+    look::wait_until("the server is listed", async || scene.is_listed().await).await;
+    daemon.stop().await;
 }
 
 #[tokio::test]
