@@ -7,19 +7,28 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
     sync::{Arc, PoisonError, RwLock},
+    thread,
     time::Duration,
 };
 
 use futures::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
 use url::{Host, Url};
 
 use crate::{git::wire::Gate, model::address::shown, relay::Addresses};
 
 /// How long a name server may take. Whoever owns a name can make its answer as slow as they like.
 const LOOK_UP: Duration = Duration::from_secs(10);
+
+/// Names looked up at the same time.
+static LOOK_UPS: Semaphore = Semaphore::const_new(64);
 
 /// Ports of other protocols, which no browser connects to ("bad ports" of the Fetch standard). What an HTTP request
 /// carries can be read as commands there.
@@ -129,10 +138,24 @@ impl Guard {
 
 /// All addresses of `name`; at least one.
 async fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-    let found = tokio::time::timeout(LOOK_UP, tokio::net::lookup_host((name, port))).await;
+    let found = timeout(LOOK_UP, ask_system(name.to_owned(), port)).await;
     let found = found.map_err(|_| format!("no answer within {} s", LOOK_UP.as_secs()))?;
-    let found: Vec<SocketAddr> = found.map_err(|error| error.to_string())?.collect();
+    let found = found.map_err(|error| error.to_string())?;
     if found.is_empty() { Err("no address".to_owned()) } else { Ok(found) }
+}
+
+/// On a thread of its own: the system's resolver cannot be stopped, and goes on for long after nobody waits for it any
+/// more. With a few such names strangers would hold all of the runtime's threads, on which the store is read.
+async fn ask_system(name: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let place = LOOK_UPS.acquire().await.map_err(io::Error::other)?;
+    let (tell, told) = oneshot::channel();
+    thread::Builder::new().name("look-up".to_owned()).spawn(move || {
+        let found = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
+        drop(place);
+        // Nobody may be waiting any more.
+        let _ = tell.send(found);
+    })?;
+    told.await.map_err(io::Error::other)?
 }
 
 fn place(url: &Url) -> Option<(String, u16)> {
@@ -329,6 +352,19 @@ mod tests {
         assert_eq!(Guard::new(true, []).check(&url("http://10.0.0.1/x")).await, Ok(()));
         let told = guard.check(&url("http://me:secret@10.0.0.1/x")).await.unwrap_err().to_string();
         assert!(!told.contains("secret"), "{told}");
+    }
+
+    #[test]
+    fn a_name_that_takes_long_holds_none_of_the_runtimes_threads() {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build();
+        runtime.unwrap().block_on(async {
+            let (end, ends) = std::sync::mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || ends.recv());
+            assert_eq!(Guard::new(true, []).check(&url("http://localhost/")).await, Ok(()));
+            drop(end);
+            busy.await.unwrap().unwrap_err();
+        });
     }
 
     #[tokio::test]
