@@ -1,9 +1,10 @@
 //! The report: what a cycle came to, signed, kept and sent to the bot's relays.
 
-use std::slice;
+use std::{slice, time::Duration};
 
 use futures::{StreamExt, join, stream};
 use nostr::prelude::{Event, Kind, Tag, Timestamp};
+use tokio::time::timeout;
 
 use super::{CycleError, Trigger, kept::Kept, memory, survey::Survey, world::World};
 use crate::{
@@ -16,6 +17,10 @@ use crate::{
 
 /// The record that counts cycles.
 pub(super) const RECORD: &str = "cycle";
+
+/// How long a relay may take to take an event of the bot's own: the end of the cycle, and whoever asked for it, waits for
+/// that. One that asks to slow down would be waited for much longer.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 impl World {
     /// The number of a cycle that ends now, and what is told of it.
@@ -82,10 +87,14 @@ impl World {
             .for_each_concurrent(None, |relay| async move {
                 for event in events {
                     let kind = event.kind.as_u16();
-                    match self.relays.send(relay, event).await {
-                        Ok(answer) => tracing::debug!(%relay, kind, ?answer, "published"),
-                        Err(error) => {
+                    match timeout(PATIENCE, self.relays.send(relay, event)).await {
+                        Ok(Ok(answer)) => tracing::debug!(%relay, kind, ?answer, "published"),
+                        Ok(Err(error)) => {
                             tracing::warn!(%relay, kind, %error, "an event of the bot's was not published there");
+                            return;
+                        }
+                        Err(_) => {
+                            tracing::warn!(%relay, kind, "an event of the bot's was not taken there in time");
                             return;
                         }
                     }

@@ -80,3 +80,31 @@ async fn a_relay_that_wants_to_be_left_alone_for_hours_is_not_waited_for() {
     let seen = seen.lock().unwrap().clone();
     assert!(!seen.is_empty() && seen.values().all(|times| *times == 1), "{seen:?}");
 }
+
+/// Takes nothing, and does not say for how long.
+#[derive(Debug)]
+struct NotNow;
+
+impl WritePolicy for NotNow {
+    fn admit_event<'a>(
+        &'a self,
+        _event: &'a Event,
+        _address: &'a SocketAddr,
+    ) -> Pin<Box<dyn Future<Output = WritePolicyResult> + Send + 'a>> {
+        Box::pin(async { WritePolicyResult::reject(MachineReadablePrefix::RateLimited, "slow down") })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_cycle_waits_for_a_relay_that_never_takes_its_report() {
+    let builder = LocalRelay::builder().write_policy(NotNow);
+    let (a, relay, busy) = tokio::join!(Server::start(), TestRelay::start(), TestRelay::start_as(builder));
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(env!("CARGO_BIN_EXE_grasp-mirror"));
+    let mirror = mirror.uses(&busy).uses(&relay).knows(&a).watches(&owner);
+    let mut daemon = mirror.daemon().await;
+    // It would be asked eight times, once a minute.
+    daemon.wait_log("cycle done").await;
+    daemon.stop().await;
+}
