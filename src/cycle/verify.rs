@@ -15,6 +15,7 @@ use crate::{
         audit::difference,
         tables::{Finding, Verified},
     },
+    transfer::Asked,
 };
 
 /// Mirrors compared at the same time.
@@ -80,10 +81,10 @@ impl World {
             seen.is_some_and(|seen| wanted.state.is_some_and(|state| seen.served.contains(&state)))
         });
         let looks = served.map(|(server, wanted)| async move {
-            match self.listed(server, &wanted.place).await {
+            match self.listed_if_heard(server, &wanted.place).await {
                 Ok(listed) => (server.clone(), difference(&wanted.refs, &listed)),
-                Err(error) => {
-                    tracing::warn!(%server, repository = %wanted.repository, %error, "its refs were not compared");
+                Err(reason) => {
+                    tracing::warn!(%server, repository = %wanted.repository, reason, "its refs were not compared");
                     (server.clone(), None)
                 }
             }
@@ -95,6 +96,21 @@ impl World {
                 seen.refs_differ = true;
             }
         }
+    }
+
+    /// The heads and tags that a server lists, unless it leaves such questions without an answer: whoever compares holds a
+    /// place that others wait for.
+    async fn listed_if_heard(
+        &self,
+        server: &ServerUrl,
+        place: &Place,
+    ) -> Result<BTreeMap<String, ObjectId>, String> {
+        let relay = server.relay_url();
+        self.transfer.is_heard(relay)?;
+        let listed = self.listed(server, place).await;
+        let silence = listed.as_ref().err().filter(|error| error.is_silence()).map(ToString::to_string);
+        self.transfer.note_answer(relay, Asked::Refs, silence.as_deref());
+        listed.map_err(|error| error.to_string())
     }
 
     /// The heads and tags that a server lists.

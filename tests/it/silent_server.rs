@@ -6,6 +6,7 @@ use grasp_mirror_testkit::{Fault, Mirror, Owner, Server, TestRelay, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 const PUSH: &str = "/git-receive-pack";
+const LISTING: &str = "service=git-upload-pack";
 
 /// A server to begin with, one that a proxy may silence, a relay, and repositories on the first.
 struct Scene {
@@ -121,5 +122,21 @@ async fn no_mirror_is_said_to_be_in_sync_with_what_its_server_was_not_seen_to_se
         look::wait_until("that is told", async || mirror.status().await.code == 0).await;
         daemon.wait_idle().await;
     }
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn not_every_look_in_depth_waits_for_the_same_server_in_vain() {
+    // More than are looked at in depth at the same time.
+    let scene = Scene::new(13).await;
+    let (mirror, ada) = scene.mirror(5).commanded_at(&scene.relay).await;
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done").await;
+    daemon.wait_idle().await;
+    scene.silent.proxy().fault_on(LISTING, Fault::Hang);
+    scene.silent.proxy().reset();
+    ada.resync("resync").await;
+    let listings = scene.silent.proxy().seen().count("GET", LISTING);
+    assert!((1..13).contains(&listings), "{listings}");
     daemon.stop().await;
 }
