@@ -41,7 +41,7 @@ pub(super) struct Link {
     pub(super) relay: Relay,
     pub(super) limits: Limits,
     pub(super) requests: tokio::sync::Semaphore,
-    /// Set once the relay turned out not to speak NIP-77.
+    /// Set once the relay turned out not to speak NIP-77, or not to answer in time.
     pub(super) no_negentropy: AtomicBool,
     pub(super) door: Door,
     learned: Arc<Learned>,
@@ -124,15 +124,19 @@ impl Link {
         })
     }
 
-    /// Forgets that it could not be reached, or lost connections: a new run tries again.
+    /// Forgets that it could not be reached, or lost connections: a new run tries again. Nor does one that has answered in
+    /// NIP-77 before, and did not in time, count as not knowing it for as long as the program runs: it was busy.
     pub(super) async fn start_over(&self) {
         *self.attempts.lock().await = Attempts::default();
+        if self.learned.speaks_negentropy(self.relay.url()) {
+            self.no_negentropy.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Connects unless connected, whatever happened before.
     pub(super) async fn connect_again(&self) -> Result<(), RelayError> {
         if !self.relay.status().is_connected() {
-            *self.attempts.lock().await = Attempts::default();
+            self.start_over().await;
         }
         self.connect().await
     }

@@ -145,6 +145,23 @@ async fn what_is_served_is_told_by_names_where_the_relay_is_known_to() {
     assert_eq!((seen.verb("REQ").len(), seen.verb("NEG-OPEN").len()), (1, 1));
 }
 
+/// One that was busy is not read page by page for as long as the program runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_that_was_not_answered_in_time_is_tried_again_in_the_next_run() {
+    let author = Keys::generate();
+    let (relay, _dir) = full_relay(LocalRelay::builder(), &author).await;
+    let proxy = relay.proxied().await;
+    let (relays, _store, _dir) = relays().await;
+    let through = url(&proxy.ws());
+    let compare = || relays.compare(&through, Filter::new().author(author.public_key()), &[]);
+    assert!(compare().await.unwrap().is_some());
+    proxy.silence(true);
+    assert!(compare().await.unwrap().is_none());
+    proxy.silence(false);
+    relays.start_over().await;
+    assert!(compare().await.unwrap().is_some());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_breaks_off_is_never_nothing_there() {
     let author = Keys::generate();
