@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::{StreamExt, stream};
 use nostr::prelude::{Event, EventId, Filter, Timestamp};
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
     copy::OwnCopies,
     kept::{Kept, WorkedOut},
     servers::Server,
-    world::{World, catalog_limits},
+    world::{AT_ONCE, World, catalog_limits},
 };
 use crate::{
     model::{announcement::Announcement, coordinate::Coordinate, server::ServerUrl},
@@ -25,6 +26,10 @@ use crate::{
 
 /// Servers taken from one author's list.
 const SERVERS_PER_LIST: usize = 16;
+
+/// Servers used that the configuration does not know; and those among which they are looked for.
+const MAX_DISCOVERED: usize = 64;
+const MAX_LOOKED_UP: usize = 256;
 
 /// A catalog and what goes with it.
 pub(super) struct Worked {
@@ -98,7 +103,6 @@ impl World {
         catalog: &Catalog,
         known: &BTreeMap<ServerUrl, Server>,
     ) -> Result<(BTreeSet<ServerUrl>, BTreeSet<ServerUrl>), CycleError> {
-        const MAX_DISCOVERED: usize = 64;
         let mut named: Vec<ServerUrl> = Vec::new();
         for announcement in catalog.repositories.iter().flat_map(|repository| &repository.announcements) {
             named.extend(announcement.servers());
@@ -110,21 +114,21 @@ impl World {
                 named.extend(listed_servers(&list).into_iter().take(SERVERS_PER_LIST));
             }
         }
-        let (mut found, mut denied) = (BTreeSet::new(), BTreeSet::new());
-        for server in named {
-            if known.contains_key(&server) || found.contains(&server) {
-                continue;
-            }
-            if self.policy.admits_server(&server).is_err() {
-                if denied.len() < MAX_DISCOVERED {
-                    denied.insert(server);
-                }
-            } else if found.len() < MAX_DISCOVERED && self.guard.check(server.http_base()).await.is_ok() {
-                tracing::info!(%server, "found a server");
-                found.insert(server);
-            }
+        let mut met = BTreeSet::new();
+        named.retain(|server| !known.contains_key(server) && met.insert(server.clone()));
+        let (admitted, denied): (Vec<_>, Vec<_>) =
+            named.into_iter().partition(|server| self.policy.admits_server(server).is_ok());
+        // Each costs a look-up of its name, which may take long: none is looked up twice, and none waits for another.
+        let found = stream::iter(admitted.into_iter().take(MAX_LOOKED_UP)).map(|server| async move {
+            let is_usable = self.guard.check(server.http_base()).await.is_ok();
+            is_usable.then_some(server)
+        });
+        let found = found.buffered(AT_ONCE).filter_map(|server| async move { server });
+        let found: BTreeSet<ServerUrl> = found.take(MAX_DISCOVERED).collect().await;
+        for server in &found {
+            tracing::info!(%server, "found a server");
         }
-        Ok((found, denied))
+        Ok((found, denied.into_iter().take(MAX_DISCOVERED).collect()))
     }
 }
 
