@@ -44,6 +44,10 @@ const PER_MINUTE: NonZeroU32 = NonZeroU32::new(12_000).unwrap();
 /// Messages of one stranger's key looked at in a minute; the rest is dropped. Wraps have a key each.
 const PER_KEY: NonZeroU32 = NonZeroU32::new(60).unwrap();
 
+/// Messages of somebody who may only ask to be left alone that are answered in an hour; the rest is dropped. Each answer is
+/// kept, and tried for a day.
+const PER_MAINTAINER: NonZeroU32 = NonZeroU32::new(30).unwrap();
+
 /// Keys counted at the same time.
 const KEYS_MAX: usize = 10_000;
 
@@ -137,6 +141,7 @@ pub(super) struct Inbox {
     known: Arc<Known>,
     in_all: DefaultDirectRateLimiter,
     per_key: DefaultKeyedRateLimiter<PublicKey>,
+    per_maintainer: DefaultKeyedRateLimiter<PublicKey>,
     /// Relays that are showing what they have.
     reading: HashSet<RelayUrl>,
     /// Those of them that are waited for even when they cannot be read.
@@ -168,6 +173,7 @@ impl Inbox {
             known: Arc::default(),
             in_all: RateLimiter::direct(Quota::per_minute(PER_MINUTE)),
             per_key: RateLimiter::keyed(Quota::per_minute(PER_KEY)),
+            per_maintainer: RateLimiter::keyed(Quota::per_hour(PER_MAINTAINER)),
             reading: relays.into_iter().collect(),
             gathered: Vec::new(),
             needed,
@@ -306,7 +312,8 @@ impl Inbox {
             // From a maintainer: counted by who it is from, since a wrap's key is nobody's.
             Opened::Question(question)
                 if !self.heard.may_command(&question.from)
-                    && (self.per_key.check_key(&question.from).is_err() || !may_be_said(&question.text)) =>
+                    && (!may_be_said(&question.text)
+                        || self.per_maintainer.check_key(&question.from).is_err()) =>
             {
                 self.strangers += 1;
             }

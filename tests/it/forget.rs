@@ -215,3 +215,21 @@ async fn a_server_that_was_down_is_told_later() {
     mirror.once().await.expect_code(0);
     assert_eq!(announced(&mirror, &scene.b).await, 0);
 }
+
+#[tokio::test]
+async fn an_owner_is_not_answered_without_end() {
+    let scene = Scene::set().await;
+    let (mirror, ada) = scene.mirror(BINARY).watches(&scene.owner).commanded_at(&scene.relay).await;
+    let theirs = OwnersChat { owner: &scene.owner.keys, bot: mirror.bot_pubkey(), relay: &scene.relay };
+    theirs.introduce().await;
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done").await;
+    for number in 0..50 {
+        theirs.say(&format!("forget number-{number}")).await;
+    }
+    ada.catch_up().await;
+    look::wait_until("some are answered", async || theirs.heard().await.len() >= 30).await;
+    ada.catch_up().await;
+    assert_eq!(theirs.heard().await.len(), 30);
+    daemon.stop().await;
+}
