@@ -167,6 +167,9 @@ fn a_name_finds_its_repository() {
     assert_eq!(find("zzzz"), Found::None(None));
     let Ok(npub) = PublicKey::from_byte_array([1; 32]).to_bech32();
     assert_eq!(find(&format!("{npub}/Grasp")), Found::None(Some(repo("Grasp"))));
+    // Whoever has chosen both could make the comparison take for ever.
+    let long = "x".repeat(300);
+    assert_eq!(RepoName::Identifier(format!("{long}y")).find(&[repo(&long)]), Found::None(None));
 
     let name = RepoName::Identifier("hello".to_owned());
     insta::assert_snapshot!(find("hello").reply(&name), @r#"

@@ -103,6 +103,10 @@ enum Named {
 
 const PERSON: &str = "an npub, nprofile, hex key or name@domain";
 
+/// The longest name, in bytes, that is compared with others to find out what was meant: that takes as long as the product
+/// of both, and anybody may have chosen them.
+const COMPARED_MAX: usize = 200;
+
 impl Named {
     fn parse(word: &str) -> Option<Self> {
         if let Some(rest) = strip_prefix_ignoring_case(word, "nostr://") {
@@ -265,7 +269,10 @@ impl RepoName {
                 let likeness = |one: &&&Repository| {
                     strsim::normalized_levenshtein(&one.identifier.to_lowercase(), &lower)
                 };
-                let near = known.iter().filter(of).filter(|one| likeness(one) > 0.5);
+                let is_short = |name: &str| name.len() <= COMPARED_MAX;
+                let near =
+                    known.iter().filter(of).filter(|one| is_short(&lower) && is_short(&one.identifier));
+                let near = near.filter(|one| likeness(one) > 0.5);
                 let best = near.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
                 // A repository with several maintainers is known under one of them.
                 let elsewhere = || known.iter().find(|one| one.identifier.to_lowercase() == lower);
