@@ -19,7 +19,7 @@ use std::{
 };
 
 use nostr::prelude::{Event, RelayUrl, Timestamp};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 pub use self::left_alone::{Asked, Waits};
 use self::{
@@ -135,12 +135,23 @@ impl Transfer {
     }
 }
 
+/// Git work at the same time: fewer than the program has threads for what blocks. A pack for a server may take minutes, and
+/// the store is read on those threads, too.
+const GIT_AT_ONCE: usize = 10;
+
 /// Runs blocking git work off the async threads.
 pub(crate) async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
 where
     T: Send + 'static,
     E: Send + 'static,
 {
+    static PLACES: Semaphore = Semaphore::const_new(GIT_AT_ONCE);
+    // Closed never. Work goes on when nobody waits for it any more, and keeps its place.
+    let place = PLACES.acquire().await;
+    let work = move || {
+        let _place = place;
+        work()
+    };
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => resume_unwind(error.into_panic()),
@@ -194,6 +205,31 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn git_leaves_threads_to_the_store() {
+        let threads = GIT_AT_ONCE + 1;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().max_blocking_threads(threads).enable_all().build();
+        runtime.unwrap().block_on(async {
+            let (end, ends) = mpsc::channel::<()>();
+            let ends = Arc::new(std::sync::Mutex::new(ends));
+            let work = || {
+                let ends = Arc::clone(&ends);
+                tokio::spawn(blocking(move || Ok::<_, ()>(ends.lock().unwrap().recv().is_err())))
+            };
+            let works: Vec<_> = (0..2 * threads).map(|_| work()).collect();
+            // Each begins, or waits for its place.
+            tokio::task::yield_now().await;
+            let read = tokio::task::spawn_blocking(|| "read");
+            let read = tokio::time::timeout(Duration::from_secs(60), read).await;
+            assert_eq!(read.unwrap().unwrap(), "read");
+            drop(end);
+            for work in works {
+                assert!(work.await.unwrap().unwrap());
+            }
+        });
+    }
 
     #[tokio::test]
     async fn work_of_low_priority_leaves_the_others_theirs() {
