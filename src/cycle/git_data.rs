@@ -109,10 +109,10 @@ impl World {
         let mut is_other_data = false;
         if let Err(error) = supply.take_in().await {
             let reason = error.to_string();
-            tracing::warn!(repository = %subject.repository.coordinate, reason, "the local copy is not whole");
             let SupplyError::Spoiled { source_url, .. } = error else {
-                return Settled { git: Err(Ending::Hindered(Failure::Ours, reason)), is_other_data };
+                return Settled { git: Err(behind(subject, &error)), is_other_data };
             };
+            tracing::warn!(repository = %subject.repository.coordinate, reason, "the local copy is not whole");
             subject.record.distrust(&source_url, &clean(&reason, REASON_MAX), now);
             let mut sources = self.sources(subject);
             sources.retain(|source| shown_text(source) != source_url);
@@ -143,7 +143,7 @@ impl World {
             Ok::<_, GitError>((changes, held.uses_lfs(&refs).unwrap_or(false)))
         })
         .await;
-        let (changes, uses_lfs) = moved.map_err(|error| ours(&error))?;
+        let (changes, uses_lfs) = moved.map_err(|error| behind(subject, &error))?;
         subject.record.local = Some(state.event.id);
         if changes.rewritten > 0 {
             tracing::info!(repository = %subject.repository.coordinate, refs = changes.rewritten, "its history was rewritten; the old one is kept");
@@ -182,6 +182,14 @@ impl World {
 /// How a mirror ends for which this machine is at fault.
 fn ours(error: &impl ToString) -> Ending {
     Ending::Hindered(Failure::Ours, error.to_string())
+}
+
+/// How a mirror ends that needs the local copy, which does not follow. The others may be well, so it is told by itself.
+fn behind(subject: &mut Subject, error: &impl ToString) -> Ending {
+    let reason = error.to_string();
+    tracing::warn!(repository = %subject.repository.coordinate, reason, "the local copy does not follow");
+    subject.notes.push(clean(&format!("no complete local copy: {reason}"), REASON_MAX));
+    ours(error)
 }
 
 /// What has to be here for `state`.

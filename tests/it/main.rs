@@ -67,6 +67,7 @@ mod packaging;
 mod pass_through;
 mod plan_touches_nothing;
 mod policy;
+mod power_cut;
 mod private_addresses;
 mod private_stays_home;
 mod published_report;

@@ -5,6 +5,7 @@ mod archive;
 mod borrow;
 mod consolidate;
 mod log;
+mod mend;
 mod missing;
 mod outgoing;
 mod refs;
@@ -15,7 +16,7 @@ mod tests;
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, Once, OnceLock, PoisonError},
+    sync::{Once, OnceLock},
     time::SystemTime,
 };
 
@@ -49,8 +50,8 @@ pub struct Ingested {
 impl Repository {
     /// Opens the bare repository at `path`, and makes it, with its parent folders, if it is not there.
     ///
-    /// The first time in a run also removes what a crashed run left: packs half received, and packs
-    /// moved into place without their index.
+    /// The first time in a run also removes what a killed run or a power cut left: packs half received, packs moved into
+    /// place without their index, locks, and refs with nothing in them.
     ///
     /// # Errors
     ///
@@ -221,33 +222,6 @@ impl Repository {
         let folder = self.incoming_dir();
         fs::create_dir_all(&folder)?;
         Ok(folder)
-    }
-
-    /// Another run's folder tells that leftovers may lie about; this run's own may be in use.
-    fn clean(&self) -> io::Result<()> {
-        // One at a time: nobody may start an ingest (which moves a pack, then its index) while another
-        // caller still looks for packs without index.
-        static CLEANING: Mutex<()> = Mutex::new(());
-        let _guard = CLEANING.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = self.make_incoming_dir()?;
-        let mut leftovers = Vec::new();
-        for entry in fs::read_dir(self.path.join("incoming"))? {
-            leftovers.push(entry?.path());
-        }
-        leftovers.retain(|path| *path != own);
-        if leftovers.is_empty() {
-            return Ok(());
-        }
-        for entry in fs::read_dir(self.path.join("objects").join("pack"))? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|it| it == "pack") && !path.with_extension("idx").exists() {
-                fs::remove_file(&path)?;
-            }
-        }
-        for path in leftovers {
-            if path.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }
-        }
-        Ok(())
     }
 
     fn git(&self, doing: &'static str) -> impl Fn(git2::Error) -> GitError {

@@ -83,6 +83,7 @@ impl Repository {
             let kept: BTreeMap<String, ObjectId> =
                 lost.into_iter().map(|(name, tip)| (archive_name(stamp, name), *tip)).collect();
             write(&raw, kept.iter().map(|(name, tip)| (name.as_str(), Some(*tip)))).map_err(&failed)?;
+            self.flush(kept.keys()).map_err(self.io("keeping old tips"))?;
             changes.archived = kept.into_keys().collect();
         }
 

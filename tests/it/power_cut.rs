@@ -1,0 +1,71 @@
+//! What a power cut leaves of files that were written a moment before: their names, and nothing in them. And what SIGKILL
+//! leaves while refs are being moved: their locks.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
+
+async fn branches_and_tags(copy: &Path) -> BTreeMap<String, String> {
+    look::refs(&copy.display().to_string()).await
+}
+
+#[tokio::test]
+async fn refs_without_content_are_set_again_and_locks_go() {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.work.git(&["branch", "old"]);
+    owner.work.git(&["tag", "v1"]);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    mirror.once().await.expect_code(0);
+    let copy = mirror.data_dir().join("git").join(owner.npub()).join("hello.git");
+    assert_eq!(branches_and_tags(&copy).await, owner.work.refs());
+
+    for name in ["HEAD", "config", "refs/heads/old", "refs/tags/v1"] {
+        assert!(copy.join(name).exists(), "{name}");
+        fs::write(copy.join(name), "").unwrap();
+    }
+    for lock in ["HEAD.lock", "packed-refs.lock", "refs/heads/main.lock"] {
+        fs::write(copy.join(lock), "").unwrap();
+    }
+    owner.work.commit("README.md", "# hello again\n");
+    owner.update(&a).await;
+    mirror.once().await.expect_code(0);
+    assert_eq!(branches_and_tags(&copy).await, owner.work.refs());
+    assert_eq!(fs::read_to_string(copy.join("HEAD")).unwrap(), "ref: refs/heads/main\n");
+    look::clone(&copy.display().to_string()).await;
+}
+
+#[tokio::test]
+async fn a_local_copy_that_does_not_follow_is_told() {
+    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
+    let owner = Owner::new("hello").at_home_on(&relay);
+    owner.publish(owner.announcement().at(&a), &a).await;
+    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    let daemon = mirror.daemon().await;
+    look::wait_until("the first cycle is done", async || daemon.log().contains("cycle done")).await;
+    let copy = mirror.data_dir().join("git").join(owner.npub()).join("hello.git");
+    let before = branches_and_tags(&copy).await;
+    assert_eq!(before, owner.work.refs());
+
+    // As another git would that works in the same folder.
+    let lock = copy.join("refs/heads/main.lock");
+    fs::write(&lock, "").unwrap();
+    owner.work.commit("README.md", "# hello again\n");
+    let state = owner.update(&a).await;
+    look::wait_until("the other server has it", async || look::serves(&b, &state).await).await;
+    look::wait_until("it is told", async || {
+        let said = mirror.status_of(&owner.coordinate()).await["notes"].to_string();
+        said.contains("no complete local copy") && said.contains("main")
+    })
+    .await;
+    assert_eq!(branches_and_tags(&copy).await, before);
+
+    fs::remove_file(&lock).unwrap();
+    owner.work.commit("README.md", "# hello once more\n");
+    owner.update(&a).await;
+    look::wait_until("it follows", async || branches_and_tags(&copy).await == owner.work.refs()).await;
+    daemon.stop().await;
+}
