@@ -119,9 +119,20 @@ pub(crate) fn init(context: &Context) -> anyhow::Result<Outcome> {
 
 /// `daemon`: cycles until it is told to stop.
 pub(crate) fn daemon(context: &Context) -> anyhow::Result<Outcome> {
-    let ready = ready_to_work(context)?;
+    let (ready, made) = ready_to_start(context)?;
+    if let Some(npub) = made {
+        // On stdout, where nothing else is said.
+        if context.json {
+            say(serde_json::json!({ "npub": npub, "key_made": true }))?;
+        } else {
+            say(format_args!("the bot is {npub}"))?;
+        }
+    }
     let runtime = runtime()?;
-    let reload = || Config::load(&context.overrides, &environment);
+    // A file that was there and is gone, perhaps for a moment only, does not mean the defaults, with relays for everybody.
+    let config_explicit = context.overrides.config_explicit || ready.config.path.exists();
+    let overrides = Overrides { config_explicit, ..context.overrides.clone() };
+    let reload = || Config::load(&overrides, &environment);
     let ended = runtime.block_on(daemon::run(ready.config, &ready.bot.keys, reload));
     // A pack that is being indexed is not waited for: it comes in whole or not at all.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -192,9 +203,10 @@ pub(crate) fn verify(context: &Context) -> anyhow::Result<Outcome> {
     })?;
     let good = found.is_good();
     if context.json {
-        let tables::Verified { servers, mirrors, signers, contradictions } = &found;
+        let tables::Verified { relays, servers, mirrors, signers, contradictions } = &found;
         say(serde_json::json!({
-            "ok": good, "servers": servers, "mirrors": mirrors, "signers": signers, "contradictions": contradictions,
+            "ok": good, "relays": relays, "servers": servers, "mirrors": mirrors, "signers": signers,
+            "contradictions": contradictions,
         }))?;
     } else {
         say(tables::verify(&found))?;
@@ -235,14 +247,24 @@ struct Ready {
 
 /// What every command that works needs; a key is made now if there is none.
 fn ready_to_work(context: &Context) -> anyhow::Result<Ready> {
+    let (ready, made) = ready_to_start(context)?;
+    if let Some(npub) = made {
+        // On stderr: stdout may be data.
+        mention(format_args!("the bot is {npub}"));
+    }
+    Ok(ready)
+}
+
+/// The same, and the npub of a key that was made now, for whoever is to hear of it.
+fn ready_to_start(context: &Context) -> anyhow::Result<(Ready, Option<String>)> {
     let config = load(&context.overrides)?;
     let bot = key::find_or_make(&config.environment.key, &config.bot.data_dir)?;
+    let mut made = None;
     if let KeySource::Made(file) = &bot.source {
-        // On stderr: stdout may be data.
         mention(format_args!("made the bot's key: {} (back it up)", file.display()));
-        mention(format_args!("the bot is {}", npub(&bot.keys.public_key())));
+        made = Some(npub(&bot.keys.public_key()));
     }
-    Ok(Ready { config, bot })
+    Ok((Ready { config, bot }, made))
 }
 
 /// What every command that only looks needs. Where there is no bot yet it makes none: another one stands in for it, in

@@ -219,7 +219,9 @@ fn start_log(verbose: u8, quiet: bool, log: Log) {
         (false, 1) => "info,nostr_sdk=off,grasp_mirror=debug",
         (false, _) => "debug,nostr_sdk=info,grasp_mirror=trace",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let wanted = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|wanted| !wanted.trim().is_empty());
+    let wanted = wanted.and_then(|wanted| EnvFilter::try_new(wanted).ok());
+    let filter = wanted.unwrap_or_else(|| EnvFilter::new(default));
     // Much of what is logged came from outside, such as identifiers: one event stays one clean line.
     let fields = debug_fn(|writer, field, value| {
         let text = clean(&format!("{value:?}"), LONGEST_FIELD);

@@ -47,7 +47,7 @@ use nostr::key::PublicKey;
 pub use self::{
     error::ParseError,
     text::{ago, clean, count, is_invisible, moment, short, span, until, with_causes},
-    who::{Found, Matter, Nip05, RepoName, Repository, Scope, Target},
+    who::{Found, Matter, Nip05, RepoName, Repository, Scope, Target, hints},
     words::Words,
 };
 

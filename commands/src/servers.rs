@@ -17,8 +17,8 @@ pub struct Server {
     pub host: String,
     /// Whether it is mirrored to at all.
     pub used: bool,
-    /// Whether it answered when last asked.
-    pub reachable: bool,
+    /// Whether it answered when last asked; `None` when it was not asked yet.
+    pub reachable: Option<bool>,
     /// Why it is not used or not reachable, if so.
     pub reason: Option<String>,
     /// Mirrors wanted there.
@@ -74,8 +74,9 @@ pub fn reply(servers: &[Server]) -> String {
         let Server { used, reachable, mirrors, in_sync, .. } = server;
         let (sign, state) = match (used, reachable) {
             (false, _) => ("-", "not used".to_owned()),
-            (true, false) => ("!", "not reachable".to_owned()),
-            (true, true) => {
+            (true, None) => ("-", "not asked yet".to_owned()),
+            (true, Some(false)) => ("!", "not reachable".to_owned()),
+            (true, Some(true)) => {
                 let sign = if in_sync == mirrors { "✓" } else { "!" };
                 (sign, format!("{in_sync} of {mirrors} in sync"))
             }

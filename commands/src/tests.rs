@@ -5,6 +5,7 @@ use nostr::{
         nip01::Coordinate,
         nip19::{Nip19Coordinate, Nip19Profile, ToBech32},
     },
+    types::RelayUrl,
 };
 use proptest::prelude::*;
 
@@ -61,7 +62,15 @@ fn refused(message: &str) -> String {
 
 #[test]
 fn case_slash_and_space_do_not_matter() {
-    for message in ["list", " List\n", "/list", "!LIST", "  /LiSt  "] {
+    for message in [
+        "list",
+        " List\n",
+        "/list",
+        "!LIST",
+        "  /LiSt  ",
+        "\u{feff}list",
+        "\r\n\u{200e}/list\u{200b} \u{2069}\r\n",
+    ] {
         assert_eq!(parse(message), Ok(Command::List), "{message:?}");
     }
     assert_eq!(parse("/help /Watch"), Ok(Command::Help(Some(&watch::USAGE))));
@@ -79,6 +88,22 @@ fn a_person_has_many_names() {
     assert_eq!(parse("watch Alice@Example.com"), Ok(Command::Watch(Target::Nip05(nip05()))));
     assert_eq!(parse("resync alice@example.com"), Ok(Command::Resync(Scope::Nip05(nip05()))));
     assert_eq!(parse(&format!("resync {NPUB}")), Ok(Command::Resync(Scope::Author(alice()))));
+}
+
+#[test]
+fn some_names_say_where_to_look() {
+    let relay = || RelayUrl::parse("wss://hint.example").unwrap();
+    let coordinate = Coordinate::new(Kind::GitRepoAnnouncement, alice()).identifier("hello");
+    let names = [
+        Nip19Profile::new(alice(), [relay()]).to_bech32().unwrap(),
+        Nip19Coordinate::new(coordinate, [relay()]).to_bech32().unwrap(),
+    ];
+    for name in names {
+        for message in [format!("watch {name}"), format!("/Watch\r\nNostr:{}", name.to_uppercase())] {
+            assert_eq!(hints(&message), [relay()], "{message}");
+        }
+    }
+    assert!(hints(&format!("watch {NPUB}")).is_empty());
 }
 
 #[test]
@@ -448,7 +473,7 @@ fn the_rest_is_short_too() {
     let server = |host: &str, reachable, reason: Option<&str>| servers::Server {
         host: host.to_owned(),
         used: host != "relay.example",
-        reachable,
+        reachable: Some(reachable),
         reason: reason.map(str::to_owned),
         mirrors: 12,
         in_sync: 12,
@@ -464,6 +489,12 @@ fn the_rest_is_short_too() {
     ];
     all[0].week = week(99, Some(120), 0, 0);
     all[1].week = week(0, None, 3, 1);
+    let new =
+        servers::Server { host: "new.example".to_owned(), reachable: None, week: None, ..all[0].clone() };
+    insta::assert_snapshot!(servers::reply(&[new]), @"
+    1 server:
+    - new.example: not asked yet
+    ");
     insta::assert_snapshot!(servers::reply(&all), @"
     3 servers:
     ✓ relay.ngit.dev: 12 of 12 in sync; 7 days: 99% up, 120 ms

@@ -6,9 +6,10 @@ use nostr::{
     event::Kind,
     key::PublicKey,
     nips::nip19::{FromBech32, Nip19},
+    types::RelayUrl,
 };
 
-use crate::{ParseError, clean, error::is_secret, short};
+use crate::{ParseError, Words, clean, error::is_secret, short};
 
 /// A repository: who announced it, under which `d`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,6 +149,20 @@ impl Named {
     fn repository(author: PublicKey, identifier: &str) -> Self {
         Self::Repository(Repository { author, identifier: identifier.to_owned() })
     }
+}
+
+/// Where the nprofile or naddr in `message` says that more is found.
+#[must_use]
+pub fn hints(message: &str) -> Vec<RelayUrl> {
+    let relays = |word: String| {
+        let word = strip_prefix_ignoring_case(&word, "nostr:").unwrap_or(&word);
+        match Nip19::from_bech32(&word.to_lowercase()).ok()? {
+            Nip19::Profile(profile) => Some(profile.relays),
+            Nip19::Coordinate(naddr) => Some(naddr.relays),
+            _ => None,
+        }
+    };
+    Words::new(message).find_map(relays).unwrap_or_default()
 }
 
 fn public_key(hex: &str) -> Option<PublicKey> {

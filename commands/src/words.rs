@@ -1,6 +1,6 @@
 //! A message, word by word.
 
-use crate::{ParseError, Usage, error::is_secret};
+use crate::{ParseError, Usage, error::is_secret, is_invisible};
 
 /// No command takes as many; the rest of a long message is not even split.
 const MAX_WORDS: usize = 16;
@@ -13,7 +13,8 @@ pub struct Words {
 }
 
 impl Words {
-    /// Splits at white space, except within quotes (also the curly ones that phones write).
+    /// Splits at white space, except within quotes (also the curly ones that phones write). What clients put around
+    /// words and nobody sees, such as a byte order mark, is left out.
     #[must_use]
     pub fn new(message: &str) -> Self {
         let mut words = Vec::new();
@@ -24,7 +25,10 @@ impl Words {
                 Some((word, after)) => (word, after),
                 None => rest.split_once(char::is_whitespace).unwrap_or((rest, "")),
             };
-            words.push(word.to_owned());
+            let word = word.trim_matches(is_invisible);
+            if quoted.is_some() || !word.is_empty() {
+                words.push(word.to_owned());
+            }
             rest = after.trim_start();
         }
         Self { words: words.into_iter(), usage: None }

@@ -6,7 +6,7 @@ use futures::future::join_all;
 use grasp_mirror_commands::{
     Command, Found, Nip05, RepoName, Scope, Target,
     approve::{self, Decided},
-    archive, failure, help, list, parse, pause, reject, resume,
+    archive, failure, help, hints, list, parse, pause, reject, resume,
     resync::{self, Resync},
     servers, status,
     unwatch::{self, Unwatched},
@@ -33,6 +33,12 @@ use crate::{
 
 /// How long relays are asked for the repositories of somebody who is watched from now on, before the answer.
 const FIRST_LOOK: Duration = Duration::from_millis(1_200);
+
+/// The same of a relay that a person named: it is asked this once.
+const HINTED_LOOK: Duration = Duration::from_secs(5);
+
+/// Relays of one message asked.
+const HINTS_MAX: usize = 8;
 
 /// Why a command could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +99,7 @@ impl Bot {
                 Err(reason) => return failure::unresolved(&name, &reason).into(),
             },
         };
-        match self.obey(command.clone(), question.from).await {
+        match self.obey(command.clone(), question).await {
             Ok(done) => done,
             Err(error) => {
                 tracing::error!(command = command.name(), %error, "a command failed");
@@ -107,14 +113,14 @@ impl Bot {
         nip05::resolve(&self.guard, name).await.map_err(|error| error.to_string())
     }
 
-    async fn obey(&mut self, command: Command, from: PublicKey) -> Result<Done, OrderError> {
+    async fn obey(&mut self, command: Command, question: &Question) -> Result<Done, OrderError> {
         let now = Timestamp::now().as_secs();
         let said = command.to_string();
         let text = match command {
             Command::Help(topic) => help::reply(topic),
             Command::Version => version::reply(env!("CARGO_PKG_VERSION"), self.started_at.as_secs(), now),
             Command::Watch(target) => {
-                let outcome = self.watch(&target, said).await?;
+                let outcome = self.watch(&target, hints(&question.text), said).await?;
                 let meant = watched(&target).map(|(_, meant)| meant).unwrap_or_default();
                 format!("{}{}", watch::reply(&target, &outcome), self.left_alone_of(&meant).await?)
             }
@@ -140,7 +146,7 @@ impl Bot {
                 Err(which) => which,
                 Ok(coordinate) => {
                     let record = cycle::remembered(&self.records, &coordinate).await?;
-                    let mut notes = answers::notes(&self.report().await?, &coordinate);
+                    let mut notes = answers::notes(&self.report().await?, &coordinate, &record);
                     notes.extend(self.page_to_open(&coordinate).await?);
                     let (repo, server) = (answers::named(&coordinate), server.as_deref());
                     why::reply(&repo, server, &answers::why(&record, server), &notes, now)
@@ -149,7 +155,7 @@ impl Bot {
             Command::Servers => {
                 let report = self.report().await?;
                 let weeks = cycle::weeks(&self.records, &report).await?;
-                servers::reply(&answers::servers(&report, &weeks))
+                servers::reply(&answers::servers(&report, &self.settings().servers, &weeks))
             }
             Command::Pause => pause::reply(!self.set_paused(true, said).await?),
             Command::Resume => resume::reply(self.set_paused(false, said).await?),
@@ -163,7 +169,7 @@ impl Bot {
                 Err(which) => which,
                 Ok(coordinate) => self.archive(&coordinate).await?,
             },
-            Command::Forget { repo, undo } => self.leave_alone(&repo, undo, from, said).await?,
+            Command::Forget { repo, undo } => self.leave_alone(&repo, undo, question.from, said).await?,
         };
         Ok(text.into())
     }
@@ -185,7 +191,12 @@ impl Bot {
         Ok(true)
     }
 
-    async fn watch(&mut self, target: &Target, said: String) -> Result<Watched, OrderError> {
+    async fn watch(
+        &mut self,
+        target: &Target,
+        hints: Vec<RelayUrl>,
+        said: String,
+    ) -> Result<Watched, OrderError> {
         let Some((owner, meant)) = watched(target) else { return Ok(Watched::Already) };
         let bot = self.own.keys.public_key();
         if owner == bot {
@@ -194,7 +205,7 @@ impl Bot {
         if self.settings().watched.includes(&meant) {
             return Ok(Watched::Already);
         }
-        self.first_look(owner).await;
+        self.first_look(owner, hints).await;
         let known = cycle::known(&self.own.config, &self.own.store, &bot, &meant).await?;
         self.change(said, |settings| settings.watched.add(meant.clone())).await?;
         let policy = self.policy();
@@ -208,17 +219,19 @@ impl Bot {
         })
     }
 
-    /// Asks for what somebody announces, so that the answer can say how much that is.
-    async fn first_look(&self, owner: PublicKey) {
+    /// Asks for what somebody announces, so that the answer can say how much that is. What only a relay has that the
+    /// person named beside it (`hints`) is found here: what is announced names its own relays.
+    async fn first_look(&self, owner: PublicKey, hints: Vec<RelayUrl>) {
         let servers = self.settings();
         let servers = servers.servers.iter().map(|server| server.relay_url());
         let bot = &self.own.config.bot;
         let relays: BTreeSet<RelayUrl> =
             servers.chain(&bot.relays).chain(&bot.index_relays).cloned().collect();
+        let hints: BTreeSet<RelayUrl> = hints.into_iter().take(HINTS_MAX).collect();
         let filter = Filter::new().kinds([Kind::GitRepoAnnouncement, Kind::Metadata]).author(owner);
-        let looks = relays.iter().map(|relay| {
+        let looks = relays.union(&hints).map(|relay| {
             let read = cycle::read_into(&self.own.store, &self.own.relays, relay, vec![filter.clone()]);
-            timeout(FIRST_LOOK, read)
+            timeout(if hints.contains(relay) { HINTED_LOOK } else { FIRST_LOOK }, read)
         });
         join_all(looks).await;
     }

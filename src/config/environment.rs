@@ -86,7 +86,9 @@ impl Set {
     fn npubs(&self) -> Result<Vec<PublicKey>, ConfigError> {
         let mut keys = Vec::new();
         for (number, entry) in self.entries() {
-            let key = PublicKey::parse(entry).ok().filter(|key| key.xonly().is_ok()).ok_or_else(|| {
+            // Bech32 may be written in capitals, and so may hex.
+            let entry = entry.to_lowercase();
+            let key = PublicKey::parse(&entry).ok().filter(|key| key.xonly().is_ok()).ok_or_else(|| {
                 let secret = if entry.contains("nsec1") { " (it is a secret key)" } else { "" };
                 self.wrong(format!("entry {number} is no npub, nprofile or public key in hex{secret}"))
             })?;

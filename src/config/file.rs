@@ -265,7 +265,9 @@ fn syntax(text: &str, line: usize, message: &str) -> String {
             && !looks_secret(key)
             && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '"'))
     });
-    match key {
+    let section =
+        Some(met.trim()).filter(|met| met.starts_with('[') && met.ends_with(']') && !looks_secret(met));
+    match key.or(section) {
         Some(key) => format!("{key}: not TOML: {message}"),
         None => format!("not TOML: {message}"),
     }

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, fs};
 
-use nostr::{key::Keys, nips::nip19::ToBech32};
+use nostr::{
+    key::Keys,
+    nips::nip19::{Nip19Profile, ToBech32},
+};
 use secrecy::ExposeSecret;
 
 use super::*;
@@ -168,6 +171,7 @@ fn bad_values_say_what_would_do() {
     insta::assert_snapshot!(wrong("bot = 3"), @"config.toml, line 1: [bot]: expected a table, found 3");
     insta::assert_snapshot!(wrong("[policy]\ndeny = [\"bob\"]"), @r#"config.toml, line 2: policy.deny: expected an npub, a coordinate (30617:<pubkey in hex>:<d>, or naddr1…) or a server (wss://host), found "bob""#);
     insta::assert_snapshot!(wrong("[bot]\nname = \n"), @"config.toml, line 2: name: not TOML: string values must be quoted, expected literal string");
+    insta::assert_snapshot!(wrong("[http]\n[bot]\n[http]\n"), @"config.toml, line 3: [http]: not TOML: duplicate key");
     insta::assert_snapshot!(wrong("[http]\nlisten = \"\"\nlisten = \"\""), @"config.toml, line 3: listen: not TOML: duplicate key");
 }
 
@@ -218,6 +222,29 @@ fn a_real_variable_wins_over_the_file() {
     assert!(matches!(environment.key, KeyFrom::File(file) if file == Path::new("key")));
     let environment = with_env("MIRROR_NSEC_FILE=key", &[("MIRROR_NSEC", &nsec)]).unwrap();
     assert!(matches!(environment.key, KeyFrom::Value(value) if value.expose_secret() == nsec));
+}
+
+#[test]
+fn people_may_be_written_in_many_ways() {
+    let person = nostr::key::PublicKey::parse(NPUB).unwrap();
+    let nprofile = Nip19Profile::new(person, []).to_bech32().unwrap();
+    for name in [NPUB, HEX, &nprofile] {
+        for prefix in ["", "nostr:", "NOSTR:"] {
+            if name == HEX && !prefix.is_empty() {
+                continue;
+            }
+            for name in [name.to_owned(), name.to_uppercase()] {
+                let text = format!("{prefix}{name}");
+                let environment = with_env("", &[("MIRROR_NPUBS", &text), ("MIRROR_ALLOWED_NPUBS", &text)]);
+                let environment = environment.unwrap_or_else(|error| panic!("{text}: {error}"));
+                assert_eq!(
+                    (environment.watched, environment.allowed),
+                    (vec![person], vec![person]),
+                    "{text}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

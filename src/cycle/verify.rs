@@ -1,19 +1,20 @@
 //! The slow, deep check: do the servers list exactly the refs the maintainers signed?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, future::join_all, stream};
 use grasp_mirror_commands::clean;
-use nostr::prelude::Timestamp;
+use nostr::prelude::{Filter, Kind, RelayUrl, Timestamp};
 
 use super::{CycleError, kept::Kept, subject::Subject, world::World};
 use crate::{
+    config::Bot,
     git::wire::WireError,
     model::{refs::ObjectId, server::ServerUrl},
     plan::{converge::Wanted, placement::Place},
     report::{
         audit::difference,
-        tables::{Finding, Verified},
+        tables::{Finding, RelayFinding, Verified},
     },
     transfer::Asked,
 };
@@ -22,7 +23,8 @@ use crate::{
 const AT_ONCE: usize = 8;
 
 impl World {
-    /// Asks every server and every signer who it is, and every mirror for its refs; looks at the operator's rules.
+    /// Asks every relay, every server and every signer who it is, and every mirror for its refs; looks at the operator's
+    /// rules.
     ///
     /// # Errors
     ///
@@ -62,11 +64,25 @@ impl World {
         findings.sort_by(|a, b| (&a.repo, &a.server).cmp(&(&b.repo, &b.server)));
         let signers = self.signers.examine(&self.catalogued().await?).await?;
         Ok(Verified {
+            relays: self.try_relays().await,
             servers: survey.server_outcomes(),
             mirrors: findings,
             signers,
             contradictions: self.contradictions(),
         })
+    }
+
+    /// Reads something from each of the operator's relays.
+    async fn try_relays(&self) -> Vec<RelayFinding> {
+        let Bot { relays, inbox_relays, index_relays, .. } = &self.config.bot;
+        let all: BTreeSet<&RelayUrl> = relays.iter().chain(inbox_relays).chain(index_relays).collect();
+        let profile = Filter::new().kind(Kind::Metadata).author(self.bot());
+        let looks = all.into_iter().map(|relay| async {
+            let read = self.relays.read(relay, vec![profile.clone()]).await;
+            let reason = read.err().map(|error| clean(&error.to_string(), 500));
+            RelayFinding { relay: relay.clone(), own: relays.contains(relay), ok: reason.is_none(), reason }
+        });
+        join_all(looks).await
     }
 
     async fn compare(&self, wanted: &Wanted) -> Result<(), String> {

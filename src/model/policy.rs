@@ -66,7 +66,8 @@ impl FromStr for Rule {
         if let Ok(author) = PublicKey::from_hex(text) {
             return author.xonly().map(|_| Self::Author(author)).map_err(|_| RuleError);
         }
-        match Nip19::from_bech32(text) {
+        // Bech32 may be written in capitals.
+        match Nip19::from_bech32(&text.to_lowercase()) {
             Ok(Nip19::Pubkey(author)) => return Ok(Self::Author(author)),
             Ok(Nip19::Profile(profile)) => return Ok(Self::Author(profile.public_key)),
             Ok(Nip19::Coordinate(naddr)) if naddr.coordinate.kind == Kind::GitRepoAnnouncement => {
@@ -352,7 +353,9 @@ mod tests {
         ] {
             assert_eq!(rule.to_string().parse(), Ok(rule));
         }
-        assert_eq!(alice.to_hex().parse(), Ok(Rule::Author(alice)));
+        for name in [alice.to_hex(), alice.to_hex().to_uppercase(), npub(&alice).to_uppercase()] {
+            assert_eq!(name.parse(), Ok(Rule::Author(alice)), "{name}");
+        }
         for bad in ["", "word", "npub1zzz", "30617:x:y", "ftp://a.example"] {
             assert_eq!(bad.parse::<Rule>(), Err(RuleError), "{bad}");
         }

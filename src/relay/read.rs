@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    future::pending,
     sync::atomic::Ordering,
     time::Duration,
 };
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use grasp_mirror_commands::{clean, with_causes};
 use nostr::prelude::{
     Event, EventId, Filter, MachineReadablePrefix, RelayMessage, SubscriptionId, Timestamp,
@@ -16,7 +17,10 @@ use nostr_sdk::{
     relay::{RelayNotification, ReqExitPolicy, SubscribeAutoCloseOptions, SyncOptions, SyncSummary},
 };
 
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    select,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{RelayError, door::Admit, link::Link};
 
@@ -316,7 +320,16 @@ impl Link {
             comparing = comparing.items(items.iter().copied());
         }
         let longest = self.limits.stall_timeout * LONGEST_ANSWER;
-        match timeout(longest, comparing).await {
+        let notifications = self.relay.notifications();
+        let compared = select! {
+            compared = timeout(longest, comparing) => compared,
+            words = self.complaint(notifications) => {
+                self.no_negentropy.store(true, Ordering::Relaxed);
+                tracing::debug!(relay = %self.relay.url(), error = words, "no negentropy; reading by pages");
+                return Ok(None);
+            }
+        };
+        match compared {
             Err(_) => Err(self.not_done(longest)),
             Ok(Ok(difference)) => {
                 self.note_negentropy();
@@ -329,6 +342,21 @@ impl Link {
         }
     }
 
+    /// What the relay says because it does not know NIP-77. nostr-sdk knows strfry's words for it only, and waits when it
+    /// hears others. Whoever has answered in NIP-77 means something else.
+    async fn complaint(&self, mut notifications: impl Stream<Item = RelayNotification> + Unpin) -> String {
+        while let Some(notification) = notifications.next().await {
+            if let RelayNotification::Message { message } = notification
+                && let RelayMessage::Notice(words) = *message
+                && !self.is_known_to_speak_negentropy()
+                && is_about_unknown(&words)
+            {
+                return words.into_owned();
+            }
+        }
+        pending().await
+    }
+
     fn negentropy_failed(&self, error: &nostr_sdk::error::Error) {
         // A relay that does not know NIP-77 says so, or says nothing; either way it is not asked again.
         if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Timeout | ErrorKind::Rejected) {
@@ -336,4 +364,11 @@ impl Link {
         }
         tracing::debug!(relay = %self.relay.url(), error = %with_causes(error), "no negentropy; reading by pages");
     }
+}
+
+/// Whether a relay's notice may be about a request that it does not know.
+fn is_about_unknown(words: &str) -> bool {
+    const MARKS: [&str; 7] = ["neg-", "negentropy", "unknown", "unrecogni", "support", "invalid", "pars"];
+    let words = words.to_lowercase();
+    MARKS.iter().any(|mark| words.contains(mark))
 }

@@ -3,7 +3,11 @@
 //! Numbers and servers come from the last report; the mirrors of one repository from its record, since a large
 //! report leaves repositories out.
 
-use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use grasp_mirror_commands::{
     Found, Matter, RepoName, Repository, clean,
@@ -83,7 +87,7 @@ pub fn repository(report: &Report, coordinate: &Coordinate, record: &RepositoryR
         copies: record.mirrors.values().filter(is_copy).count(),
         wanted: record.copies_wanted(),
         problems,
-        notes: notes(report, coordinate),
+        notes: notes(report, coordinate, record),
     }
 }
 
@@ -112,14 +116,18 @@ pub fn why(record: &RepositoryRecord, server: Option<&str>) -> Vec<Mirror> {
 
 /// What else people should know of a repository; empty also when the report had no room for it.
 #[must_use]
-pub fn notes(report: &Report, coordinate: &Coordinate) -> Vec<String> {
+pub fn notes(report: &Report, coordinate: &Coordinate, record: &RepositoryRecord) -> Vec<String> {
+    if *record == RepositoryRecord::default() {
+        return vec!["Its first check is not over.".to_owned()];
+    }
     let reported = report.repos.iter().find(|repo| repo.a == *coordinate);
     reported.map(|repo| repo.notes.clone()).unwrap_or_default()
 }
 
-/// `servers`: each server, with the reason where it is of no use now, and how it did over the `weeks`.
+/// `servers`: each server, with the reason where it is of no use now, and how it did over the `weeks`. Those of `wanted`
+/// that no cycle has told of yet come last.
 #[must_use]
-pub fn servers(report: &Report, weeks: &Weeks) -> Vec<Server> {
+pub fn servers(report: &Report, wanted: &BTreeSet<ServerUrl>, weeks: &Weeks) -> Vec<Server> {
     let mut down: BTreeMap<&ServerUrl, &str> = BTreeMap::new();
     for problem in report.repos.iter().flat_map(|repo| &repo.problems) {
         if problem.status == MirrorStatus::Unreachable {
@@ -131,14 +139,24 @@ pub fn servers(report: &Report, weeks: &Weeks) -> Vec<Server> {
         Server {
             host: server.url.host().to_owned(),
             used: server.unused.is_none(),
-            reachable: server.reachable,
+            reachable: Some(server.reachable),
             reason: server.unused.clone().or_else(|| why_down.map(|reason| brief(reason))),
             mirrors: server.mirrors,
             in_sync: server.in_sync,
             week: weeks.get(&server.url).and_then(Slot::week),
         }
     });
-    each.collect()
+    let told: BTreeSet<&ServerUrl> = report.servers.iter().map(|server| &server.url).collect();
+    let new = wanted.iter().filter(|url| !told.contains(url)).map(|url| Server {
+        host: url.host().to_owned(),
+        used: true,
+        reachable: None,
+        reason: None,
+        mirrors: 0,
+        in_sync: 0,
+        week: None,
+    });
+    each.chain(new).collect()
 }
 
 /// `list`: who and what is watched. `known` are the repositories found so far, `name` is what a person's profile

@@ -57,7 +57,7 @@ pub struct Report {
 pub struct CycleSummary {
     /// Counted from 1 over the life of the data folder.
     pub number: u64,
-    /// What started it: `start`, `timer`, `once` or `command`.
+    /// What started it: `start`, `timer`, `once` or `command`; `live` when something was followed since.
     pub trigger: String,
     /// When it began.
     pub started_at: u64,

@@ -5,7 +5,7 @@ use grasp_mirror_commands::{
     ago, count, short,
     status::{brief, headline},
 };
-use nostr::prelude::PublicKey;
+use nostr::prelude::{PublicKey, RelayUrl};
 use serde::Serialize;
 
 use super::{
@@ -201,9 +201,25 @@ impl SignerFinding {
     }
 }
 
+/// One of the operator's relays, as `verify` found it.
+#[derive(Clone, Debug, Serialize)]
+pub struct RelayFinding {
+    /// Its address.
+    pub relay: RelayUrl,
+    /// Whether the bot's lists and reports go there.
+    pub own: bool,
+    /// Whether it can be read.
+    pub ok: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// Everything that `verify` found.
 #[derive(Clone, Debug, Default)]
 pub struct Verified {
+    /// The relays.
+    pub relays: Vec<RelayFinding>,
     /// The servers.
     pub servers: Vec<ServerOutcome>,
     /// Each mirror.
@@ -215,10 +231,13 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// Whether nothing was found amiss.
+    /// Whether nothing was found amiss. Of the relays that the bot's reports go to, one is enough.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.mirrors.iter().all(|finding| finding.ok)
+        let mut own = self.relays.iter().filter(|relay| relay.own).peekable();
+        let is_heard = own.peek().is_none() || own.any(|relay| relay.ok);
+        is_heard
+            && self.mirrors.iter().all(|finding| finding.ok)
             && self.servers.iter().all(|server| server.reachable && server.unused.is_none())
             && self.signers.iter().all(|signer| signer.ok)
             && self.contradictions.is_empty()
@@ -228,7 +247,12 @@ impl Verified {
 /// The tables of `verify`.
 #[must_use]
 pub fn verify(found: &Verified) -> String {
-    let Verified { servers, mirrors, signers, contradictions } = found;
+    let Verified { relays, servers, mirrors, signers, contradictions } = found;
+    let mut zeroth = table(&["relay", ""]);
+    for relay in relays {
+        let found = relay.reason.as_deref().map_or_else(|| "answers".to_owned(), clean);
+        zeroth.add_row([clean(relay.relay.as_str()), found]);
+    }
     let mut first = table(&["server", "", "software"]);
     for server in servers {
         let mark = match (&server.unused, server.reachable) {
@@ -244,7 +268,7 @@ pub fn verify(found: &Verified) -> String {
         let found = finding.reason.as_deref().map_or_else(|| "exactly as signed".to_owned(), clean);
         second.add_row([repository(&finding.repo), finding.server.host().to_owned(), found]);
     }
-    let mut text = format!("{first}\n\n{second}");
+    let mut text = format!("{zeroth}\n\n{first}\n\n{second}");
     if !signers.is_empty() {
         let mut third = table(&["signer", "signs for", ""]);
         for signer in signers {

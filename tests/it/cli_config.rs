@@ -4,12 +4,13 @@
 use std::{
     ffi::OsStr,
     fs::{self, OpenOptions},
-    io::pipe,
+    io::{BufRead, BufReader, pipe},
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::Path,
     process::{Command, Output, Stdio},
 };
 
+use nostr::{key::Keys, nips::nip19::ToBech32};
 use tempfile::TempDir;
 
 const NPUB: &str = "npub14f8usejl26twx0dhuxjh9cas7keav9vr0v8nvtwtrjqx3vycc76qqh9nsy";
@@ -74,6 +75,44 @@ fn init_writes_what_is_missing_and_keeps_what_is_there() {
     assert!(stdout(&second).contains(&npub));
     assert_eq!(fs::read_to_string(at.join("config.toml")).unwrap(), "[bot]\nname = \"mine\"\n");
     assert_eq!(fs::read_to_string(at.join("data/nsec")).unwrap(), nsec);
+}
+
+#[test]
+fn the_first_daemon_makes_a_key_and_prints_the_npub() {
+    for (args, begins) in [
+        (&["daemon"][..], "the bot is npub1"),
+        (&["daemon", "--json"], "{\"key_made\":true,\"npub\":\"npub1"),
+    ] {
+        let folder = folder();
+        fs::write(folder.path().join("config.toml"), NOBODY).unwrap();
+        let mut command = command(folder.path(), args);
+        let mut daemon = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        assert!(said.starts_with(begins), "{said}");
+        let file = folder.path().join("data/nsec");
+        let keys = Keys::parse(fs::read_to_string(&file).unwrap().trim()).unwrap();
+        assert!(said.contains(&keys.public_key().to_bech32().unwrap()), "{said}");
+        assert_eq!(mode(&file), 0o600);
+    }
+}
+
+#[test]
+fn a_file_that_is_gone_does_not_mean_the_defaults() {
+    let folder = folder();
+    fs::write(folder.path().join("config.toml"), NOBODY).unwrap();
+    let mut command = command(folder.path(), &["daemon"]);
+    let mut daemon = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(daemon.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(log.any(|line| line.contains("ready")));
+    fs::remove_file(folder.path().join("config.toml")).unwrap();
+    Command::new("kill").args(["-HUP", &daemon.id().to_string()]).status().unwrap();
+    let told = log.find(|line| line.contains("the configuration was")).unwrap();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert!(told.contains("the old one stays") && told.contains("cannot read ./config.toml"), "{told}");
 }
 
 #[test]

@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use grasp_mirror_commands::{self as commands, Command};
 
 use super::*;
@@ -130,13 +128,19 @@ fn the_mirrors_of_one_repository_are_its_record_s() {
     empty by npub10xlxv…ge6d: no mirrors.
     empty: no maintainer has signed a state yet
     ");
+    let new = repository(&report(), &Coordinate::new(owner(), "new"), &RepositoryRecord::default());
+    insta::assert_snapshot!(commands::status::reply_repo(&new, NOW), @"
+    new by npub10xlxv…ge6d: no mirrors.
+    Its first check is not over.
+    ");
 }
 
 #[test]
 fn why_finds_the_server_that_is_meant() {
     let told = |server: Option<&str>| {
-        let mirrors = why(&record("hello"), server);
-        commands::why::reply(&named(&hello()), server, &mirrors, &notes(&report(), &hello()), NOW)
+        let record = record("hello");
+        let mirrors = why(&record, server);
+        commands::why::reply(&named(&hello()), server, &mirrors, &notes(&report(), &hello(), &record), NOW)
     };
     insta::assert_snapshot!(told(None), @"
     hello by npub10xlxv…ge6d
@@ -166,12 +170,14 @@ fn why_finds_the_server_that_is_meant() {
 fn servers_say_why_they_are_of_no_use() {
     let seen = Slot { asked: 3, answered: 3, latency_ms: 240, refusals: 2, ..Slot::default() };
     let weeks = Weeks::from([("wss://gitnostr.com".parse().unwrap(), seen)]);
-    insta::assert_snapshot!(commands::servers::reply(&servers(&report(), &weeks)), @"
-    4 servers:
+    let wanted = BTreeSet::from([url("gitnostr.com"), url("new.example")]);
+    insta::assert_snapshot!(commands::servers::reply(&servers(&report(), &wanted, &weeks)), @"
+    5 servers:
     ✓ relay.ngit.dev: 2 of 2 in sync
     ! gitnostr.com: 1 of 2 in sync; 7 days: 100% up, 80 ms, 2 refusals
     ! git.uid.ovh: not reachable: connection refused
     - relay.example: not used: no GRASP server: its information document names none
+    - new.example: not asked yet
     ");
 }
 
