@@ -8,12 +8,12 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use futures::future::join_all;
 use grasp_mirror_testkit::{
-    Daemon, Line, Mirror, Owner, Protocol, Server, TestRelay, Work, cpu, look, peak_rss, tools,
+    Announcement, Cost, Daemon, Line, Mirror, Owner, Person, Protocol, Server, TestRelay, Work, cpu, look,
+    peak_rss, tools,
 };
 use nostr::{event::Event, filter::Filter};
 
 use crate::{
-    client::Sinks,
     corpus::Corpus,
     cost,
     push::git_push,
@@ -69,8 +69,8 @@ pub async fn measure(corpus: &Corpus, count: usize, rows: &mut Rows) -> Result<(
     let mut clone = tools::git(folder.path());
     clone.args(["clone", "--quiet", "--bare", &owner.url_at(&source), "cloned.git"]);
     let (clone, _) = cost::of(clone).await?;
-    let sinks = Sinks::start(count, &corpus.refs, false, folder.path())?;
-    let pushes = git_push(corpus.path(), &sinks.empty).await?;
+    let by_hand = ByHand::start(count).await;
+    let pushes = by_hand.push(&owner.work).await?;
     let than = format!("git clone --bare and git push, {count} times");
     let limit = Target::Ratio(0.1, "1/10");
     rows.beside(
@@ -111,8 +111,7 @@ pub async fn measure(corpus: &Corpus, count: usize, rows: &mut Rows) -> Result<(
     );
     let sent: u64 = servers.iter().map(|server| server.proxy().seen().up_bytes).sum();
     rows.alone("bytes sent to them", Figure::Bytes(sent), Target::None);
-    drop(sinks);
-    changes(&daemon, &owner, &source, &servers, corpus, rows).await?;
+    changes(&daemon, &owner, &source, &servers, &by_hand, corpus, rows).await?;
     daemon.stop().await;
     Ok(())
 }
@@ -123,6 +122,7 @@ async fn changes(
     owner: &Owner,
     source: &Server,
     servers: &[Server],
+    by_hand: &ByHand,
     corpus: &Corpus,
     rows: &mut Rows,
 ) -> Result<()> {
@@ -130,28 +130,24 @@ async fn changes(
     let title = format!("a small change to {count} real servers, as it is followed: {}", corpus.name);
     say(&title);
     rows.title(&title);
-    let folder = tempfile::tempdir()?;
     // The first one opens connections that the next ones use.
-    let (mut followed, mut behind) = (Vec::new(), owner.work.refs());
+    let (mut followed, mut pushed) = (Vec::new(), Vec::new());
     for news in 1..=COMMITS {
-        behind = owner.work.refs();
         owner.work.commit("NEWS.md", &format!("# Something new, {news}\n"));
         followed.push(follow(daemon, owner, source, servers).await?);
+        pushed.push(by_hand.push(&owner.work).await?);
     }
     followed.sort_unstable();
     let (spent, pushes) = followed.get(COMMITS / 2).copied().unwrap_or_default();
-    let sinks = Sinks::start(count, &behind, false, folder.path())?;
-    let git = git_push(owner.work.path(), &sinks.behind).await?;
+    let git = cost::median(pushed);
     let than = format!("git push, {count} times");
     let limit = Target::Ratio(1.0 / 20.0, "1/20");
     rows.beside("one commit: client CPU", Figure::Time(spent), Figure::Time(git.cpu), &than, limit);
     rows.alone("one commit: pushes", Figure::Count(pushes as f64), Target::Most(Figure::Count(count as f64)));
 
-    behind = owner.work.refs();
     owner.work.git(&["branch", "bench-again", "HEAD~1"]);
     let (spent, pushes) = follow(daemon, owner, source, servers).await?;
-    let sinks = Sinks::start(count, &behind, false, folder.path())?;
-    let git = git_push(owner.work.path(), &sinks.behind).await?;
+    let git = by_hand.push(&owner.work).await?;
     rows.beside(
         "a branch on a known commit: client CPU",
         Figure::Time(spent),
@@ -165,6 +161,38 @@ async fn changes(
         Target::Most(Figure::Count(0.0)),
     );
     Ok(())
+}
+
+/// A maintainer who does by hand what the daemon does, with `git push` to as many real servers. They work while git waits
+/// for them, as they do while the daemon does: beside busy processors a client takes more CPU time for the same work.
+struct ByHand {
+    /// Each with a repository that is listed nowhere else: servers fetch from each other what they are to have.
+    homes: Vec<(Person, Server)>,
+}
+
+impl ByHand {
+    const NAME: &str = "measured";
+
+    async fn start(count: usize) -> Self {
+        let mut homes = Vec::new();
+        for _ in 0..count {
+            let (person, server) = (Person::new(), Server::start().await);
+            let listed = Announcement::new(person.public_key(), Self::NAME).at(&server);
+            server.send(&person.sign_announcement(listed)).await.expect_accepted();
+            homes.push((person, server));
+        }
+        Self { homes }
+    }
+
+    /// Brings all servers to what is in `work`, one after the other.
+    async fn push(&self, work: &Work) -> Result<Cost> {
+        let mut urls = Vec::new();
+        for (person, server) in &self.homes {
+            server.send(&person.sign_state(Self::NAME, work)).await.expect_accepted();
+            urls.push(server.repo_url(&person.public_key(), Self::NAME));
+        }
+        git_push(work.path(), &urls).await
+    }
 }
 
 /// Publishes what the owner has now, and lets the daemon follow: its CPU until it is idle again, and its pushes.
