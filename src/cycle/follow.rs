@@ -257,9 +257,13 @@ impl World {
         if self.config.servers.discover {
             concerns = concerns.minding_server_lists();
         }
-        let relays = self.config.bot.relays.iter().chain(&kept.usable).cloned().collect();
+        // Those that nobody names any more are left.
+        let named: BTreeSet<&RelayUrl> = kept.repositories.values().flat_map(|known| &known.relays).collect();
+        kept.usable.retain(|relay| named.contains(relay));
+        let own = self.config.bot.relays.iter().cloned().collect();
+        let relays = kept.usable.clone();
         kept.told = Some(told);
-        Ok(Some(Listening { servers, relays, concerns }))
+        Ok(Some(Listening { own, servers, relays, concerns }))
     }
 }
 

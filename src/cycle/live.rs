@@ -50,12 +50,31 @@ const QUEUE: usize = 1_024;
 /// What to listen to, as of the last cycle.
 #[derive(Clone, Debug, Default)]
 pub struct Listening {
+    /// The bot's own relays.
+    pub own: BTreeSet<RelayUrl>,
     /// GRASP servers.
     pub servers: BTreeSet<RelayUrl>,
-    /// Ordinary relays: the bot's own, and those that announcements name.
+    /// Ordinary relays that announcements name.
     pub relays: BTreeSet<RelayUrl>,
     /// What counts.
     pub concerns: Concerns,
+}
+
+impl Listening {
+    /// Whom to listen to, and for what. Where that would be too many, those that announcements name have to stand back.
+    fn asks(&self) -> BTreeMap<&RelayUrl, Asked> {
+        let only = Asked::Only(self.concerns.filters());
+        let by_rank = self.own.iter().chain(&self.servers).chain(&self.relays);
+        let mut asks = BTreeMap::new();
+        for relay in by_rank {
+            if asks.len() < RELAYS_MAX {
+                let is_server = self.servers.contains(relay);
+                let asked = || if is_server { Asked::Everything } else { only.clone() };
+                asks.entry(relay).or_insert_with(asked);
+            }
+        }
+        asks
+    }
 }
 
 /// What is told to whoever acts on it.
@@ -159,19 +178,19 @@ impl Live {
                 },
                 Some(heard) = self.heard.0.recv() => self.hear(heard).await,
                 Some(heard) = self.heard.1.recv() => self.hear(heard).await,
-                // A relay that is left.
-                Some(_) = self.tasks.join_next() => {}
+                Some(ended) = self.tasks.join_next() => {
+                    // One that is left was cut short.
+                    if let Err(error) = ended && error.is_panic() {
+                        tracing::error!(problem = %error, "listening to a relay broke; cycles ask it still");
+                    }
+                }
             }
         }
     }
 
     /// Begins to listen where that is new or something else is to be asked for, and leaves the rest alone.
     fn listen_to(&mut self, listening: Listening) {
-        self.concerns = listening.concerns;
-        let only = Asked::Only(self.concerns.filters());
-        let relays = listening.relays.difference(&listening.servers).map(|relay| (relay, only.clone()));
-        let servers = listening.servers.iter().map(|server| (server, Asked::Everything));
-        let wanted: BTreeMap<&RelayUrl, Asked> = servers.chain(relays).take(RELAYS_MAX).collect();
+        let wanted = listening.asks();
         let (own, relays) = (&mut self.followed, &self.relays);
         own.retain(|relay, followed| {
             let stays = wanted.contains_key(relay);
@@ -189,6 +208,7 @@ impl Live {
             };
             self.followed.insert(relay.clone(), followed);
         }
+        self.concerns = listening.concerns;
     }
 
     fn follow(&mut self, relay: &RelayUrl, asked: Asked, before: Option<Followed>) -> Followed {
@@ -308,4 +328,32 @@ fn since_then(parts: &[Vec<Filter>], since: Timestamp) -> Vec<Vec<Filter>> {
 fn looking_back(last: Timestamp, now: Timestamp) -> Timestamp {
     let earliest = now.as_secs().saturating_sub(BACK_MAX_SECS);
     Timestamp::from_secs(last.as_secs().saturating_sub(OVERLAP_SECS).max(earliest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn relays(name: &str, count: usize) -> BTreeSet<RelayUrl> {
+        let url = |number| RelayUrl::parse(&format!("wss://{name}{number}.example"));
+        (0..count).map(url).collect::<Result<_, _>>().unwrap_or_default()
+    }
+
+    #[test]
+    fn however_many_relays_announcements_name_the_bots_own_and_the_servers_are_listened_to() {
+        let mut listening = Listening {
+            own: relays("z", 3),
+            servers: relays("y", 9),
+            relays: relays("a", 2 * RELAYS_MAX),
+            ..Listening::default()
+        };
+        // A server may be one of the bot's relays, too.
+        listening.own.extend(relays("y", 1));
+        let asks = listening.asks();
+        assert_eq!(asks.len(), RELAYS_MAX);
+        assert!(listening.servers.iter().all(|server| asks.get(server) == Some(&Asked::Everything)));
+        let only = |relay: &RelayUrl| matches!(asks.get(relay), Some(Asked::Only(_)));
+        assert!(relays("z", 3).iter().all(only));
+        assert_eq!(listening.relays.iter().filter(|relay| only(relay)).count(), RELAYS_MAX - 12);
+    }
 }
