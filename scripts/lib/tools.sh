@@ -44,10 +44,10 @@ install_tool() {
     need_c
     say "Installing $crate $version into $TOOLS_ROOT (about four minutes on two cores, once)"
     # One folder for both: an interrupted build goes on where it was, and what they share is compiled once.
-    # Without their fat LTO, which is one long step on one core
-    # and buys a test server nothing.
+    # Without their fat LTO, which is one long step on one core, and optimised as far as it is quick to do: a test server
+    # has little to compute.
     CARGO_TARGET_DIR="$TOOLS_ROOT-build" CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-        cargo install "$crate" --version "$version" --locked --force --root "$TOOLS_ROOT" ||
+        CARGO_PROFILE_RELEASE_OPT_LEVEL=1 cargo install "$crate" --version "$version" --locked --force --root "$TOOLS_ROOT" ||
         fail "$crate $version could not be installed (see above)"
     [[ "$("$TOOLS_ROOT/bin/$program" --version)" == *" $version"* ]] || fail "$program is not $version"
 }
