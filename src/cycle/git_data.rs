@@ -75,7 +75,7 @@ impl World {
             .iter()
             .all(|(server, seen)| subject.wanted.get(server).is_some_and(|wanted| wanted.is_proved_by(seen)))
         {
-            subject.notes.push(clean(&format!("no complete local copy: {reason}"), REASON_MAX));
+            note_incomplete(subject, &reason);
         }
         if matches!(error, FetchError::NotServed { too_large: true, .. }) {
             let (limit, seen_at) = (self.max_repo_bytes(&subject.repository.coordinate), now.as_secs());
@@ -188,8 +188,12 @@ fn ours(error: &impl ToString) -> Ending {
 fn behind(subject: &mut Subject, error: &impl ToString) -> Ending {
     let reason = error.to_string();
     tracing::warn!(repository = %subject.repository.coordinate, reason, "the local copy does not follow");
-    subject.notes.push(clean(&format!("no complete local copy: {reason}"), REASON_MAX));
+    note_incomplete(subject, &reason);
     ours(error)
+}
+
+fn note_incomplete(subject: &mut Subject, reason: &str) {
+    subject.notes.push(clean(&format!("no complete local copy: {reason}"), REASON_MAX));
 }
 
 /// What has to be here for `state`.

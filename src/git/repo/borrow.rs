@@ -171,11 +171,7 @@ impl Repository {
         let alternates = self.alternates();
         let folder = objects.join("info");
         fs::create_dir_all(&folder)?;
-        let mut file =
-            tempfile::Builder::new().prefix("alternates-").tempfile_in(self.make_incoming_dir()?)?;
-        io::Write::write_all(&mut file, format!("{}\n", path.display()).as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(alternates).map_err(|error| error.error)?;
+        self.replace(&alternates, format!("{}\n", path.display()).as_bytes())?;
         fs::File::open(folder)?.sync_all()
     }
 }

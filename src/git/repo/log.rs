@@ -9,6 +9,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
+    iter,
 };
 
 use super::{ObjectId, Refs, Repository};
@@ -173,14 +174,9 @@ impl Repository {
             let (at, rest) = line.split_once(' ').unwrap_or_default();
             !rest.starts_with("begin") && at.parse::<u64>().is_ok_and(|at| at >= before)
         };
-        let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
-        writeln!(file, "{before} begin")?;
-        for line in text.lines().filter(is_kept) {
-            writeln!(file, "{line}")?;
-        }
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
+        let begin = format!("{before} begin");
+        let lines = iter::once(begin.as_str()).chain(text.lines().filter(is_kept));
+        self.replace(&path, lines.flat_map(|line| [line, "\n"]).collect::<String>().as_bytes())
     }
 }
 

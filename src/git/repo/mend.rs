@@ -1,8 +1,8 @@
 //! What a killed run or a power cut left in a repository: taken away, so that whoever sets its refs next sets them right.
 
 use std::{
-    fs,
-    io::{self, Write},
+    collections::BTreeSet,
+    fs, io,
     path::Path,
     sync::{Mutex, PoisonError},
 };
@@ -64,17 +64,14 @@ impl Repository {
         let head = self.path.join("HEAD");
         if !is_ref(&fs::read(&head)?) {
             tracing::warn!(file = %head.display(), "an earlier run left it damaged: written again");
-            let mut new = tempfile::NamedTempFile::new_in(self.path.join("incoming"))?;
-            new.write_all(HEAD)?;
-            new.as_file().sync_all()?;
-            new.persist(head).map_err(|error| error.error)?;
+            self.replace(&head, HEAD)?;
         }
         Ok(())
     }
 
     /// Flushes refs to disk with the folders they lie in: after a power cut they are there, or not even their names.
     pub(super) fn flush<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> io::Result<()> {
-        let mut folders = std::collections::BTreeSet::new();
+        let mut folders = BTreeSet::new();
         for name in names {
             let path = self.path.join(name);
             fs::File::open(&path)?.sync_all()?;

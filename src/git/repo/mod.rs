@@ -224,6 +224,15 @@ impl Repository {
         Ok(folder)
     }
 
+    /// Puts `content` in the place of the file at `path`: after a power cut it is the old one or the new one, whole.
+    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let mut new = tempfile::NamedTempFile::new_in(self.make_incoming_dir()?)?;
+        io::Write::write_all(&mut new, content)?;
+        new.as_file().sync_all()?;
+        new.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    }
+
     fn git(&self, doing: &'static str) -> impl Fn(git2::Error) -> GitError {
         move |source| GitError::Git { repository: self.path.clone(), doing, source }
     }
