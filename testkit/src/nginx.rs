@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -80,7 +80,7 @@ impl Nginx {
         let home = tempfile::tempdir().unwrap();
         authority.certify(home.path());
         fs::write(home.path().join("nginx.conf"), configuration(address, upstream)).unwrap();
-        let mut command = Command::new(program());
+        let mut command = Command::new(tools::nginx());
         tools::isolate(&mut command, home.path());
         command.args(["-c", "nginx.conf", "-e", "error.log", "-p"]).arg(home.path());
         let child = command.stdin(Stdio::null()).spawn().expect("nginx starts");
@@ -160,15 +160,5 @@ http {{
     }}
 }}
 "
-    )
-}
-
-/// Where Debian has it is not in everybody's `PATH`.
-fn program() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    let found = folders.map(|folder| folder.join("nginx")).find(|program| program.is_file());
-    found.expect(
-        "nginx is missing; servers are tested behind it. Debian, Ubuntu: sudo apt-get install nginx-light",
     )
 }

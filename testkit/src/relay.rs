@@ -1,10 +1,12 @@
 //! An ordinary relay: takes every event, knows nothing of git.
 
+use std::net::SocketAddr;
+
 use nostr::{event::Event, filter::Filter, key::Keys};
 use nostr_sdk::local_relay::{LocalRelay, LocalRelayBuilder, LocalRelayBuilderNip42, RateLimit};
 use tokio::net::TcpStream;
 
-use crate::{Address, Answer, Proxy, free_port, wire};
+use crate::{Address, Answer, Authority, Nginx, Proxy, free_port, wire};
 
 /// An ordinary Nostr relay in this process; gone when dropped.
 #[derive(Debug)]
@@ -54,7 +56,20 @@ impl TestRelay {
     ///
     /// When it cannot listen.
     pub async fn proxied(&self) -> Proxy {
-        Proxy::before(self.url.trim_start_matches("ws://").parse().unwrap()).await
+        Proxy::before(self.address()).await
+    }
+
+    /// A real reverse proxy before it, with a certificate by `authority`.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up; with its log.
+    pub async fn behind_nginx(&self, authority: &Authority) -> Nginx {
+        Nginx::before(self.address(), authority).await
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.url.trim_start_matches("ws://").parse().unwrap()
     }
 
     /// Sends `event` as a client would.
@@ -83,9 +98,9 @@ impl TestRelay {
 
     /// Stops listening and drops every connection; what is stored stays.
     pub async fn stop(&self) {
-        let authority = self.url.trim_start_matches("ws://").to_owned();
+        let address = self.address();
         // Whoever is busy at the moment does not hear the first call.
-        while TcpStream::connect(&authority).await.is_ok() {
+        while TcpStream::connect(address).await.is_ok() {
             self.relay.shutdown();
             tokio::task::yield_now().await;
         }

@@ -29,9 +29,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
-use tokio_rustls::TlsAcceptor;
-
-use crate::front::self_signed;
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
+};
 
 const CAPABILITIES: &str =
     "report-status delete-refs side-band-64k quiet ofs-delta object-format=sha1 agent=sink";
@@ -121,6 +122,19 @@ impl Sink {
             down_bytes: take(&self.shared.down_bytes),
         }
     }
+}
+
+/// A TLS configuration with a certificate that signed itself, and that as PEM.
+fn self_signed() -> (ServerConfig, String) {
+    let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key)
+        .unwrap();
+    (config, certified.cert.pem())
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>, tls: Option<TlsAcceptor>) {

@@ -128,13 +128,30 @@ pub fn chromium() -> PathBuf {
     if let Some(chosen) = env::var_os("CHROMIUM") {
         return chosen.into();
     }
-    let path = env::var_os("PATH").unwrap_or_default();
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    let found = env::split_paths(&path).flat_map(|folder| names.map(|name| folder.join(name)));
-    found.into_iter().find(|program| program.is_file()).expect(
+    in_path(&["chromium", "chromium-browser", "google-chrome"]).expect(
         "Chromium is missing; the dashboard is tested in it. Debian, Ubuntu: sudo apt-get install chromium \
          (or let CHROMIUM name one)",
     )
+}
+
+/// nginx.
+///
+/// # Panics
+///
+/// When there is none.
+#[must_use]
+pub fn nginx() -> PathBuf {
+    in_path(&["nginx"]).expect(
+        "nginx is missing; servers are tested behind it. Debian, Ubuntu: sudo apt-get install nginx-light",
+    )
+}
+
+/// The first of these programs that is there, also where Debian has those of the system, which is not in everybody's `PATH`.
+fn in_path(names: &[&str]) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    let mut found = folders.flat_map(|folder| names.iter().map(move |name| folder.join(name)));
+    found.find(|program| program.is_file())
 }
 
 /// Cuts `command` off from the user's environment; `home` becomes its home folder.

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
+use std::collections::BTreeSet;
+
 use grasp_mirror::{
     git::{
         Pack, Repository,
@@ -10,7 +12,7 @@ use grasp_mirror::{
     model::refs::{ObjectId, Refs},
 };
 use grasp_mirror_testkit::{
-    Front, Noise, Owner, Server,
+    Authority, Noise, Owner, Server,
     look::{self, PATIENCE},
     tools,
 };
@@ -116,8 +118,9 @@ async fn one_grasp_server_is_brought_to_what_another_has() {
 
 #[tokio::test]
 async fn behind_a_reverse_proxy_with_http_2_one_connection_is_kept_for_all() {
-    let (first, second) = (Server::start().await, Server::start().await);
-    let front = Front::of(&second).await;
+    let authority = Authority::new();
+    let behind = Server::builder().start_behind_nginx(&authority);
+    let (first, second) = tokio::join!(Server::start(), behind);
     let owner = Owner::new("wire");
     // More than fits into the window of one stream.
     std::fs::write(owner.work.path().join("noise"), Noise::default().bytes(3 << 20)).unwrap();
@@ -127,11 +130,11 @@ async fn behind_a_reverse_proxy_with_http_2_one_connection_is_kept_for_all() {
     for event in [&published.announcement, &published.state] {
         second.send(event).await.expect_accepted();
     }
-    let trusted = reqwest::Certificate::from_pem(front.certificate().as_bytes()).unwrap();
+    let trusted = reqwest::Certificate::from_pem(&std::fs::read(authority.file()).unwrap()).unwrap();
     let client = http_client_builder(PATIENCE, None).tls_certs_only([trusted]).build().unwrap();
     let (plain, http) = (http(), GitHttp::new(client, Limits::default()));
     let from: Url = owner.url_at(&first).parse().unwrap();
-    let to: Url = front.url(&owner.url_at(&second)).parse().unwrap();
+    let to: Url = owner.url_at(&second).parse().unwrap();
 
     let dir = tempfile::tempdir().unwrap();
     let repository = Repository::open_or_create(&dir.path().join("a.git")).unwrap();
@@ -145,6 +148,10 @@ async fn behind_a_reverse_proxy_with_http_2_one_connection_is_kept_for_all() {
     }
     let again = Repository::open_or_create(&dir.path().join("b.git")).unwrap();
     assert_eq!(fetch(&http, &to, &again).await, refs);
-    assert!(front.requests() > 40, "{}", front.requests());
-    assert_eq!(front.connections(), 1);
+    look::wait_until("all that was asked is written down", async || second.nginx().requests().len() > 40)
+        .await;
+    let requests = second.nginx().requests();
+    assert!(requests.iter().all(|line| line.starts_with("HTTP/2.0 ")), "{requests:#?}");
+    let connections: BTreeSet<&str> = requests.iter().filter_map(|line| line.split(' ').nth(2)).collect();
+    assert_eq!(connections.len(), 1, "{requests:#?}");
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use grasp_mirror_testkit::{Mirror, Owner, Server, TestRelay, look};
+use grasp_mirror_testkit::{Scene, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -13,12 +13,12 @@ async fn branches_and_tags(copy: &Path) -> BTreeMap<String, String> {
 
 #[tokio::test]
 async fn refs_without_content_are_set_again_and_locks_go() {
-    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
-    let owner = Owner::new("hello").at_home_on(&relay);
+    let scene = Scene::set().await;
+    let Scene { a, owner, .. } = &scene;
     owner.work.git(&["branch", "old"]);
     owner.work.git(&["tag", "v1"]);
-    owner.publish(owner.announcement().at(&a), &a).await;
-    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
+    owner.update(a).await;
+    let mirror = scene.mirror(BINARY).watches(owner);
     mirror.once().await.expect_code(0);
     let copy = mirror.data_dir().join("git").join(owner.npub()).join("hello.git");
     assert_eq!(branches_and_tags(&copy).await, owner.work.refs());
@@ -31,7 +31,7 @@ async fn refs_without_content_are_set_again_and_locks_go() {
         fs::write(copy.join(lock), "").unwrap();
     }
     owner.work.commit("README.md", "# hello again\n");
-    owner.update(&a).await;
+    owner.update(a).await;
     mirror.once().await.expect_code(0);
     assert_eq!(branches_and_tags(&copy).await, owner.work.refs());
     assert_eq!(fs::read_to_string(copy.join("HEAD")).unwrap(), "ref: refs/heads/main\n");
@@ -40,12 +40,11 @@ async fn refs_without_content_are_set_again_and_locks_go() {
 
 #[tokio::test]
 async fn a_local_copy_that_does_not_follow_is_told() {
-    let (a, b, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
-    let owner = Owner::new("hello").at_home_on(&relay);
-    owner.publish(owner.announcement().at(&a), &a).await;
-    let mirror = Mirror::new(BINARY).knows(&a).knows(&b).uses(&relay).watches(&owner);
-    let daemon = mirror.daemon().await;
-    look::wait_until("the first cycle is done", async || daemon.log().contains("cycle done")).await;
+    let scene = Scene::set().await;
+    let Scene { a, b, owner, .. } = &scene;
+    let mirror = scene.mirror(BINARY).watches(owner);
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done").await;
     let copy = mirror.data_dir().join("git").join(owner.npub()).join("hello.git");
     let before = branches_and_tags(&copy).await;
     assert_eq!(before, owner.work.refs());
@@ -54,8 +53,8 @@ async fn a_local_copy_that_does_not_follow_is_told() {
     let lock = copy.join("refs/heads/main.lock");
     fs::write(&lock, "").unwrap();
     owner.work.commit("README.md", "# hello again\n");
-    let state = owner.update(&a).await;
-    look::wait_until("the other server has it", async || look::serves(&b, &state).await).await;
+    let state = owner.update(a).await;
+    look::wait_until("the other server has it", async || look::serves(b, &state).await).await;
     look::wait_until("it is told", async || {
         let said = mirror.status_of(&owner.coordinate()).await["notes"].to_string();
         said.contains("no complete local copy") && said.contains("main")
@@ -65,7 +64,7 @@ async fn a_local_copy_that_does_not_follow_is_told() {
 
     fs::remove_file(&lock).unwrap();
     owner.work.commit("README.md", "# hello once more\n");
-    owner.update(&a).await;
+    owner.update(a).await;
     look::wait_until("it follows", async || branches_and_tags(&copy).await == owner.work.refs()).await;
     daemon.stop().await;
 }

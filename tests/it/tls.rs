@@ -4,20 +4,16 @@
 
 use std::collections::BTreeSet;
 
-use grasp_mirror_testkit::{Authority, Mirror, Nginx, Owner, Protocol, Server, TestRelay, look};
+use grasp_mirror_testkit::{Authority, Mirror, Owner, Protocol, Server, TestRelay, look};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
-
-async fn relay_behind_nginx(relay: &TestRelay, authority: &Authority) -> Nginx {
-    Nginx::before(relay.url().trim_start_matches("ws://").parse().unwrap(), authority).await
-}
 
 #[tokio::test]
 async fn all_that_goes_without_tls_goes_with_it() {
     let authority = Authority::new();
     let server = || Server::builder().start_behind_nginx(&authority);
     let (a, b, c, relay) = tokio::join!(server(), server(), server(), TestRelay::start());
-    let inbox = relay_behind_nginx(&relay, &authority).await;
+    let inbox = relay.behind_nginx(&authority).await;
     let owner = Owner::new("hello").at_home_on(&relay);
     owner.publish(owner.announcement().at(&a).at(&b), &a).await;
     let mirror = Mirror::new(BINARY).knows(&a).knows(&b).knows(&c).uses(&inbox).watches(&owner);
