@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use grasp_mirror::{
-    config::{Config, Overrides, folder_of},
+    config::{Config, Overrides, folder_of, strange_variables},
     cycle::{self, Preview, Trigger, World},
     daemon,
     key::{self, BotKey, KeySource},
@@ -37,6 +37,10 @@ const ENV_EXAMPLE: &str = include_str!("../.env.example");
 
 /// The configuration as the command line, the environment and the files have it.
 pub(crate) fn load(overrides: &Overrides) -> anyhow::Result<Config> {
+    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    for strange in strange_variables(names) {
+        tracing::warn!("{strange} (it has no effect)");
+    }
     let config = Config::load(overrides, &environment)?;
     if let Some(mode) = config.environment.exposed {
         let file = folder_of(&config.path).join(".env");

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::environment::mode_for_others;
 pub use self::{
-    environment::{Environment, KeyFrom},
+    environment::{Environment, KeyFrom, strange as strange_variables},
     error::ConfigError,
     file::KEYS,
 };

@@ -17,6 +17,9 @@ use super::{ConfigError, error::nearest, folder_of};
 pub(super) const VARIABLES: [&str; 5] =
     ["MIRROR_NSEC", "MIRROR_NSEC_FILE", "MIRROR_NPUBS", "MIRROR_ALLOWED_NPUBS", "MIRROR_SIGNER"];
 
+/// What all of them begin with.
+const PREFIX: &str = "MIRROR_";
+
 /// What the environment says, checked.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
@@ -197,10 +200,7 @@ fn read(dotenv: &Path) -> Result<(HashMap<&'static str, Set>, Option<u32>), Conf
                 variables.entry(known).or_insert(Set { name: known, value: value.into(), place });
             }
             None if name.to_ascii_uppercase().starts_with("MIRROR") => {
-                let problem = match nearest(&name, VARIABLES) {
-                    Some(known) => format!("unknown variable; did you mean {known}?"),
-                    None => format!("unknown variable; expected one of {}", VARIABLES.join(", ")),
-                };
+                let problem = unknown(&name);
                 return Err(ConfigError::Key { file: dotenv.to_owned(), line, key: name, problem });
             }
             // Others, such as RUST_LOG, are not ours.
@@ -208,6 +208,27 @@ fn read(dotenv: &Path) -> Result<(HashMap<&'static str, Set>, Option<u32>), Conf
         }
     }
     Ok((variables, mode_for_others(dotenv, &metadata)))
+}
+
+/// What is wrong with each of `names` that looks like one of the variables and is none. Unlike those in `.env` it may be
+/// meant for another program.
+pub fn strange(names: impl IntoIterator<Item = String>) -> Vec<ConfigError> {
+    let ours =
+        |name: &String| name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
+    let strange = names.into_iter().filter(|name| ours(name) && !VARIABLES.contains(&name.as_str()));
+    strange.map(|variable| ConfigError::Variable { problem: unknown(&variable), variable }).collect()
+}
+
+fn unknown(name: &str) -> String {
+    // What all of them begin with makes none of them likelier.
+    let rest = |name: &str| {
+        name.to_ascii_uppercase().trim_start_matches("MIRROR").trim_start_matches('_').to_owned()
+    };
+    let known = VARIABLES.map(rest);
+    match nearest(&rest(name), known.iter().map(String::as_str)) {
+        Some(known) => format!("unknown variable; did you mean {PREFIX}{known}?"),
+        None => format!("unknown variable; expected one of {}", VARIABLES.join(", ")),
+    }
 }
 
 /// The line, from 1, that sets `name`.

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::StoreError;
+use super::{StoreError, private_folder};
 
 /// Held while a process works on a data folder; the operating system lets go of it even when it is killed.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl Lock {
     /// [`StoreError::Locked`] names the process that has it.
     pub fn take(data_dir: &Path) -> Result<Self, StoreError> {
         let folder = |source| StoreError::Folder { path: data_dir.to_owned(), source };
-        std::fs::create_dir_all(data_dir).map_err(folder)?;
+        private_folder(data_dir).map_err(folder)?;
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)

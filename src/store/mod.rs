@@ -10,6 +10,9 @@ pub mod lock;
 pub mod records;
 
 use std::{
+    fs::DirBuilder,
+    io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -32,7 +35,7 @@ pub enum StoreError {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// Another process works on the same data folder.
     #[error("the data folder {path} is in use by process {holder}; stop it, or use another --data-dir")]
@@ -81,6 +84,11 @@ pub struct Store {
     updating: Arc<Mutex<()>>,
 }
 
+/// Makes a folder, and those it lies in, that nobody else may enter (0700); one that is there stays as it is.
+pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 impl Store {
     /// Opens (or makes) `<data_dir>/events`.
     ///
@@ -89,7 +97,7 @@ impl Store {
     /// [`StoreError::Folder`] or [`StoreError::Database`].
     pub async fn open(data_dir: &Path) -> Result<Self, StoreError> {
         let path = data_dir.join("events");
-        std::fs::create_dir_all(&path).map_err(|source| StoreError::Folder { path: path.clone(), source })?;
+        private_folder(&path).map_err(|source| StoreError::Folder { path: path.clone(), source })?;
         let opened = NostrLmdb::open(&path).await;
         let database = Database::over(opened.map_err(|source| StoreError::Open { path, source })?);
         Ok(Self { database: Arc::new(database), updating: Arc::default() })

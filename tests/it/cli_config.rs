@@ -296,6 +296,52 @@ fn secrets_are_never_echoed() {
 }
 
 #[test]
+fn a_misspelt_variable_of_the_real_environment_is_told_and_its_value_is_not() {
+    let folder = folder();
+    let at = folder.path();
+    fs::write(at.join("config.toml"), NOBODY).unwrap();
+    let env = [
+        ("MIRROR_NPUB", "hush"),
+        ("MIRROR_ALLOWED", "hush"),
+        ("mirror_nsec", "hush"),
+        ("MIRROR_RELAYS", "hush"),
+        ("MIRRORS", "hush"),
+    ];
+    let output = run(at, &["mirror-once"], &env);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let told = stderr(&output);
+    for (name, meant) in [
+        ("MIRROR_NPUB", "did you mean MIRROR_NPUBS?"),
+        ("MIRROR_ALLOWED", "did you mean MIRROR_ALLOWED_NPUBS?"),
+        ("mirror_nsec", "did you mean MIRROR_NSEC?"),
+        ("MIRROR_RELAYS", "expected one of MIRROR_NSEC, MIRROR_NSEC_FILE, MIRROR_NPUBS"),
+    ] {
+        let line = format!("environment variable {name}: unknown variable; {meant}");
+        assert!(told.contains(&line), "{line}: {told}");
+    }
+    assert!(!told.contains("hush") && !told.contains("MIRRORS"), "{told}");
+    let quiet = run(at, &["status", "-q"], &env);
+    assert_eq!(stderr(&quiet), "");
+}
+
+#[test]
+fn a_folder_for_data_is_made_for_nobody_else_and_one_that_is_there_stays() {
+    let folder = folder();
+    let at = folder.path();
+    fs::write(at.join("config.toml"), NOBODY).unwrap();
+    let nsec = Keys::generate().secret_key().to_bech32().unwrap();
+    let once = |data_dir: &str| {
+        let output = run(at, &["mirror-once", "--data-dir", data_dir], &[("MIRROR_NSEC", &nsec)]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        mode(&at.join(data_dir))
+    };
+    assert_eq!(once("new/data"), 0o700);
+    fs::create_dir(at.join("mine")).unwrap();
+    fs::set_permissions(at.join("mine"), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(once("mine"), 0o755);
+}
+
+#[test]
 fn an_unknown_variable_names_its_line_and_the_nearest() {
     let folder = folder();
     fs::write(folder.path().join(".env"), format!("# people\nMIRROR_NPUB={NPUB}\n")).unwrap();
