@@ -87,6 +87,9 @@ enum Command {
         about: String,
     },
     /// Let a maintainer's remote signer (NIP-46) list more servers
+    ///
+    /// Prints an address for the signer, good for ten minutes, and waits until it has come. With --json that is a line
+    /// {"uri":…} at once and a line {"paired":…} at the end.
     Pair,
     /// Follow a held state that removes most of a repository
     Approve {

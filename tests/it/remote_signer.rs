@@ -445,14 +445,14 @@ async fn verify_tries_the_signers() {
 async fn a_signer_is_paired_from_the_command_line() {
     let scene = Scene::set().await;
     let mirror = scene.mirror();
-    let mut child = mirror.command(&["pair"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = mirror.command(&["pair", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
     let stdout = child.stdout.take().unwrap();
-    let (uri, child) = tokio::task::spawn_blocking(move || {
+    let (uri, rest, child) = tokio::task::spawn_blocking(move || {
         let mut lines = BufReader::new(stdout).lines();
-        let uri = lines.next().unwrap().unwrap();
+        let first: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
         // Read to the end in time, or the child cannot write.
-        std::thread::spawn(move || lines.map_while(Result::ok).count());
-        (uri, child)
+        let rest = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<String>>());
+        (first["uri"].as_str().unwrap().to_owned(), rest, child)
     })
     .await
     .unwrap();
@@ -463,6 +463,7 @@ async fn a_signer_is_paired_from_the_command_line() {
     let mut child = child;
     let ended = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
     assert!(ended.success(), "{ended}");
+    assert_eq!(rest.join().unwrap(), [serde_json::json!({ "paired": scene.owner.npub() }).to_string()]);
     mirror.once().await.expect_code(0);
     assert!(scene.is_listed().await);
     assert!(asked.0.lock().unwrap().iter().any(|asked| asked == "sign 30617"));
