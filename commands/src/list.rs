@@ -21,6 +21,15 @@ pub struct Author {
     pub repos: usize,
 }
 
+/// A repository that is watched by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Single {
+    /// Which one.
+    pub repo: Repository,
+    /// Whether anybody announces it, as far as is known.
+    pub announced: bool,
+}
+
 /// What is denied, or allowed beside what the configuration allows: each as a person reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ruled {
@@ -42,7 +51,7 @@ pub(crate) fn parse(words: &mut Words) -> Result<Command, ParseError> {
 #[must_use]
 pub fn reply(
     authors: &[Author],
-    repositories: &[Repository],
+    repositories: &[Single],
     left_alone: &[(Repository, String)],
     ruled: &Ruled,
 ) -> String {
@@ -59,7 +68,9 @@ pub fn reply(
         parts.push(format!("Authors ({}):\n{}", authors.len(), lines(each, 30)));
     }
     if !repositories.is_empty() {
-        let each = repositories.iter().map(|repository| format!("• {repository}"));
+        let each = repositories.iter().map(|Single { repo, announced }| {
+            format!("• {repo}{}", if *announced { "" } else { ": no announcement found" })
+        });
         parts.push(format!("Single repositories ({}):\n{}", repositories.len(), lines(each, 30)));
     }
     if !left_alone.is_empty() {

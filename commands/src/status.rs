@@ -1,7 +1,9 @@
 //! `status [repo]`: how the mirrors are.
 
+use nostr::key::PublicKey;
+
 use crate::{
-    Command, ParseError, RepoName, Repository, Usage, Words, ago, clean,
+    Command, ParseError, RepoName, Repository, Usage, Words, ago, clean, short,
     text::{count, lines, span},
     until,
 };
@@ -31,8 +33,25 @@ pub struct Overview {
     pub next_at: Option<u64>,
     /// Repositories with trouble, worst first.
     pub troubled: Vec<RepoStatus>,
+    /// What is watched and nobody announces.
+    pub not_found: Option<NotFound>,
     /// The cycle that runs just now.
     pub under_way: Option<UnderWay>,
+}
+
+/// What is watched and nobody announces, and where that was looked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NotFound {
+    /// Authors who announce nothing.
+    pub authors: Vec<PublicKey>,
+    /// Single repositories.
+    pub repos: Vec<Repository>,
+    /// Servers that could be read.
+    pub servers: usize,
+    /// The same of relays.
+    pub relays: usize,
+    /// Those that could not be read, by name.
+    pub unread: Vec<String>,
 }
 
 /// A cycle under way.
@@ -112,11 +131,14 @@ pub fn reply(overview: &Overview, now: u64) -> String {
             }
         }
         return out.join("\n");
+    } else if overview.repos == 0 && overview.not_found.is_some() {
+        out.push("! Nothing to mirror was found.".to_owned());
     } else if overview.repos == 0 {
         out.push("Nothing to mirror yet. Send: watch <npub>".to_owned());
     } else {
         let whole = overview.mirrors > 0 && overview.in_sync == overview.mirrors;
-        let good = whole && overview.troubled.is_empty();
+        let found = overview.not_found.as_ref().is_none_or(|missing| missing.repos.is_empty());
+        let good = whole && found && overview.troubled.is_empty();
         out.push(format!("{} {}.", if good { "✓" } else { "!" }, headline(overview)));
     }
     if !overview.troubled.is_empty() {
@@ -129,6 +151,7 @@ pub fn reply(overview: &Overview, now: u64) -> String {
         });
         out.push(lines(each, 10));
     }
+    out.extend(overview.not_found.as_ref().map(not_found));
     match (overview.finished_at, overview.next_at) {
         (Some(finished), Some(next)) => {
             out.push(format!("Checked {}, next check {}.", ago(now, finished), until(now, next)));
@@ -137,6 +160,22 @@ pub fn reply(overview: &Overview, now: u64) -> String {
         (None, _) => out.push("Not checked yet.".to_owned()),
     }
     out.extend(overview.under_way.as_ref().map(|under_way| progress(under_way, now)));
+    out.join("\n")
+}
+
+/// What nobody announces, and where that was looked for.
+#[must_use]
+pub fn not_found(missing: &NotFound) -> String {
+    let NotFound { authors, repos, servers, relays, unread } = missing;
+    let mut each: Vec<String> = repos.iter().map(|repo| format!("• {repo}")).collect();
+    each.extend(authors.iter().map(|author| format!("• any repository of {}", short(author))));
+    let (servers, relays) = (count(*servers, "server", "servers"), count(*relays, "relay", "relays"));
+    let mut out = vec!["No announcement found of:".to_owned(), lines(each.into_iter(), 10)];
+    out.push(format!("Looked for on {servers} and {relays}."));
+    if !unread.is_empty() {
+        out.push("These could not be read:".to_owned());
+        out.push(lines(unread.iter().map(|name| format!("• {}", clean(name, 100))), 10));
+    }
     out.join("\n")
 }
 

@@ -338,6 +338,7 @@ fn watch_and_unwatch_say_what_came_of_it() {
     insta::assert_snapshot!(watch::reply(&one, &Watched::Added { repos: 1 }), @"Watching hello by npub14f8us…9nsy. Mirroring starts now.");
     insta::assert_snapshot!(watch::reply(&author, &Watched::Already), @"Already watching npub14f8us…9nsy.");
     insta::assert_snapshot!(watch::reply(&author, &Watched::Me), @"That is me: I keep copies of what others announce, and there is nothing of mine to mirror.");
+    insta::assert_snapshot!(watch::reply(&one, &Watched::NotFound), @"! Watching hello by npub14f8us…9nsy, but I have found no announcement of it yet. Is the name right? I keep looking.");
     let rule = "[policy] deny names npub1\u{202e}…".to_owned();
     insta::assert_snapshot!(watch::reply(&author, &Watched::Denied { rule }), @"! Watching npub14f8us…9nsy, but nothing of it is mirrored: [policy] deny names npub1….");
     insta::assert_snapshot!(unwatch::reply(&one, Unwatched::Removed), @"No longer watching hello by npub14f8us…9nsy. What is on the servers stays.");
@@ -352,12 +353,15 @@ fn list_shows_names_first() {
         list::Author { name: None, key: PublicKey::from_byte_array([1; 32]), repos: 12 },
     ];
     let left_alone = [(repo("secret"), "its maintainer npub1\u{202e}… said: forget".to_owned())];
-    insta::assert_snapshot!(list::reply(&authors, &[repo("hello")], &left_alone, &Ruled::default()), @"
+    let singles = [("hello", true), ("helo", false)];
+    let singles = singles.map(|(d, announced)| list::Single { repo: repo(d), announced });
+    insta::assert_snapshot!(list::reply(&authors, &singles, &left_alone, &Ruled::default()), @"
     Authors (2):
     • Alice, npub14f8us…9nsy: 1 repository
     • npub1qyqsz…9gdm: 12 repositories
-    Single repositories (1):
+    Single repositories (2):
     • hello by npub14f8us…9nsy
+    • helo by npub14f8us…9nsy: no announcement found
     Left alone (1):
     • secret by npub14f8us…9nsy: its maintainer npub1… said: forget
     ");
@@ -404,6 +408,7 @@ fn status_shows_the_numbers_and_then_the_trouble() {
         finished_at: Some(NOW - 130),
         next_at: Some(NOW + 3400),
         troubled: vec![troubled.clone()],
+        not_found: None,
         under_way: None,
     };
     insta::assert_snapshot!(status::reply(&overview, NOW), @"
@@ -451,6 +456,45 @@ fn status_shows_the_numbers_and_then_the_trouble() {
     ");
     let one = Overview { repos: 1, servers: 1, mirrors: 1, in_sync: 1, ..Overview::default() };
     insta::assert_snapshot!(status::headline(&one), @"1 of 1 mirror in sync: 1 repository on 1 server");
+}
+
+#[test]
+fn status_tells_what_was_not_found_and_where_that_was_looked_for() {
+    let missing = status::NotFound {
+        authors: vec![PublicKey::from_byte_array([1; 32])],
+        repos: vec![repo("helo")],
+        servers: 2,
+        relays: 1,
+        unread: vec!["wss://a.example".to_owned()],
+    };
+    let all = Overview {
+        repos: 1,
+        servers: 2,
+        mirrors: 2,
+        in_sync: 2,
+        finished_at: Some(NOW),
+        not_found: Some(missing.clone()),
+        ..Overview::default()
+    };
+    insta::assert_snapshot!(status::reply(&all, NOW), @"
+    ! 2 of 2 mirrors in sync: 1 repository on 2 servers.
+    No announcement found of:
+    • helo by npub14f8us…9nsy
+    • any repository of npub1qyqsz…9gdm
+    Looked for on 2 servers and 1 relay.
+    These could not be read:
+    • wss://a.example
+    Checked just now.
+    ");
+    let nobody = status::NotFound { repos: Vec::new(), unread: Vec::new(), ..missing };
+    let none = Overview { repos: 0, mirrors: 0, in_sync: 0, not_found: Some(nobody), ..all };
+    insta::assert_snapshot!(status::reply(&none, NOW), @"
+    ! Nothing to mirror was found.
+    No announcement found of:
+    • any repository of npub1qyqsz…9gdm
+    Looked for on 2 servers and 1 relay.
+    Checked just now.
+    ");
 }
 
 #[test]

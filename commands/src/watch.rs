@@ -16,6 +16,8 @@ pub enum Watched {
         /// Repositories known so far.
         repos: usize,
     },
+    /// Now watched, and nobody announces it, as far as is known.
+    NotFound,
     /// Now watched, and nothing of it is mirrored all the same: a rule is in the way.
     Denied {
         /// The rule.
@@ -37,6 +39,9 @@ pub(crate) fn parse(words: &mut Words) -> Result<Command, ParseError> {
 #[must_use]
 pub fn reply(target: &Target, outcome: &Watched) -> String {
     match (outcome, target) {
+        (Watched::NotFound, _) => format!(
+            "! Watching {target}, but I have found no announcement of it yet. Is the name right? I keep looking."
+        ),
         (Watched::Added { .. }, Target::Repository(_)) => format!("Watching {target}. Mirroring starts now."),
         (Watched::Added { repos: 0 }, _) => {
             format!("Watching {target}. No repositories found yet; I keep looking.")

@@ -214,6 +214,7 @@ impl Bot {
             _ => policy.denies(&Rule::Author(owner)),
         };
         Ok(match rule {
+            Ok(()) if !known.unannounced.is_empty() => Watched::NotFound,
             Ok(()) => Watched::Added { repos: known.repositories.len() },
             Err(rule) => Watched::Denied { rule: rule.to_string() },
         })
@@ -274,7 +275,7 @@ impl Bot {
         };
         let catalog = self.catalog().await?;
         let known = catalog.repositories.iter().map(|repository| &repository.coordinate);
-        let (authors, repositories) = answers::list(&watched, known, name);
+        let (authors, repositories) = answers::list(&watched, known, &catalog.unannounced, name);
         let left_alone = catalog.opted_out.iter().map(|(name, one)| (answers::named(name), one.reason()));
         let left_alone: Vec<_> = left_alone.collect();
         Ok(list::reply(&authors, &repositories, &left_alone, &answers::ruled(&self.policy())))
@@ -284,8 +285,18 @@ impl Bot {
     async fn find(&self, name: &RepoName) -> Result<Result<Coordinate, String>, OrderError> {
         Ok(match answers::find_repo(name, &self.known().await?) {
             Found::One(repository) => Ok(answers::coordinate(&repository)),
-            found => Err(self.said_to_forget(name).await?.unwrap_or_else(|| found.reply(name))),
+            found => Err(match (self.said_to_forget(name).await?, self.not_found(name).await?) {
+                (Some(said), _) | (None, Some(said)) => said,
+                (None, None) => found.reply(name),
+            }),
         })
+    }
+
+    /// What to say of a repository that is watched and that nobody announces.
+    async fn not_found(&self, name: &RepoName) -> Result<Option<String>, OrderError> {
+        let unannounced = self.catalog().await?.unannounced;
+        let Found::One(repository) = answers::find_repo(name, &unannounced) else { return Ok(None) };
+        Ok(Some(answers::not_found_by_name(&self.report().await?, &answers::coordinate(&repository))))
     }
 
     async fn resync(&mut self, scope: &Scope) -> Result<Done, OrderError> {

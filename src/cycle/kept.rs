@@ -16,7 +16,7 @@ use crate::{
         placement::Grasp,
         rest::Known,
     },
-    report::document::LeftAlone,
+    report::document::{LeftAlone, NotFound},
 };
 
 #[derive(Debug, Default)]
@@ -70,6 +70,8 @@ pub(super) struct WorkedOut {
     pub(super) denied: BTreeSet<ServerUrl>,
     /// For the report.
     pub(super) left_alone: LeftAlone,
+    /// The same; which relays were asked, each cycle says anew.
+    pub(super) not_found: NotFound,
     /// What the bot announces of repositories that are left alone.
     pub(super) obsolete: Vec<Announcement>,
 }

@@ -87,7 +87,7 @@ use crate::{
     plan::{record::RepositoryRecord, signing::Stands},
     report::{
         Report,
-        document::{CycleSummary, LeftAlone, RepositoryOutcome, ServerOutcome},
+        document::{CycleSummary, LeftAlone, NotFound, RepositoryOutcome, ServerOutcome},
     },
     store::StoreError,
 };
@@ -138,6 +138,7 @@ pub struct CycleDone {
     pub left_to_jobs: BTreeSet<String>,
     servers: Vec<ServerOutcome>,
     left_alone: LeftAlone,
+    not_found: NotFound,
 }
 
 impl CycleDone {
@@ -153,7 +154,8 @@ impl CycleDone {
         self.outcomes.sort_by(|a, b| a.coordinate.cmp(&b.coordinate));
         let silent = mem::take(&mut self.report.silent_inboxes);
         let cycle = CycleSummary { trigger: Trigger::Live.as_str().to_owned(), ..self.report.cycle.clone() };
-        self.report = Report::of(cycle, authors, &self.servers, &self.outcomes, self.left_alone.clone());
+        let (left_alone, not_found) = (self.left_alone.clone(), self.not_found.clone());
+        self.report = Report::telling(cycle, authors, &self.servers, &self.outcomes, left_alone, not_found);
         self.report.silent_inboxes = silent;
     }
 }
@@ -284,9 +286,19 @@ impl World {
         self.write_scoreboards(started).await?;
         self.publish_monitoring(servers, Timestamp::now()).await?;
         self.keep_house(copies, trigger, started).await;
-        let (servers, left_alone) = (server_outcomes, survey.left_alone);
+        let (servers, left_alone, not_found) = (server_outcomes, survey.left_alone, survey.not_found);
         let signers = self.signers.troubles();
-        Ok(CycleDone { report, outcomes, unfinished, listening, signers, left_to_jobs, servers, left_alone })
+        Ok(CycleDone {
+            report,
+            outcomes,
+            unfinished,
+            listening,
+            signers,
+            left_to_jobs,
+            servers,
+            left_alone,
+            not_found,
+        })
     }
 
     /// Looks, says what is new of the bot's copies, and takes down what it announced of repositories that are left alone.

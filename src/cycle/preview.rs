@@ -57,6 +57,9 @@ impl World {
             let rule = server.unused.as_deref().unwrap_or_default();
             preview.notes.push(format!("{}: {rule}", server.url.host()));
         }
+        for name in survey.not_found.repos.iter().filter(|_| only.is_none()) {
+            preview.notes.push(format!("{}: nobody announces it", name.for_people()));
+        }
         for subject in &survey.subjects {
             let coordinate = &subject.repository.coordinate;
             if only.as_ref().is_some_and(|only| only != coordinate) {

@@ -11,7 +11,7 @@ use crate::{
     model::{draft::Draft, replace::dated_after},
     report::{
         Report,
-        document::{CycleSummary, IDENTIFIER, RepositoryOutcome, ServerOutcome},
+        document::{CycleSummary, IDENTIFIER, NotFound, RepositoryOutcome, ServerOutcome},
     },
 };
 
@@ -58,7 +58,12 @@ impl World {
         let mut servers = survey.server_outcomes();
         servers.extend(survey.denied.iter().cloned());
         let authors = &self.settings.watched.authors;
-        let mut report = Report::of(cycle, authors, &servers, outcomes, survey.left_alone.clone());
+        let (left_alone, not_found) = (survey.left_alone.clone(), survey.not_found.clone());
+        let mut report = Report::telling(cycle, authors, &servers, outcomes, left_alone, not_found);
+        for repository in &report.not_found.repos {
+            let NotFound { relays, unread, .. } = &report.not_found;
+            tracing::warn!(%repository, relays_read = relays, ?unread, "it is watched, and nobody announces it");
+        }
         report.silent_inboxes = self.silent.iter().cloned().collect();
         (servers, report)
     }

@@ -27,7 +27,7 @@ use crate::{
         signing::Signing,
         taken_out::TakenOut,
     },
-    report::document::{LeftAlone, ServerOutcome},
+    report::document::{LeftAlone, NotFound, ServerOutcome},
     store::records::Snapshot,
 };
 
@@ -40,6 +40,8 @@ pub struct Survey {
     pub(super) denied: Vec<ServerOutcome>,
     /// What is left alone.
     pub left_alone: LeftAlone,
+    /// What is watched and nobody announces.
+    pub(super) not_found: NotFound,
     /// One subject a repository.
     pub subjects: Vec<Subject>,
     /// Repositories about which nothing is new and which every server serves, with what is to be noted of them.
@@ -143,6 +145,7 @@ impl World {
             self.read_back(&mut survey, kept, now).await?;
         }
         survey.denied = self.denied_servers(kept);
+        survey.not_found = not_found(&survey.servers, unread, kept);
         for (url, _) in survey.servers.iter().filter(|(_, server)| server.down.is_some()) {
             kept.introduced.remove(url);
         }
@@ -412,6 +415,23 @@ impl World {
             subject.notes.push(note);
         }
         Ok((subject, signed))
+    }
+}
+
+/// What nobody announces, and where that was looked for beside the servers; `unread` are those that broke off at first.
+fn not_found(
+    servers: &BTreeMap<ServerUrl, Server>,
+    unread: BTreeMap<RelayUrl, String>,
+    kept: &Kept,
+) -> NotFound {
+    let Some(worked_out) = &kept.worked_out else { return NotFound::default() };
+    let servers: BTreeSet<&RelayUrl> = servers.keys().map(ServerUrl::relay_url).collect();
+    let read = kept.compared.keys().filter(|relay| !servers.contains(relay));
+    let is_unread = |relay: &RelayUrl| !servers.contains(relay) && !kept.compared.contains_key(relay);
+    NotFound {
+        relays: read.count(),
+        unread: unread.into_keys().filter(is_unread).collect(),
+        ..worked_out.not_found.clone()
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
         rest::Known,
         settings::{SERVERS, listed_servers},
     },
-    report::document::LeftAlone,
+    report::document::{LeftAlone, NotFound},
 };
 
 /// Servers taken from one author's list.
@@ -92,7 +92,19 @@ impl World {
             private: catalog.private,
             over_limit: catalog.over_limit,
         };
-        kept.worked_out = Some(WorkedOut { sources, grasps, discovered, denied, left_alone, obsolete });
+        // What is denied is not wanted, announced or not.
+        let wanted = |name: &Coordinate| self.policy.admits(name).is_ok();
+        let not_found = NotFound {
+            authors: catalog
+                .silent
+                .into_iter()
+                .filter(|author| wanted(&Coordinate::new(*author, "")))
+                .collect(),
+            repos: catalog.unannounced.into_iter().filter(wanted).collect(),
+            ..NotFound::default()
+        };
+        kept.worked_out =
+            Some(WorkedOut { sources, grasps, discovered, denied, left_alone, not_found, obsolete });
         Ok(Worked { repositories: catalog.repositories, own, copies })
     }
 

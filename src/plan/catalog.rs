@@ -91,6 +91,10 @@ pub struct Catalog {
     pub repositories: Vec<Repository>,
     /// Announced once and deleted since (NIP-09).
     pub deleted: BTreeSet<Coordinate>,
+    /// Watched by name, and nobody has announced them.
+    pub unannounced: BTreeSet<Coordinate>,
+    /// Watched, and they have announced nothing.
+    pub silent: BTreeSet<PublicKey>,
     /// Left alone because their maintainers, or who may command the bot, want it so.
     pub opted_out: BTreeMap<Coordinate, OptOut>,
     /// Whose mute list names the bot.
@@ -263,6 +267,7 @@ pub fn build(events: &[Event], watched: &Watched, bot: &PublicKey, limits: Limit
             catalog.deleted.insert(coordinate);
         }
     }
+    catalog.note_unannounced(&announced, watched);
     let mut by_identifier: BTreeMap<&str, Family<'_>> = BTreeMap::new();
     for ((identifier, author), announcement) in &announced {
         by_identifier.entry(identifier).or_default().insert(*author, announcement);
@@ -320,6 +325,22 @@ impl Watched {
 }
 
 impl Catalog {
+    fn note_unannounced(
+        &mut self,
+        announced: &BTreeMap<(String, PublicKey), Announcement>,
+        watched: &Watched,
+    ) {
+        let is_known = |name: &Coordinate| {
+            announced.contains_key(&(name.identifier.clone(), name.owner))
+                || self.deleted.contains(name)
+                || watched.forgotten.contains_key(name)
+        };
+        self.unannounced = watched.repositories.iter().filter(|name| !is_known(name)).cloned().collect();
+        let deleted = self.deleted.iter().map(|name| name.owner);
+        let heard: BTreeSet<PublicKey> = announced.keys().map(|(_, author)| *author).chain(deleted).collect();
+        self.silent = watched.authors.difference(&heard).copied().collect();
+    }
+
     fn leave_alone(&mut self, wishes: &Wishes) {
         for repository in mem::take(&mut self.repositories) {
             match forget::opt_out(&repository, wishes, &self.muters) {

@@ -11,11 +11,11 @@ use std::{
 
 use grasp_mirror_commands::{
     Found, Matter, RepoName, Repository, clean,
-    list::{Author, Ruled},
+    list::{Author, Ruled, Single},
     resync::Resync,
     servers::Server,
     short,
-    status::{Behind, Overview, Problem, RepoStatus, UnderWay},
+    status::{self, Behind, NotFound, Overview, Problem, RepoStatus, UnderWay},
     why::Mirror,
 };
 use nostr::prelude::PublicKey;
@@ -56,7 +56,37 @@ pub fn overview(report: &Report, paused: bool) -> Overview {
         finished_at: ran.then_some(report.cycle.finished_at),
         next_at: report.cycle.next_at,
         troubled,
+        not_found: not_found(report),
         under_way: None,
+    }
+}
+
+/// What nobody announces; `None` when there is nothing.
+#[must_use]
+pub fn not_found(report: &Report) -> Option<NotFound> {
+    let missing = &report.not_found;
+    let used = report.servers.iter().filter(|server| server.unused.is_none());
+    let (up, down): (Vec<_>, Vec<_>) = used.partition(|server| server.reachable);
+    let down = down.iter().map(|server| server.url.to_string());
+    let unread = missing.unread.iter().map(|relay| relay.as_str_without_trailing_slash().to_owned());
+    let any = !missing.authors.is_empty() || !missing.repos.is_empty();
+    any.then(|| NotFound {
+        authors: missing.authors.iter().copied().collect(),
+        repos: missing.repos.iter().map(named).collect(),
+        unread: down.chain(unread).collect(),
+        servers: up.len(),
+        relays: missing.relays,
+    })
+}
+
+/// `status` and the like of a repository that nobody announces.
+#[must_use]
+pub fn not_found_by_name(report: &Report, coordinate: &Coordinate) -> String {
+    match not_found(report) {
+        Some(looked) if report.not_found.repos.contains(coordinate) => {
+            status::not_found(&NotFound { authors: Vec::new(), repos: vec![named(coordinate)], ..looked })
+        }
+        _ => format!("I have found no announcement of {} yet. I keep looking.", named(coordinate)),
     }
 }
 
@@ -159,14 +189,15 @@ pub fn servers(report: &Report, wanted: &BTreeSet<ServerUrl>, weeks: &Weeks) -> 
     each.chain(new).collect()
 }
 
-/// `list`: who and what is watched. `known` are the repositories found so far, `name` is what a person's profile
-/// says.
+/// `list`: who and what is watched. `known` are the repositories found so far, `unannounced` those that nobody announces;
+/// `name` is what a person's profile says.
 #[must_use]
 pub fn list<'a>(
     watched: &Watched,
     known: impl IntoIterator<Item = &'a Coordinate>,
+    unannounced: &BTreeSet<Coordinate>,
     name: impl Fn(&PublicKey) -> Option<String>,
-) -> (Vec<Author>, Vec<Repository>) {
+) -> (Vec<Author>, Vec<Single>) {
     let mut repos: BTreeMap<&PublicKey, usize> = BTreeMap::new();
     for coordinate in known {
         *repos.entry(&coordinate.owner).or_default() += 1;
@@ -179,7 +210,8 @@ pub fn list<'a>(
     let mut authors: Vec<Author> = watched.authors.iter().map(author).collect();
     authors
         .sort_by_key(|author| (author.name.is_none(), author.name.as_ref().map(|name| name.to_lowercase())));
-    (authors, watched.repositories.iter().map(named).collect())
+    let single = |name: &Coordinate| Single { repo: named(name), announced: !unannounced.contains(name) };
+    (authors, watched.repositories.iter().map(single).collect())
 }
 
 /// The rules of `list`.
@@ -253,6 +285,9 @@ pub fn resynced<'a>(outcomes: impl IntoIterator<Item = &'a RepositoryOutcome>, e
     let (mut repos, mut mirrors, mut in_sync, mut repaired) = (0, 0, 0, 0);
     for outcome in outcomes {
         repos += 1;
+        if outcome.copies_wanted() == 0 {
+            continue;
+        }
         mirrors += outcome.mirrors.len();
         in_sync += outcome.mirrors.values().filter(|mirror| mirror.status == MirrorStatus::InSync).count();
         repaired += outcome.repaired;

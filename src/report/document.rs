@@ -47,6 +47,9 @@ pub struct Report {
     /// What is left alone on purpose; absent when nothing is.
     #[serde(default, skip_serializing_if = "LeftAlone::is_empty")]
     pub left_alone: LeftAlone,
+    /// What is watched and nobody announces; absent when there is nothing.
+    #[serde(default, skip_serializing_if = "NotFound::is_empty")]
+    pub not_found: NotFound,
     /// Inbox relays that did not deliver a message from the bot to itself; absent when all did.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub silent_inboxes: Vec<RelayUrl>,
@@ -159,6 +162,36 @@ pub struct LeftAlone {
     pub over_limit: usize,
 }
 
+/// What is watched, and of which no announcement was found, on the servers or anywhere else.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotFound {
+    /// Authors of whom there is none at all.
+    pub authors: BTreeSet<PublicKey>,
+    /// Single repositories.
+    pub repos: BTreeSet<Coordinate>,
+    /// How many relays were read to the end, beside the servers.
+    pub relays: usize,
+    /// Relays that could not be.
+    pub unread: BTreeSet<RelayUrl>,
+}
+
+impl NotFound {
+    fn is_empty(&self) -> bool {
+        self.authors.is_empty() && self.repos.is_empty()
+    }
+
+    /// Takes out what is among `outcomes`: it was found since.
+    fn without(mut self, outcomes: &[RepositoryOutcome]) -> Self {
+        if !self.is_empty() {
+            for outcome in outcomes {
+                self.authors.remove(&outcome.coordinate.owner);
+                self.repos.remove(&outcome.coordinate);
+            }
+        }
+        if self.is_empty() { Self::default() } else { self }
+    }
+}
+
 impl LeftAlone {
     fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -226,6 +259,19 @@ impl Report {
         outcomes: &[RepositoryOutcome],
         left_alone: LeftAlone,
     ) -> Self {
+        Self::telling(cycle, authors, servers, outcomes, left_alone, NotFound::default())
+    }
+
+    /// The same, with what was `not_found`.
+    #[must_use]
+    pub fn telling(
+        cycle: CycleSummary,
+        authors: &BTreeSet<PublicKey>,
+        servers: &[ServerOutcome],
+        outcomes: &[RepositoryOutcome],
+        left_alone: LeftAlone,
+        not_found: NotFound,
+    ) -> Self {
         let unused: BTreeSet<&ServerUrl> =
             servers.iter().filter(|server| server.unused.is_some()).map(|server| &server.url).collect();
         let mut totals = Totals {
@@ -235,8 +281,9 @@ impl Report {
             ..Totals::default()
         };
         let mut per_server: BTreeMap<&ServerUrl, (usize, usize)> = BTreeMap::new();
-        // Nobody wants anything on a server that is denied.
-        let mirrors = outcomes.iter().flat_map(|outcome| &outcome.mirrors);
+        // Nobody wants anything on a server that is denied, or of a repository that is.
+        let wanted = outcomes.iter().filter(|outcome| outcome.copies_wanted() > 0);
+        let mirrors = wanted.flat_map(|outcome| &outcome.mirrors);
         for (server, mirror) in mirrors.filter(|(server, _)| !unused.contains(server)) {
             totals.mirrors += 1;
             let counts = per_server.entry(server).or_default();
@@ -275,6 +322,7 @@ impl Report {
             repos: Vec::new(),
             truncated: 0,
             left_alone,
+            not_found: not_found.without(outcomes),
             silent_inboxes: Vec::new(),
         };
         report.within(MAX_BYTES, outcomes, &unused)
@@ -290,14 +338,19 @@ impl Report {
     ) -> Self {
         let deleted = mem::take(&mut self.left_alone.deleted);
         let forgotten = mem::take(&mut self.left_alone.forgotten);
+        let not_found = mem::take(&mut self.not_found);
         let all = outcomes.len() + deleted.len() + forgotten.len();
         let mut repos: Vec<_> = outcomes.iter().map(ReportedRepository::of).collect();
         let rank = |repo: &ReportedRepository| (!repo.is_troubled(unused), !repo.is_at_risk());
         repos.sort_by(|a, b| (rank(a), &a.a).cmp(&(rank(b), &b.a)));
         let (troubled, fine): (Vec<_>, Vec<_>) = repos.into_iter().partition(|repo| repo.is_troubled(unused));
-        // Room for `truncated` to grow by some digits, and for `left_alone` where it holds deletions only.
-        let mut room = max_bytes.saturating_sub(len_in_event(&self) + 96);
+        // Room for `truncated` to grow by some digits, and for the names of what may be absent.
+        let mut room = max_bytes.saturating_sub(len_in_event(&self) + 192);
         self.repos = troubled.into_iter().filter(|repo| takes_in(&mut room, repo)).collect();
+        self.not_found.relays = not_found.relays;
+        self.not_found.repos = not_found.repos.into_iter().filter(|name| fits(&mut room, name)).collect();
+        self.not_found.authors = not_found.authors.into_iter().filter(|key| fits(&mut room, key)).collect();
+        self.not_found.unread = not_found.unread.into_iter().filter(|relay| fits(&mut room, relay)).collect();
         self.left_alone.forgotten = forgotten.into_iter().filter(|entry| fits(&mut room, entry)).collect();
         self.left_alone.deleted = deleted.into_iter().filter(|gone| fits(&mut room, gone)).collect();
         self.repos.extend(fine.into_iter().filter(|repo| takes_in(&mut room, repo)));
@@ -307,14 +360,18 @@ impl Report {
     }
 
     /// Whether everything wanted is in sync. When somebody is watched and nothing is known to be wanted, every
-    /// server must have said so.
+    /// server must have said so, and where there are relays, one of them.
     #[must_use]
     pub fn is_in_sync(&self) -> bool {
         let heard = self.servers.iter().all(|server| server.reachable || server.unused.is_some());
         let unused = self.unused();
+        let missing = &self.not_found;
+        let read = missing.relays > 0 || missing.unread.is_empty();
         self.totals.in_sync == self.totals.mirrors
             && self.repos.iter().all(|repo| !repo.is_troubled(&unused))
             && (heard || self.totals.repos > 0 || self.totals.authors == 0)
+            && missing.repos.is_empty()
+            && (read || missing.authors.is_empty())
     }
 }
 
@@ -372,10 +429,10 @@ impl ReportedRepository {
     }
 
     /// Whether anything is wrong with it that was not meant to be so: it has mirrors that are not in sync, elsewhere
-    /// than on the `unused` servers.
+    /// than on the `unused` servers. What a rule denies is wanted nowhere.
     #[must_use]
     pub fn is_troubled(&self, unused: &BTreeSet<&ServerUrl>) -> bool {
-        self.problems.iter().any(|problem| !unused.contains(&problem.server))
+        self.wanted > 0 && self.problems.iter().any(|problem| !unused.contains(&problem.server))
     }
 
     fn of(outcome: &RepositoryOutcome) -> Self {

@@ -282,7 +282,7 @@ impl Picture {
     #[must_use]
     pub fn redundancy(&self) -> BTreeMap<usize, usize> {
         let mut repositories = BTreeMap::new();
-        for row in self.rows.iter().filter(|row| !row.cells.is_empty()) {
+        for row in self.rows.iter().filter(|row| row.wanted > 0) {
             *repositories.entry(row.copies()).or_default() += 1;
         }
         repositories

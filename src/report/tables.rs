@@ -3,7 +3,7 @@
 use comfy_table::{Cell, ContentArrangement, LineStyle, Table, TableStyle};
 use grasp_mirror_commands::{
     ago, count, short,
-    status::{brief, headline},
+    status::{brief, headline, not_found},
 };
 use nostr::prelude::{PublicKey, RelayUrl};
 use serde::Serialize;
@@ -63,6 +63,9 @@ pub fn status(report: &Report, weeks: &Weeks, now: u64) -> String {
     }
     if !report.repos.is_empty() {
         text = format!("{text}\n{repos}\n");
+    }
+    if let Some(missing) = answers::not_found(report) {
+        text = format!("{text}\n{}\n", not_found(&missing));
     }
     let alone = &report.left_alone;
     for coordinate in &alone.deleted {

@@ -274,6 +274,8 @@ async fn problems_are_told(browser: &mut Browser, address: SocketAddr, picture: 
     let told = told.as_str().unwrap();
     assert!(told.contains("1 because somebody wants it so, 1 private"), "{told}");
     assert!(told.contains(HOSTILE) && told.contains("said: forget"), "{told}");
+    let missing = browser.value("document.querySelector('details.missing').innerText").await;
+    assert!(missing.as_str().unwrap().contains(&format!("lost {HOSTILE}")), "{missing}");
     picture.send_modify(|picture| picture.fail(HOSTILE, now()));
     browser.wait("document.querySelector('#banner').textContent.includes('alert(1)')").await;
     assert_eq!(browser.value("document.querySelector('#phase').dataset.state").await, "failing");

@@ -19,7 +19,7 @@ use grasp_mirror::{
     },
     report::{
         Report,
-        document::{CycleSummary, LeftAlone, RepositoryOutcome, ServerOutcome},
+        document::{CycleSummary, LeftAlone, NotFound, RepositoryOutcome, ServerOutcome},
         history::History,
         page::{Page, Sources},
         picture::{Card, Picture},
@@ -182,17 +182,24 @@ impl Gallery {
         let gallery = Self::started();
         let outcomes = outcomes(repositories, troubled, gallery.owner);
         let alone = Coordinate::new(gallery.owner, HOSTILE);
-        gallery.after_a_cycle(&outcomes, troubled.then_some(alone))
+        let missing = Coordinate::new(gallery.owner, format!("lost {HOSTILE}"));
+        let repos = troubled.then_some(missing).into_iter().collect();
+        gallery.after_a_cycle(&outcomes, troubled.then_some(alone), NotFound { repos, ..NotFound::default() })
     }
 
     /// What the README shows.
     pub(super) fn shown() -> Self {
         let owners: Vec<PublicKey> = (0..5).map(|_| Keys::generate().public_key()).collect();
         let alone = Coordinate::new(owners[0], "diary");
-        Self::started().after_a_cycle(&shown(&owners), Some(alone))
+        Self::started().after_a_cycle(&shown(&owners), Some(alone), NotFound::default())
     }
 
-    fn after_a_cycle(mut self, outcomes: &[RepositoryOutcome], alone: Option<Coordinate>) -> Self {
+    fn after_a_cycle(
+        mut self,
+        outcomes: &[RepositoryOutcome],
+        alone: Option<Coordinate>,
+        not_found: NotFound,
+    ) -> Self {
         let cycle = CycleSummary {
             number: 12,
             trigger: "timer".to_owned(),
@@ -216,7 +223,7 @@ impl Gallery {
         let why = |alone: &Coordinate| format!("its maintainer {} said: forget", npub(alone.owner));
         let forgotten: BTreeMap<_, _> = alone.into_iter().map(|alone| (alone.clone(), why(&alone))).collect();
         let left_alone = LeftAlone { forgotten, private: usize::from(troubled), ..LeftAlone::default() };
-        let report = Report::of(cycle, &authors, &servers, outcomes, left_alone);
+        let report = Report::telling(cycle, &authors, &servers, outcomes, left_alone, not_found);
         self.picture.end(&report, outcomes, 40_000, now() - 200);
         self.picture.settled = true;
         self

@@ -62,6 +62,7 @@ mod monitoring;
 mod moves;
 mod no_secrets;
 mod nostr_tools;
+mod not_found;
 mod odd_identifier;
 mod orders_last;
 mod overtaken;

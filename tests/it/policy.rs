@@ -21,7 +21,10 @@ async fn nothing_goes_where_a_rule_forbids_it() {
     let (npub, coordinate, allowed) = (owner.npub(), owner.coordinate(), other.npub());
     for (key, entry) in [("policy.deny", &npub), ("policy.deny", &coordinate), ("policy.allow", &allowed)] {
         let mirror = rule(key, entry);
-        mirror.once().await.expect_code(2);
+        // What is denied is not wanted.
+        mirror.once().await.expect_code(0);
+        let status = mirror.status_json().await;
+        assert_eq!((&status["totals"]["mirrors"], &status["totals"]["refused"]), (&2.into(), &0.into()));
         let repo = mirror.status_of(&coordinate).await;
         for problem in repo["problems"].as_array().into_iter().flatten() {
             assert_eq!(problem["status"], "blocked", "{problem}");

@@ -30,7 +30,7 @@ export function setUnused({ columns, servers }) {
 }
 const hasProblem = (row) =>
   Boolean(row.held) || row.copies < row.wanted ||
-  [...row.s].some((letter, column) => letter !== "i" && letter !== "." && !unused.has(column));
+  row.wanted > 0 && [...row.s].some((letter, column) => letter !== "i" && letter !== "." && !unused.has(column));
 
 const names = new Intl.Collator("en", { numeric: true });
 
@@ -112,10 +112,11 @@ export function matrix(state, tip) {
   let told = "";
   function renderAlone() {
     // Only when it is something else: what a person opened stays open.
-    const news = JSON.stringify(state.header.left_alone);
+    const { left_alone: left, not_found: missing } = state.header;
+    const news = JSON.stringify([left, missing]);
     if (news === told) return;
     told = news;
-    alone.replaceChildren(...[leftAlone(state.header.left_alone)].filter(Boolean));
+    alone.replaceChildren(...[leftAlone(left), notFound(missing)].filter(Boolean));
   }
 
   function renderPager(pages, total, from, shown) {
@@ -279,6 +280,12 @@ function key() {
 }
 
 // What is not mirrored on purpose, and who wants it so.
+function notFound(missing) {
+  if (!missing.length) return null;
+  const lines = missing.map((one) => h("li", {}, quoted(one.d), h("span", { class: "npub", title: one.npub }, shortNpub(one.npub))));
+  return h("details", { class: "alone missing", open: true }, h("summary", {}, "Watched, and announced nowhere"), h("ul", { class: "log" }, lines));
+}
+
 function leftAlone({ wanted, by, deleted, private: hidden, over_limit: beyond }) {
   const sums = [
     wanted && `${wanted.toLocaleString("en")} because somebody wants it so`, deleted && `${deleted.toLocaleString("en")} deleted`,
@@ -298,7 +305,7 @@ function nothing(header) {
     const since = header.running ? `The first look began ${span(now() - header.running.since)} ago.` : "The bot is reading its own lists.";
     return h("p", { class: "empty" }, h("strong", {}, "Just started"), `${since} Repositories appear here when it is over.`);
   }
-  const say = header.totals.authors ? "Those who are watched have announced no repositories." : "Nobody is watched.";
+  const say = header.not_found.length ? "Nobody announces what is watched." : header.totals.authors ? "Those who are watched have announced no repositories." : "Nobody is watched.";
   return h("p", { class: "empty" }, h("strong", {}, "Nothing to mirror yet"), `${say} Send the bot a direct message: `,
     h("code", {}, "watch <npub>"));
 }

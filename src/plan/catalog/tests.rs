@@ -100,6 +100,35 @@ fn deleted_and_private_repositories_are_left_alone() {
 }
 
 #[test]
+fn what_is_watched_and_nobody_announces_is_named() {
+    let [owner, silent, gone] = [(); 3].map(|()| Keys::generate());
+    let a = format!("30617:{}:gone", gone.public_key().to_hex());
+    let events = [
+        announce(&owner, "here", 1, &[]),
+        announce(&owner, "secret", 1, &[&["private", "true"]]),
+        announce(&gone, "gone", 1, &[]),
+        event(&gone, 5, 2, &[&["a", &a]]),
+        // Another's of that name.
+        announce(&Keys::generate(), "helo", 1, &[]),
+    ];
+    let single = |keys: &Keys, d: &str| Coordinate::new(keys.public_key(), d);
+    let watched = Watched {
+        authors: [&owner, &silent, &gone].map(Keys::public_key).into(),
+        repositories: [
+            single(&owner, "here"),
+            single(&owner, "secret"),
+            single(&owner, "helo"),
+            single(&gone, "gone"),
+        ]
+        .into(),
+        ..Watched::default()
+    };
+    let found = build(&events, &watched, &Keys::generate().public_key(), LIMITS);
+    assert_eq!(found.unannounced, BTreeSet::from([single(&owner, "helo")]));
+    assert_eq!(found.silent, BTreeSet::from([silent.public_key()]));
+}
+
+#[test]
 fn maintainers_of_one_repository_share_one_mirror() {
     let (alice, bob) = (Keys::generate(), Keys::generate());
     let events = [

@@ -103,21 +103,21 @@ fn hello() -> Coordinate {
 
 #[test]
 fn status_is_the_report_s_and_the_worst_comes_first() {
-    insta::assert_snapshot!(commands::status::reply(&overview(&report(), false), NOW), @"
+    insta::assert_snapshot!(status::reply(&overview(&report(), false), NOW), @"
     ! 3 of 6 mirrors in sync: 3 repositories on 3 servers.
     • hello: 1 of 3, git.uid.ovh: unreachable for 2 h, connection refused (+1)
     • fine: 2 of 3, git.uid.ovh: unreachable for 2 h, connection refused
     Checked 2 min ago, next check in 56 min.
     ");
     let blank = Report::of(CycleSummary::default(), &BTreeSet::new(), &[], &[], LeftAlone::default());
-    insta::assert_snapshot!(commands::status::reply(&overview(&blank, false), NOW), @"Nothing to mirror yet, as far as I know: my first check is not over.");
+    insta::assert_snapshot!(status::reply(&overview(&blank, false), NOW), @"Nothing to mirror yet, as far as I know: my first check is not over.");
 }
 
 #[test]
 fn the_mirrors_of_one_repository_are_its_record_s() {
     let told = |d: &str| {
         let status = repository(&report(), &Coordinate::new(owner(), d), &record(d));
-        commands::status::reply_repo(&status, NOW)
+        status::reply_repo(&status, NOW)
     };
     insta::assert_snapshot!(told("hello"), @"
     ! hello by npub10xlxv…ge6d: in sync on 1 of 3 servers.
@@ -129,7 +129,7 @@ fn the_mirrors_of_one_repository_are_its_record_s() {
     empty: no maintainer has signed a state yet
     ");
     let new = repository(&report(), &Coordinate::new(owner(), "new"), &RepositoryRecord::default());
-    insta::assert_snapshot!(commands::status::reply_repo(&new, NOW), @"
+    insta::assert_snapshot!(status::reply_repo(&new, NOW), @"
     new by npub10xlxv…ge6d: no mirrors.
     Its first check is not over.
     ");
@@ -200,7 +200,8 @@ fn a_list_has_names_first_and_counts_what_was_found() {
         ..Watched::default()
     };
     let known = [hello(), Coordinate::new(owner(), "fine")];
-    let (authors, repositories) = list(&watched, &known, |key| (*key == other()).then(|| "Zoë\n".to_owned()));
+    let (authors, repositories) =
+        list(&watched, &known, &BTreeSet::new(), |key| (*key == other()).then(|| "Zoë\n".to_owned()));
     insta::assert_snapshot!(commands::list::reply(&authors, &repositories, &[], &Default::default()), @"
     Authors (2):
     • Zoë, npub1ccz8l…mnyd: 0 repositories

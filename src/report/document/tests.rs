@@ -116,7 +116,46 @@ fn what_a_rule_keeps_away_from_a_server_is_told_and_is_no_trouble() {
     assert_eq!(report.repos[0].problems[0].status, MirrorStatus::Blocked);
     assert!(report.is_in_sync());
     kept_away.mirrors.insert("wss://a.example".parse().unwrap(), mirror(MirrorStatus::Blocked));
-    assert!(!of(kept_away).is_in_sync(), "the repository itself is denied");
+    assert!(!of(kept_away.clone()).is_in_sync(), "it is too large, say: that is wanted all the same");
+    kept_away.wanted = 0;
+    let denied = of(kept_away);
+    assert_eq!((denied.totals.repos, denied.totals.mirrors, denied.totals.refused), (1, 0, 0));
+    assert_eq!((denied.servers[0].mirrors, denied.repos[0].problems.len()), (0, 2));
+    assert!(denied.is_in_sync(), "the repository itself is denied: nobody wants it");
+}
+
+#[test]
+fn what_nobody_announces_is_told_until_it_is_found() {
+    let (owner, silent) = (Keys::generate().public_key(), Keys::generate().public_key());
+    let server = |reachable| ServerOutcome {
+        url: "wss://a.example".parse().unwrap(),
+        reachable,
+        software: None,
+        unused: None,
+    };
+    let of = |not_found: NotFound, reachable, outcomes: &[RepositoryOutcome]| {
+        let (cycle, authors) = (CycleSummary::default(), BTreeSet::from([owner, silent]));
+        Report::telling(cycle, &authors, &[server(reachable)], outcomes, LeftAlone::default(), not_found)
+    };
+    let unread = BTreeSet::from([RelayUrl::parse("wss://relay.example").unwrap()]);
+    let nobody = NotFound { authors: BTreeSet::from([silent]), unread, ..NotFound::default() };
+    let fine = [outcome(owner, "fine", &[("wss://a.example", MirrorStatus::InSync)])];
+    assert!(!of(nobody.clone(), true, &fine).is_in_sync(), "no relay was read");
+    let nobody = NotFound { relays: 1, ..nobody };
+    assert!(of(nobody.clone(), true, &fine).is_in_sync(), "an author may well have nothing");
+    assert!(!of(nobody.clone(), false, &[]).is_in_sync(), "the server may have something");
+
+    let single = NotFound { repos: BTreeSet::from([Coordinate::new(owner, "fine")]), ..nobody };
+    let report = of(single.clone(), true, &[]);
+    assert!(!report.is_in_sync(), "it is wanted by name");
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["not_found"]["repos"][0], format!("30617:{}:fine", owner.to_hex()));
+    assert_eq!(json["not_found"]["authors"][0], silent.to_hex());
+    assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report);
+    let found = of(NotFound { authors: BTreeSet::from([owner]), ..single }, true, &fine);
+    assert_eq!(found.not_found, NotFound::default());
+    let json = serde_json::to_value(&found).unwrap();
+    assert!(json.get("not_found").is_none(), "{json}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Repositories that are left alone, as far as they are named: the header goes to the page with each change.
+/// Repositories that are left alone, or not found, as far as they are named: the header goes to the page with each change.
 const WISHES_MAX: usize = 50;
 
 impl Picture {
@@ -46,8 +46,15 @@ impl Picture {
                 private: self.report.left_alone.private,
                 over_limit: self.report.left_alone.over_limit,
             },
+            not_found: self.not_found(),
             silent_inboxes: self.report.silent_inboxes.iter().map(ToString::to_string).collect(),
         }
+    }
+
+    fn not_found(&self) -> Vec<Missing> {
+        let missing =
+            |name: &Coordinate| Missing { npub: npub(&name.owner), d: clean(&name.identifier, 200) };
+        self.report.not_found.repos.iter().take(WISHES_MAX).map(missing).collect()
     }
 
     fn wishes(&self) -> Vec<Wish> {
@@ -77,6 +84,7 @@ pub struct Header<'a> {
     columns: Vec<ServerUrl>,
     servers: &'a [ReportedServer],
     left_alone: Left,
+    not_found: Vec<Missing>,
     silent_inboxes: Vec<String>,
 }
 
@@ -96,6 +104,13 @@ struct Left {
     deleted: usize,
     private: usize,
     over_limit: usize,
+}
+
+/// A repository that is watched and that nobody announces.
+#[derive(Debug, Serialize)]
+struct Missing {
+    npub: String,
+    d: String,
 }
 
 #[derive(Debug, Serialize)]
