@@ -52,7 +52,8 @@ impl World {
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
-        for subject in &survey.subjects {
+        // What is denied is not wanted.
+        for subject in survey.subjects.iter().filter(|subject| !subject.is_denied) {
             let Some(obstacle) = &subject.obstacle else { continue };
             findings.extend(subject.places.keys().map(|server| Finding {
                 repo: subject.repository.coordinate.clone(),

@@ -23,6 +23,7 @@ async fn nothing_goes_where_a_rule_forbids_it() {
         let mirror = rule(key, entry);
         // What is denied is not wanted.
         mirror.once().await.expect_code(0);
+        mirror.verify().await.expect_code(0);
         let status = mirror.status_json().await;
         assert_eq!((&status["totals"]["mirrors"], &status["totals"]["refused"]), (&2.into(), &0.into()));
         let repo = mirror.status_of(&coordinate).await;
