@@ -68,6 +68,16 @@ pub enum GitError {
         /// What the object is.
         kind: &'static str,
     },
+    /// Of two refs one would have to be a folder for the other.
+    #[error("{name} cannot be there beside {other} in {repository}; one of them has to go or to be renamed")]
+    InTheWay {
+        /// Folder of the repository.
+        repository: PathBuf,
+        /// The ref.
+        name: String,
+        /// The one above it.
+        other: String,
+    },
     /// Nothing is overwritten.
     #[error("{folder} is not empty; name a folder that is, or one that is not there")]
     NotEmpty {

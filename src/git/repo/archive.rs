@@ -1,6 +1,8 @@
 //! Old tips, kept at `refs/archive/<unix seconds>/<heads|tags>/…`.
 
-use super::{GitError, ObjectId, Repository, object_id, refs::write};
+use std::collections::BTreeMap;
+
+use super::{GitError, ObjectId, Repository, object_id};
 use crate::model::refs::RefName;
 
 /// An old tip that is kept.
@@ -43,16 +45,13 @@ impl Repository {
     ///
     /// When the refs cannot be read or changed.
     pub fn expire_archive(&self, before: u64) -> Result<usize, GitError> {
-        let expired: Vec<String> = self
+        let expired: BTreeMap<String, Option<ObjectId>> = self
             .archived()?
             .into_iter()
             .filter(|archived| archived.at < before)
-            .map(|archived| archive_name(archived.at, &archived.name))
+            .map(|archived| (archive_name(archived.at, &archived.name), None))
             .collect();
-        if !expired.is_empty() {
-            let gone = expired.iter().map(|name| (name.as_str(), None));
-            write(&self.raw()?, gone).map_err(self.git("forgetting archived refs"))?;
-        }
+        self.write_refs(&expired)?;
         self.shorten_log(before).map_err(self.io("shortening the log of changes"))?;
         Ok(expired.len())
     }

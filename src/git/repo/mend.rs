@@ -1,7 +1,6 @@
 //! What a killed run or a power cut left in a repository: taken away, so that whoever sets its refs next sets them right.
 
 use std::{
-    collections::BTreeSet,
     fs, io,
     path::Path,
     sync::{Mutex, PoisonError},
@@ -35,30 +34,20 @@ impl Repository {
                 fs::remove_file(&path)?;
             }
         }
-        self.mend_refs()?;
+        self.mend_head()?;
         for path in leftovers {
             if path.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }
         }
         Ok(())
     }
 
-    /// Removes locks, which nobody can hold but who was killed, and refs whose file was made but not written.
-    fn mend_refs(&self) -> io::Result<()> {
+    /// Removes locks, which nobody can hold but who was killed, and writes `HEAD` again when it was made but not written.
+    fn mend_head(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.path)? {
             let path = entry?.path();
             if is_lock(&path) {
-                remove(&path)?;
-            }
-        }
-        let mut folders = vec![self.path.join("refs")];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder)? {
-                let (path, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
-                if kind.is_dir() {
-                    folders.push(path);
-                } else if is_lock(&path) || !is_ref(&fs::read(&path)?) {
-                    remove(&path)?;
-                }
+                tracing::warn!(file = %path.display(), "an earlier run left it: removed");
+                fs::remove_file(path)?;
             }
         }
         let head = self.path.join("HEAD");
@@ -67,18 +56,6 @@ impl Repository {
             self.replace(&head, HEAD)?;
         }
         Ok(())
-    }
-
-    /// Flushes refs to disk with the folders they lie in: after a power cut they are there, or not even their names.
-    pub(super) fn flush<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> io::Result<()> {
-        let mut folders = BTreeSet::new();
-        for name in names {
-            let path = self.path.join(name);
-            fs::File::open(&path)?.sync_all()?;
-            let inside = |folder: &&Path| *folder != self.path;
-            folders.extend(path.ancestors().skip(1).take_while(inside).map(Path::to_owned));
-        }
-        folders.iter().rev().try_for_each(|folder| fs::File::open(folder)?.sync_all())
     }
 }
 
@@ -91,11 +68,6 @@ fn is_lock(path: &Path) -> bool {
 fn is_ref(content: &[u8]) -> bool {
     let Some(content) = content.strip_suffix(b"\n") else { return false };
     content.starts_with(b"ref: refs/") || ObjectId::from_hex(content).is_ok()
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    tracing::warn!(file = %path.display(), "an earlier run left it: removed");
-    fs::remove_file(path)
 }
 
 #[cfg(test)]

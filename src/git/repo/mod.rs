@@ -8,6 +8,7 @@ mod log;
 mod mend;
 mod missing;
 mod outgoing;
+mod packed_refs;
 mod refs;
 mod restore;
 #[cfg(test)]

@@ -54,50 +54,47 @@ impl Repository {
 
     /// Makes the branches and tags exactly `refs`, and `HEAD` point at `head` if given.
     ///
-    /// An old tip that would be lost (deleted, or not an ancestor of the new one) is first kept at
+    /// An old tip that would be lost (deleted, or not an ancestor of the new one) is kept at
     /// `refs/archive/<now>/heads/…` or `…/tags/…`; `now` is Unix seconds, and a second in which
-    /// something was archived already is passed over. Archived first, then deletes, then the rest, each
-    /// one transaction: a stop in between loses nothing, and the next call finishes. (Not one
-    /// transaction for all: `a` has to go before `a/b` can be locked.)
+    /// something was archived already is passed over. All refs change at once, or none; then `HEAD` does.
     ///
     /// # Errors
     ///
-    /// As [`Repository::check_tips`], with nothing changed; or when a ref cannot be written.
+    /// As [`Repository::check_tips`], with nothing changed; or when the refs cannot be written.
     pub fn set_refs(&self, refs: &Refs, head: Option<&RefName>, now: u64) -> Result<RefChanges, GitError> {
         self.check_tips(refs)?;
         let raw = self.raw()?;
-        let failed = self.git("setting refs");
         let old = self.refs()?;
         let mut changes = RefChanges::default();
-        let current = raw.find_reference("HEAD").map_err(&failed)?;
+        let current = raw.find_reference("HEAD").map_err(self.git("reading HEAD"))?;
         let current = current.symbolic_target().ok().flatten().map(str::to_owned).unwrap_or_default();
         let head = head.map(RefName::as_str).filter(|head| *head != current);
         let head_moves = head.map(|head| (current.as_str(), head));
         self.log_changes((&old, refs), head_moves, now).map_err(self.io("logging changes of refs"))?;
 
+        let mut new = BTreeMap::new();
         let lost = old.iter().filter(|(name, tip)| loses(&raw, name, **tip, refs.get(*name).copied()));
         let lost: Vec<_> = lost.collect();
         changes.rewritten = lost.iter().filter(|(name, _)| refs.contains_key(*name)).count();
         if !lost.is_empty() {
             let stamp = self.free_stamp(&raw, now)?;
-            let kept: BTreeMap<String, ObjectId> =
-                lost.into_iter().map(|(name, tip)| (archive_name(stamp, name), *tip)).collect();
-            write(&raw, kept.iter().map(|(name, tip)| (name.as_str(), Some(*tip)))).map_err(&failed)?;
-            self.flush(kept.keys()).map_err(self.io("keeping old tips"))?;
-            changes.archived = kept.into_keys().collect();
+            new.extend(lost.into_iter().map(|(name, tip)| (archive_name(stamp, name), Some(*tip))));
+            changes.archived = new.keys().cloned().collect();
         }
-
-        let gone: Vec<_> = old.keys().filter(|name| !refs.contains_key(*name)).collect();
-        changes.deleted = gone.len();
-        write(&raw, gone.iter().map(|name| (name.as_str(), None))).map_err(&failed)?;
-
-        let moved: Vec<_> = refs.iter().filter(|(name, tip)| old.get(*name) != Some(tip)).collect();
-        changes.updated = moved.iter().filter(|(name, _)| old.contains_key(*name)).count();
-        changes.created = moved.len() - changes.updated;
-        write(&raw, moved.iter().map(|(name, tip)| (name.as_str(), Some(**tip)))).map_err(&failed)?;
+        for name in old.keys().filter(|name| !refs.contains_key(*name)) {
+            changes.deleted += 1;
+            new.insert(name.to_string(), None);
+        }
+        for (name, tip) in refs.iter().filter(|(name, tip)| old.get(*name) != Some(tip)) {
+            let is_known = old.contains_key(name);
+            *(if is_known { &mut changes.updated } else { &mut changes.created }) += 1;
+            new.insert(name.to_string(), Some(*tip));
+        }
+        self.write_refs(&new)?;
 
         if let Some(head) = head {
-            raw.set_head(head).map_err(&failed)?;
+            let content = format!("ref: {head}\n");
+            self.replace(&self.path.join("HEAD"), content.as_bytes()).map_err(self.io("setting HEAD"))?;
             changes.head_moved = true;
         }
         Ok(changes)
@@ -117,9 +114,7 @@ impl Repository {
         if !self.missing([tip])?.is_empty() {
             return Err(self.missing_tip(&name, &tip));
         }
-        let raw = self.raw()?;
-        raw.reference(&name, oid(&tip), true, "").map_err(self.git("setting a pull request's ref"))?;
-        Ok(())
+        self.write_refs(&BTreeMap::from([(name, Some(tip))]))
     }
 
     /// The first second from `now` on in which nothing has been archived.
@@ -145,22 +140,4 @@ fn loses(raw: &git2::Repository, name: &RefName, old: ObjectId, new: Option<Obje
         // Only commits have descendants; a tag that moves always loses its old object.
         Some(new) => !name.is_branch() || !raw.graph_descendant_of(oid(&new), oid(&old)).unwrap_or(false),
     }
-}
-
-/// Sets (or with `None` deletes) refs in one transaction: all are locked before the first one changes.
-pub(super) fn write<'a>(
-    raw: &git2::Repository,
-    refs: impl IntoIterator<Item = (&'a str, Option<ObjectId>)>,
-) -> Result<(), git2::Error> {
-    let mut transaction = raw.transaction()?;
-    let mut any = false;
-    for (name, tip) in refs {
-        any = true;
-        transaction.lock_ref(name)?;
-        match tip.as_ref().map(oid) {
-            Some(tip) => transaction.set_target(name, tip, None, "")?,
-            None => transaction.remove(name)?,
-        }
-    }
-    if any { transaction.commit() } else { Ok(()) }
 }

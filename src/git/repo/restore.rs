@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-use super::{GitError, Repository, refs::write};
+use super::{GitError, Repository};
 use crate::{
     git::pack::Pack,
     model::refs::{ObjectId, RefName, Refs},
@@ -38,9 +38,9 @@ impl Repository {
                 _ => {}
             }
         }
-        // A new handle: the first one does not know the pack.
+        target.write_refs(&refs.iter().map(|(name, tip)| (name.to_string(), Some(*tip))).collect())?;
+        // A new handle: the first one knows neither pack nor refs.
         let made = git2::Repository::open(into).map_err(&failed)?;
-        write(&made, refs.iter().map(|(name, tip)| (name.as_str(), Some(*tip)))).map_err(&failed)?;
         let branch = head.filter(|head| refs.contains_key(*head));
         let Some(branch) = branch.or_else(|| refs.keys().find(|name| name.is_branch())) else {
             return Ok(());

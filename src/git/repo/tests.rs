@@ -210,7 +210,80 @@ fn refs_that_cannot_be_set_change_nothing() {
     assert!(absent.contains("refs/heads/x") && absent.contains(&"1".repeat(40)), "{absent}");
     let tree = with("refs/heads/x", &source.git(&["rev-parse", "HEAD^{tree}"]));
     assert!(tree.contains("is a tree"), "{tree}");
-    assert_eq!(repository.refs().unwrap(), before);
+    let tip = source.git(&["rev-parse", "HEAD"]);
+    let nested = with("refs/heads/main/nested", &tip);
+    assert!(nested.contains("refs/heads/main/nested cannot be there beside refs/heads/main"), "{nested}");
+    let lock = repository.path().join("packed-refs.lock");
+    fs::write(&lock, "").unwrap();
+    let locked = with("refs/heads/x", &tip);
+    assert!(locked.contains(&lock.display().to_string()), "{locked}");
+    assert_eq!((lock.exists(), repository.refs().unwrap()), (true, before));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever becomes of branches, tags and folders of them, and whatever another git has left in files of their own:
+    /// git sees what is set, and what is none of it stays.
+    #[test]
+    fn refs_are_what_was_set_last(
+        steps in proptest::collection::vec(
+            proptest::collection::btree_map("(heads|tags)/[a-c](/[a-c])?", 0..2_usize, 0..6),
+            1..6,
+        ),
+        by_git in proptest::collection::vec(any::<bool>(), 6),
+    ) {
+        let mut source = Source::new(8);
+        let tips = [source.commit(), source.commit()];
+        let (_dir, repository) = repository();
+        take(&repository, &source, &[]);
+        git(repository.path(), &["update-ref", "refs/notes/commits", &tips[0].to_string()], &[]);
+        for ((at, step), by_git) in (100..).zip(steps).zip(by_git) {
+            let mut refs = Refs::new();
+            for (name, tip) in step {
+                let name: crate::model::refs::RefName = format!("refs/{name}").parse().unwrap();
+                let (short, long) = (name.as_str().get(..name.as_str().len() - 2), format!("{name}/"));
+                let clashes = |other: &crate::model::refs::RefName| {
+                    Some(other.as_str()) == short || other.as_str().starts_with(&long)
+                };
+                if !refs.keys().any(clashes) {
+                    refs.insert(name, tips[tip]);
+                }
+            }
+            if by_git {
+                git(repository.path(), &["update-ref", "refs/heads/d", &tips[1].to_string()], &[]);
+            }
+            repository.set_refs(&refs, None, at).unwrap();
+            prop_assert_eq!(&repository.refs().unwrap(), &refs);
+            prop_assert_eq!(refs_of(repository.path()), refs);
+            prop_assert_eq!(text(repository.path(), &["rev-parse", "refs/notes/commits"]), tips[0].to_string());
+        }
+        git(repository.path(), &["fsck", "--strict"], &[]);
+        git(repository.path(), &["pack-refs", "--all"], &[]);
+        let last = repository.refs().unwrap();
+        prop_assert_eq!(refs_of(repository.path()), last);
+    }
+}
+
+#[test]
+fn refs_are_one_file_that_git_reads() {
+    let mut source = Source::new(9);
+    let tip = source.commit();
+    source.git(&["tag", "-a", "-m", "t", "v1"]);
+    let (_dir, repository) = repository();
+    take(&repository, &source, &[]);
+    let alone = |folder: &str| fs::read_dir(repository.path().join(folder)).unwrap().count();
+    assert_eq!((alone("refs/heads"), alone("refs/tags")), (0, 0));
+    assert_eq!(text(repository.path(), &["rev-parse", "v1^{commit}"]), tip.to_string());
+    assert_eq!(text(repository.path(), &["describe", "main"]), "v1");
+
+    // As an earlier version left them, and a person.
+    git(repository.path(), &["update-ref", "refs/heads/by-hand", &tip.to_string()], &[]);
+    git(repository.path(), &["symbolic-ref", "refs/heads/alias", "refs/heads/main"], &[]);
+    repository.set_refs(&source.refs(), None, 5).unwrap();
+    assert_eq!(alone("refs/heads"), 1, "the alias is a person's");
+    assert_eq!(repository.refs().unwrap(), source.refs());
+    assert_eq!(text(repository.path(), &["rev-parse", "refs/archive/5/heads/by-hand"]), tip.to_string());
 }
 
 #[test]
