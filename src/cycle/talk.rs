@@ -116,11 +116,13 @@ impl World {
                     continue;
                 }
             }
-            let (held, id, tip) = (repository.clone(), request.id.to_hex(), request.tip);
-            match blocking(move || held.set_pull_request(&id, tip)).await {
-                Ok(()) => here.push(request.clone()),
-                Err(error) => tracing::warn!(pull_request = %request.id, %error, "its commit cannot be kept"),
-            }
+            here.push(request.clone());
+        }
+        let tips = here.iter().map(|request| (request.id.to_hex(), request.tip)).collect();
+        let held = repository.clone();
+        if let Err(error) = blocking(move || held.set_pull_requests(&tips)).await {
+            tracing::warn!(repository = %subject.repository.coordinate, %error, "commits of pull requests cannot be kept");
+            here.clear();
         }
         Some(here)
     }

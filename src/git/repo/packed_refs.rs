@@ -45,6 +45,9 @@ impl Repository {
                 None => refs.remove(name),
             };
         }
+        if refs == before {
+            return Ok(());
+        }
         if let Some((name, other)) = in_the_way(&refs) {
             let (repository, name, other) = (self.path.clone(), name.to_owned(), other.to_owned());
             return Err(GitError::InTheWay { repository, name, other });

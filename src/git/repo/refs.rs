@@ -100,21 +100,23 @@ impl Repository {
         Ok(changes)
     }
 
-    /// Keeps the commit of a pull request at `refs/nostr/<event id>`, so that it counts as in use.
+    /// Keeps the commits of pull requests at `refs/nostr/<event id>`, so that they count as in use. Ids are in hex.
     ///
     /// # Errors
     ///
-    /// When the id is not 64 hex digits or the commit is not there.
-    pub fn set_pull_request(&self, event_id_hex: &str, tip: ObjectId) -> Result<(), GitError> {
-        if event_id_hex.len() != 64 || !event_id_hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            let (repository, id) = (self.path.clone(), event_id_hex.to_owned());
-            return Err(GitError::NotAnEventId { repository, id });
+    /// When an id is not 64 hex digits or a commit is not there, with nothing changed; or when the refs cannot be written.
+    pub fn set_pull_requests(&self, tips: &BTreeMap<String, ObjectId>) -> Result<(), GitError> {
+        if let Some(id) =
+            tips.keys().find(|id| id.len() != 64 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        {
+            return Err(GitError::NotAnEventId { repository: self.path.clone(), id: id.clone() });
         }
-        let name = format!("refs/nostr/{}", event_id_hex.to_ascii_lowercase());
-        if !self.missing([tip])?.is_empty() {
-            return Err(self.missing_tip(&name, &tip));
+        let name = |id: &String| format!("refs/nostr/{}", id.to_ascii_lowercase());
+        let absent = self.missing(tips.values().copied())?;
+        if let Some((id, tip)) = tips.iter().find(|(_, tip)| absent.contains(tip)) {
+            return Err(self.missing_tip(&name(id), tip));
         }
-        self.write_refs(&BTreeMap::from([(name, Some(tip))]))
+        self.write_refs(&tips.iter().map(|(id, tip)| (name(id), Some(*tip))).collect())
     }
 
     /// The first second from `now` on in which nothing has been archived.

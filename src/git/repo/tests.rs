@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::{collections::BTreeMap, os::unix::fs::MetadataExt};
+
 use proptest::prelude::*;
 
 use super::*;
@@ -287,16 +289,42 @@ fn refs_are_one_file_that_git_reads() {
 }
 
 #[test]
-fn a_pull_request_keeps_its_commit() {
+fn pull_requests_keep_their_commits() {
     let mut source = Source::new(7);
     let tip = source.commit();
     let (_dir, repository) = repository();
     take(&repository, &source, &[]);
     let event = "ab".repeat(32);
-    repository.set_pull_request(&event, tip).unwrap();
+    let set = |id: &str, tip| repository.set_pull_requests(&BTreeMap::from([(id.to_owned(), tip)]));
+    set(&event, tip).unwrap();
     assert_eq!(text(repository.path(), &["rev-parse", &format!("refs/nostr/{event}")]), tip.to_string());
-    assert!(repository.set_pull_request("../../x", tip).is_err());
-    assert!(repository.set_pull_request(&event, ObjectId::Sha1([1; 20])).is_err());
+    assert!(set("../../x", tip).is_err());
+    assert!(set(&event, ObjectId::Sha1([1; 20])).is_err());
+    let written = || repository.path().join("packed-refs").metadata().unwrap().ino();
+    let before = written();
+    set(&event, tip).unwrap();
+    assert_eq!(written(), before, "what is there is not written again");
+}
+
+#[test]
+fn who_sets_refs_at_the_same_time_loses_none() {
+    let mut source = Source::new(10);
+    let tip = source.commit();
+    let (_dir, repository) = repository();
+    take(&repository, &source, &[]);
+    std::thread::scope(|scope| {
+        for worker in 0..4_u8 {
+            let repository = &repository;
+            scope.spawn(move || {
+                for round in 0..5_u8 {
+                    let id = format!("{worker:02}{round:02}").repeat(16);
+                    repository.set_pull_requests(&BTreeMap::from([(id, tip)])).unwrap();
+                }
+            });
+        }
+    });
+    let kept = text(repository.path(), &["for-each-ref", "--format=%(refname)", "refs/nostr"]);
+    assert_eq!(kept.lines().count(), 20);
 }
 
 #[test]
