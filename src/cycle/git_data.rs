@@ -1,13 +1,15 @@
 //! One repository's git data: brought here, as far as it has to be before it is sent on, and then taken into the local
 //! copy.
 
+use std::collections::BTreeSet;
+
 use grasp_mirror_commands::clean;
 use nostr::prelude::Timestamp;
 
 use super::{CycleError, subject::Subject, survey::record_name, world::World};
 use crate::{
     git::{GitError, Repository},
-    model::{address::shown_text, state::State},
+    model::{address::shown_text, server::ServerUrl, state::State},
     plan::{
         record::{Ending, REASON_MAX, TooLarge},
         retry::Failure,
@@ -34,8 +36,11 @@ impl World {
         subject: &mut Subject,
         now: Timestamp,
     ) -> Result<Result<Supply, Ending>, CycleError> {
-        if subject.in_depth || self.is_afresh(&subject.repository.coordinate) {
-            self.compare_refs(subject).await;
+        let all = subject.in_depth || self.is_afresh(&subject.repository.coordinate);
+        let again = subject.record.mirrors.iter().filter(|(_, mirror)| mirror.is_looked_at_again(now));
+        let again: BTreeSet<ServerUrl> = again.map(|(server, _)| server.clone()).collect();
+        if all || !again.is_empty() {
+            self.compare_refs(subject, all, &again).await;
             self.renew_state(subject, now).await?;
         }
         Ok(self.git_data(subject, now).await)

@@ -248,7 +248,12 @@ impl Live {
             }
             Heard::CaughtUp(relay) => {
                 self.note_time(&relay);
+                self.shared.transfer.is_back(&relay);
                 self.tell(Noticed::CaughtUp(relay)).await;
+            }
+            // One that is left may have said so before.
+            Heard::Failed(relay) if self.followed.contains_key(&relay) => {
+                self.shared.transfer.is_lost(&relay)
             }
             Heard::Reading(_) | Heard::Failed(_) => {}
         }

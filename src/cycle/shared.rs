@@ -13,7 +13,6 @@ use std::{
 };
 
 use futures::future::join_all;
-use nostr::prelude::RelayUrl;
 use tokio::{
     sync::{OnceCell, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock},
     time::timeout,
@@ -94,11 +93,6 @@ impl Shared {
     /// Breaks off the pushes that were left to themselves.
     pub fn break_off(&self) {
         self.transfer.break_off();
-    }
-
-    /// The server at `relay` was away, and is back.
-    pub fn is_back(&self, relay: &RelayUrl) {
-        self.transfer.is_back(relay);
     }
 
     /// What jobs did since the last cycle began.

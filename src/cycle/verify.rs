@@ -91,22 +91,27 @@ impl World {
         difference(&wanted.refs, &listed).map_or(Ok(()), Err)
     }
 
-    /// Notes which servers serve the state and list other refs all the same: they have lost git data.
-    pub(super) async fn compare_refs(&self, subject: &mut Subject) {
+    /// Notes which servers serve the state and list other refs all the same: they have lost git data. Asks `all`, or those
+    /// that are to be looked at `again`, and these are once they have shown their refs.
+    pub(super) async fn compare_refs(&self, subject: &mut Subject, all: bool, again: &BTreeSet<ServerUrl>) {
         let served = subject.wanted.iter().filter(|(server, wanted)| {
-            let seen = subject.seen.get(*server);
+            let seen = subject.seen.get(*server).filter(|_| all || again.contains(*server));
             seen.is_some_and(|seen| wanted.state.is_some_and(|state| seen.served.contains(&state)))
         });
         let looks = served.map(|(server, wanted)| async move {
             match self.listed_if_heard(server, &wanted.place).await {
-                Ok(listed) => (server.clone(), difference(&wanted.refs, &listed)),
+                Ok(listed) => Some((server.clone(), difference(&wanted.refs, &listed))),
                 Err(reason) => {
                     tracing::warn!(%server, repository = %wanted.repository, reason, "its refs were not compared");
-                    (server.clone(), None)
+                    None
                 }
             }
         });
-        for (server, difference) in join_all(looks).await {
+        for (server, difference) in join_all(looks).await.into_iter().flatten() {
+            if let Some(mirror) = subject.record.mirrors.get_mut(&server).filter(|_| again.contains(&server))
+            {
+                mirror.look_again = None;
+            }
             let Some(difference) = difference else { continue };
             tracing::info!(%server, repository = %subject.repository.coordinate, difference, "the server has lost git data");
             if let Some(seen) = subject.seen.get_mut(&server) {

@@ -181,10 +181,7 @@ impl Follower {
                     Step::Heard
                 }
                 Noticed::Everything => Step::Everything,
-                Noticed::CaughtUp(relay) => {
-                    self.shared.is_back(&relay);
-                    Step::CaughtUp(relay)
-                }
+                Noticed::CaughtUp(relay) => Step::CaughtUp(relay),
             },
             Some((family, turn)) = self.waiting.next() => {
                 self.waiting_for.remove(&family);

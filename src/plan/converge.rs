@@ -62,6 +62,8 @@ pub struct Seen {
     pub refs_differ: bool,
     /// Whether the heads and tags were pushed (or found to be right already) during this run.
     pub pushed: bool,
+    /// Whether that was when the server had just come back: it may put its refs back to what they were before.
+    pub early: bool,
     /// How often the server was looked at after a push without the state being served.
     pub looks: u8,
     /// Conversation events the server lacks; `None` before it was asked.

@@ -194,6 +194,10 @@ pub struct MirrorRecord {
     /// The governing state that the server serves although its refs were seen to be others: it is no proof there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refs_differ: Option<EventId>,
+    /// The governing state whose refs were pushed when the server had just come back, until they are compared once more,
+    /// at the time of its next try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub look_again: Option<EventId>,
     /// Events the server refused for good, with its words; not sent again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<EventId, String>,
@@ -216,6 +220,12 @@ impl MirrorRecord {
     #[must_use]
     pub fn waits_its_turn(&self) -> bool {
         self.status == MirrorStatus::Pending && self.failures == 0
+    }
+
+    /// Whether its refs are to be compared once more, and it is time.
+    #[must_use]
+    pub fn is_looked_at_again(&self, now: Timestamp) -> bool {
+        self.look_again.is_some() && self.retry_at.is_none_or(|at| at <= now.as_secs())
     }
 
     /// Whether the server refused the event, also when it was said again, since the maintainers do not list it (any more).

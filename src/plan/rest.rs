@@ -134,7 +134,8 @@ pub fn endings<'a>(
             (Look::Has(_), MirrorStatus::Refused) if is_refused(mirror, proofs) => {}
             (Look::Has(_), MirrorStatus::Blocked) if too_large => {}
             (Look::Has(holdings), MirrorStatus::InSync)
-                if known.is_held(server, mirror, proofs, holdings, terms.now) => {}
+                if mirror.look_again.is_none()
+                    && known.is_held(server, mirror, proofs, holdings, terms.now) => {}
             (Look::Has(_), _) => return None,
         }
     }

@@ -120,8 +120,28 @@ impl Backoff {
         if before.is_some_and(|before| before.state != tried.state) {
             record.failures = record.failures.min(1);
         }
-        record.retry_at =
-            (record.failures > 0).then(|| self.retry_at(tried, record.failures, told_secs, now));
+        record.retry_at = if record.failures > 0 {
+            Some(self.retry_at(tried, record.failures, told_secs, now))
+        } else {
+            record.look_again.map(|_| self.look_at(record, before, tried, now))
+        };
+    }
+
+    /// When the refs of a mirror in sync are compared once more; much later when they could not be when it was time.
+    fn look_at(
+        &self,
+        record: &MirrorRecord,
+        before: Option<&MirrorRecord>,
+        tried: &Tried<'_>,
+        now: Timestamp,
+    ) -> u64 {
+        match before.filter(|before| before.look_again == record.look_again) {
+            None => self.retry_at(tried, 1, None, now),
+            Some(before) => match before.retry_at.filter(|at| *at > now.as_secs()) {
+                Some(at) => at,
+                None => self.retry_at(tried, u32::MAX, None, now),
+            },
+        }
     }
 }
 
@@ -305,6 +325,43 @@ mod tests {
         assert_eq!(next_due(all.mirrors.values()), Some(later));
         all.look_anew();
         assert_eq!((next_due(all.mirrors.values()), all.mirrors[&server("a")].failures), (None, 0));
+    }
+
+    #[test]
+    fn what_was_pushed_to_a_server_that_had_just_come_back_is_looked_at_again() {
+        let (a, backoff) = (server("a"), Backoff::default());
+        let walk = |before: Option<&MirrorRecord>, ending: Ending, early: bool, now: Timestamp| {
+            let seen = Seen { fresh: true, pushed: early, early, ..Seen::default() };
+            let mut record = after(before, Placement::Listed, ending, &seen, &[id(0), id(1)], None, now);
+            let tried = Tried { repository: None, server: &a, state: Some(id(1)) };
+            backoff.schedule(&mut record, before, &tried, None, now);
+            record
+        };
+        let settled = || Ending::Settled(Outcome::InSync);
+        let at = |secs: u64| Timestamp::from_secs(NOW.as_secs() + secs);
+        assert_eq!(walk(None, settled(), false, NOW).retry_at, None);
+
+        let pushed = walk(None, settled(), true, NOW);
+        assert_eq!((pushed.look_again, pushed.failures), (Some(id(1)), 0));
+        let due = Timestamp::from_secs(pushed.retry_at.unwrap());
+        assert!(
+            due > NOW && due <= at(30) && pushed.is_looked_at_again(due) && !pushed.is_looked_at_again(NOW)
+        );
+        let walked_meanwhile = walk(Some(&pushed), settled(), false, at(1));
+        assert_eq!(
+            (walked_meanwhile.look_again, walked_meanwhile.retry_at),
+            (pushed.look_again, pushed.retry_at)
+        );
+        let could_not_be_looked_at = walk(Some(&pushed), settled(), false, due);
+        assert!(could_not_be_looked_at.retry_at.unwrap() > due.as_secs() + 1_800, "not every moment");
+        let down = walk(Some(&pushed), Ending::Down("down".to_owned()), false, due);
+        assert_eq!(down.look_again, Some(id(1)));
+
+        let looked_at = MirrorRecord { look_again: None, ..pushed.clone() };
+        let walked = walk(Some(&looked_at), settled(), false, due);
+        assert_eq!((walked.look_again, walked.retry_at), (None, None));
+        let of_an_older_state = MirrorRecord { look_again: Some(id(9)), ..pushed };
+        assert_eq!(walk(Some(&of_an_older_state), settled(), false, due).look_again, None);
     }
 
     #[test]

@@ -24,6 +24,7 @@ impl MirrorRecord {
             failure: None,
             state: None,
             refs_differ: None,
+            look_again: None,
             unlisted: Default::default(),
             refused: BTreeMap::new(),
             conversation: None,

@@ -347,6 +347,7 @@ impl Run<'_> {
             self.job.seen.refs_differ = !commands_to(&listed.refs, &self.job.wanted.refs).is_empty();
         }
         self.job.seen.pushed = true;
+        self.job.seen.early |= self.transfer.common.returns.is_early(self.job.wanted.server.relay_url());
         self.job.seen.fresh = false;
         Ok(())
     }

@@ -10,6 +10,7 @@ pub mod left_alone;
 pub mod mirror;
 pub mod newer;
 mod pushes;
+mod returns;
 pub mod supply;
 
 use std::{
@@ -26,6 +27,7 @@ use self::{
     guard::Guard,
     left_alone::{CoolDowns, LeftAlone},
     pushes::Pushes,
+    returns::Returns,
 };
 use crate::{
     git::wire::GitHttp,
@@ -62,6 +64,7 @@ pub struct Transfer {
 pub struct Common {
     pushes: Pushes,
     left_alone: LeftAlone,
+    returns: Returns,
 }
 
 impl Common {
@@ -98,9 +101,20 @@ impl Common {
         self.left_alone.forget_silence(None);
     }
 
-    /// The server at `relay` was away, and is back: it is asked again.
+    /// Nobody hears the server at `relay`.
+    pub fn is_lost(&self, relay: &RelayUrl) {
+        self.returns.lost(relay);
+    }
+
+    /// The server at `relay` is heard, and was away perhaps: it is asked again.
     pub fn is_back(&self, relay: &RelayUrl) {
         self.left_alone.forget_silence(Some(relay));
+        self.returns.back(relay);
+    }
+
+    /// The server at `relay` is not listened to any more.
+    pub fn is_left(&self, relay: &RelayUrl) {
+        self.returns.forget(relay);
     }
 
     /// Breaks off the pushes that go on without their walks.

@@ -93,6 +93,7 @@ fn mirror(status: MirrorStatus, reason: Option<&str>) -> MirrorRecord {
         failure: None,
         state: None,
         refs_differ: None,
+        look_again: None,
         unlisted: Default::default(),
         refused: BTreeMap::new(),
         conversation: None,

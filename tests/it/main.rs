@@ -45,6 +45,7 @@ mod identity;
 mod idle_daemon;
 mod idle_second_run;
 mod inbox_self_test;
+mod just_back;
 mod kill_loop;
 mod killed;
 mod large_report;

@@ -94,6 +94,12 @@ pub fn after(
     } else {
         before.and_then(|record| record.refs_differ)
     };
+    let look_again = if seen.early {
+        governing.last().copied()
+    } else {
+        let before = before.and_then(|record| record.look_again);
+        before.filter(|state| governing.last().is_none_or(|governing| governing == state))
+    };
     let last_read_back = before.and_then(|record| record.read_back_at);
     MirrorRecord {
         status,
@@ -108,6 +114,7 @@ pub fn after(
         state: before.and_then(|record| record.state),
         refused,
         refs_differ,
+        look_again,
         unlisted: answered.unlisted(before),
         conversation: conversation.or_else(held_before).filter(|_| !may_take_more),
     }

@@ -104,6 +104,15 @@ fn anything_else_is_walked() {
     };
     assert!(!changed(&failing(NOW - 1)), "its next try has come");
     assert!(changed(&failing(NOW + 1)), "not its turn");
+    let pushed_early = |retry_at: u64| {
+        let server = server.clone();
+        move |known: &mut Known| {
+            let mirror = known.record.mirrors.get_mut(&server).unwrap();
+            (mirror.look_again, mirror.retry_at) = (Some(state), Some(retry_at));
+        }
+    };
+    assert!(!changed(&pushed_early(NOW)), "its refs are compared once more");
+    assert!(changed(&pushed_early(NOW + 1)), "in a moment");
 }
 
 #[test]
