@@ -308,7 +308,7 @@ impl Bot {
         let before = relays_of(&self.own.config);
         self.own.config = Arc::new(config);
         for gone in before.difference(&relays_of(&self.own.config)) {
-            self.own.relays.leave(gone);
+            self.own.relays.leave(gone).await;
         }
         let allowed = allowed_in(&self.own.config, self.own.keys.public_key());
         self.allowed.send_if_modified(|now| std::mem::replace(now, allowed.clone()) != allowed);

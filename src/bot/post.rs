@@ -91,6 +91,8 @@ impl Post {
             again = true;
             sleep(wait).await;
         }
+        // People name relays that nobody else needs.
+        self.relays.close_idle().await;
         // Nobody listens any more when the program stops; then it is tried again after the next start.
         let _ = self.sent.send(Sent { question, letter }).await;
     }

@@ -172,7 +172,7 @@ impl Live {
                 changed = self.listening.changed() => match changed {
                     Ok(()) => {
                         let listening = self.listening.borrow_and_update().clone();
-                        self.listen_to(listening);
+                        self.listen_to(listening).await;
                     }
                     Err(_) => return,
                 },
@@ -189,17 +189,14 @@ impl Live {
     }
 
     /// Begins to listen where that is new or something else is to be asked for, and leaves the rest alone.
-    fn listen_to(&mut self, listening: Listening) {
+    async fn listen_to(&mut self, listening: Listening) {
         let wanted = listening.asks();
-        let (own, relays) = (&mut self.followed, &self.relays);
-        own.retain(|relay, followed| {
-            let stays = wanted.contains_key(relay);
-            if !stays {
-                followed.task.abort();
-                relays.leave(relay);
-            }
-            stays
-        });
+        let left = self.followed.extract_if(.., |relay, _| !wanted.contains_key(relay));
+        for (relay, followed) in left.collect::<Vec<_>>() {
+            followed.task.abort();
+            self.relays.leave(&relay).await;
+            self.shared.transfer.is_left(&relay);
+        }
         for (relay, asked) in wanted {
             let before = self.followed.remove(relay);
             let followed = match before {

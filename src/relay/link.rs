@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -53,6 +53,7 @@ pub(super) struct Link {
     attempts: Arc<Mutex<Attempts>>,
     /// How long it took to open the connection, the last time.
     opened_in: watch::Sender<Option<Duration>>,
+    asked_for: std::sync::Mutex<Instant>,
 }
 
 /// Connecting is tried by one task at a time, and the first failure is remembered for the others.
@@ -78,7 +79,18 @@ impl Link {
             writing: Mutex::new(Pace::with(known)),
             attempts: Arc::default(),
             opened_in: watch::Sender::default(),
+            asked_for: std::sync::Mutex::new(Instant::now()),
         }
+    }
+
+    /// Somebody is about to use it.
+    pub(super) fn note_asked_for(&self) {
+        *self.asked_for.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// How long ago somebody last wanted to use it.
+    pub(super) fn last_asked_for(&self) -> Duration {
+        self.asked_for.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
     /// Connects unless connected; a failure holds for the whole run, or for [`Limits::rest`].

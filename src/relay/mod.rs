@@ -9,6 +9,7 @@
 pub mod direct;
 mod door;
 pub mod follow;
+mod idle;
 pub mod known;
 mod learned;
 mod link;
@@ -199,7 +200,11 @@ impl Relays {
     }
 
     async fn link(&self, url: &RelayUrl) -> Result<Arc<Link>, RelayError> {
-        let known = || self.links().get(url).cloned();
+        let known = || {
+            let link = self.links().get(url).cloned()?;
+            link.note_asked_for();
+            Some(link)
+        };
         if let Some(link) = known() {
             return Ok(link);
         }
@@ -213,15 +218,9 @@ impl Relays {
         Ok(link)
     }
 
-    /// Closes the connection to `url` and forgets it.
-    pub fn leave(&self, url: &RelayUrl) {
-        if let Some(link) = self.links().remove(url) {
-            link.relay.disconnect();
-        }
-    }
-
-    /// A new run begins: relays that could not be reached are tried again. Open connections stay.
+    /// A new run begins: relays that could not be reached are tried again. Open connections stay that are of use.
     pub async fn start_over(&self) {
+        self.close_idle().await;
         let links: Vec<Arc<Link>> = self.links().values().cloned().collect();
         for link in links {
             link.start_over().await;
