@@ -43,6 +43,8 @@ pub(super) struct Link {
     pub(super) requests: tokio::sync::Semaphore,
     /// Set once the relay turned out not to speak NIP-77, or not to answer in time.
     pub(super) no_negentropy: AtomicBool,
+    /// It left a question in NIP-77 without a word, and has answered nothing else since.
+    pub(super) is_silent: AtomicBool,
     pub(super) door: Door,
     learned: Arc<Learned>,
     writes: DefaultDirectRateLimiter,
@@ -72,6 +74,7 @@ impl Link {
             limits,
             requests: tokio::sync::Semaphore::new(OPEN_REQUESTS),
             no_negentropy: AtomicBool::new(false),
+            is_silent: AtomicBool::new(false),
             door,
             learned,
             writes: RateLimiter::direct(Quota::per_minute(limits.events_per_minute)),
@@ -136,11 +139,13 @@ impl Link {
         })
     }
 
-    /// Forgets that it could not be reached, or lost connections: a new run tries again. Nor does one that has answered in
-    /// NIP-77 before, and did not in time, count as not knowing it for as long as the program runs: it was busy.
+    /// Forgets that it could not be reached, or lost connections: a new run tries again. Nor does one that did not answer
+    /// in NIP-77 in time count as not knowing it for as long as the program runs: it was busy, perhaps.
     pub(super) async fn start_over(&self) {
         *self.attempts.lock().await = Attempts::default();
-        if self.learned.speaks_negentropy(self.relay.url()) {
+        let (learned, relay) = (&self.learned, self.relay.url());
+        let was_silent = self.is_silent.swap(false, Ordering::Relaxed) || learned.was_silent(relay);
+        if was_silent || learned.speaks_negentropy(relay) {
             self.no_negentropy.store(false, Ordering::Relaxed);
         }
     }
@@ -232,7 +237,14 @@ impl Link {
     }
 
     pub(super) fn speaks_negentropy(&self) -> bool {
-        !self.no_negentropy.load(Ordering::Relaxed)
+        !self.no_negentropy.load(Ordering::Relaxed) && !self.learned.is_mute(self.relay.url())
+    }
+
+    /// It answered a request that was not in NIP-77: when it was silent before, it was not for being busy or away.
+    pub(super) fn note_answer(&self) {
+        if self.is_silent.swap(false, Ordering::Relaxed) {
+            self.learned.note_silence(self.relay.url());
+        }
     }
 
     /// Whether it has answered in NIP-77 before, on whichever connection: who may not know it costs patience.

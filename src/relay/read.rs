@@ -218,7 +218,10 @@ impl Link {
                         return Err(self.incomplete(TOO_MANY));
                     }
                 }
-                RelayMessage::EndOfStoredEvents(of) if *of == id => return Ok(events),
+                RelayMessage::EndOfStoredEvents(of) if *of == id => {
+                    self.note_answer();
+                    return Ok(events);
+                }
                 RelayMessage::Closed { subscription_id, message } if *subscription_id == id => {
                     match MachineReadablePrefix::parse(&message) {
                         // nostr-sdk authenticates and asks again.
@@ -358,9 +361,12 @@ impl Link {
     }
 
     fn negentropy_failed(&self, error: &nostr_sdk::error::Error) {
-        // A relay that does not know NIP-77 says so, or says nothing; either way it is not asked again.
+        // A relay that does not know NIP-77 says so, or says nothing; either way it is not asked again in this run.
         if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Timeout | ErrorKind::Rejected) {
             self.no_negentropy.store(true, Ordering::Relaxed);
+        }
+        if error.kind() == ErrorKind::Timeout {
+            self.is_silent.store(true, Ordering::Relaxed);
         }
         tracing::debug!(relay = %self.relay.url(), error = %with_causes(error), "no negentropy; reading by pages");
     }
