@@ -21,6 +21,8 @@ use crate::{
 
 #[derive(Debug, Default)]
 pub(super) struct Kept {
+    /// When the last cycle began.
+    begun_at: Timestamp,
     /// Servers that said who they are, and when.
     pub(super) introduced: BTreeMap<ServerUrl, (Server, Timestamp)>,
     /// Whose word is read, and where.
@@ -77,6 +79,15 @@ pub(super) struct WorkedOut {
 }
 
 impl Kept {
+    /// A cycle begins at `now`. What was kept by a clock that was ahead would be believed until that time.
+    pub(super) fn begin(&mut self, now: Timestamp) {
+        if now < self.begun_at {
+            tracing::warn!("the clock was set back; everything is looked at anew");
+            *self = Self::default();
+        }
+        self.begun_at = now;
+    }
+
     /// Only who the servers are: for some families that are walked beside the rest.
     pub(super) fn introductions(&self) -> Self {
         Self { introduced: self.introduced.clone(), ..Self::default() }
@@ -88,5 +99,25 @@ impl Kept {
         self.told = None;
         self.worked_out = None;
         self.repositories.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_kept_by_a_clock_that_was_ahead_is_forgotten() {
+        let at = |secs: u64| Timestamp::from_secs(1_790_000_000 + secs);
+        let mut kept = Kept::default();
+        kept.begin(at(3_600));
+        kept.number = Some(1);
+        kept.begin(at(7_200));
+        assert_eq!(kept.number, Some(1));
+        kept.begin(at(60));
+        assert_eq!(kept.number, None);
+        kept.number = Some(2);
+        kept.begin(at(60));
+        assert_eq!(kept.number, Some(2), "what was kept since is good");
     }
 }

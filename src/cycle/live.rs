@@ -329,7 +329,8 @@ fn since_then(parts: &[Vec<Filter>], since: Timestamp) -> Vec<Vec<Filter>> {
 /// From when on a relay is asked that was last listened to at `last`.
 fn looking_back(last: Timestamp, now: Timestamp) -> Timestamp {
     let earliest = now.as_secs().saturating_sub(BACK_MAX_SECS);
-    Timestamp::from_secs(last.as_secs().saturating_sub(OVERLAP_SECS).max(earliest))
+    // The clock may have been ahead.
+    Timestamp::from_secs(last.min(now).as_secs().saturating_sub(OVERLAP_SECS).max(earliest))
 }
 
 #[cfg(test)]
@@ -339,6 +340,15 @@ mod tests {
     fn relays(name: &str, count: usize) -> BTreeSet<RelayUrl> {
         let url = |number| RelayUrl::parse(&format!("wss://{name}{number}.example"));
         (0..count).map(url).collect::<Result<_, _>>().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_relay_that_was_away_is_asked_for_what_it_has_since_whatever_the_clock_said() {
+        let now = Timestamp::from_secs(1_790_000_000);
+        let secs_back = |last: u64| now.as_secs() - looking_back(Timestamp::from_secs(last), now).as_secs();
+        assert_eq!(secs_back(now.as_secs() - 60), OVERLAP_SECS + 60);
+        assert_eq!(secs_back(0), BACK_MAX_SECS);
+        assert_eq!(secs_back(now.as_secs() + 365 * 24 * 3_600), OVERLAP_SECS);
     }
 
     #[test]

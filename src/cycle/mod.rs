@@ -230,11 +230,12 @@ impl World {
         let started = Timestamp::now();
         board.say("looking at servers and relays");
         self.relays.start_over().await;
+        kept.begin(started);
         for walked in self.shared.begin() {
             if let Some(known) = kept.repositories.get_mut(&walked)
-                && let Some(record) = self.records.read(&record_name(&walked)).await?
+                && let Some(record) = self.records.read::<RepositoryRecord>(&record_name(&walked)).await?
             {
-                known.record = record;
+                known.record = record.as_of(started);
             }
         }
         let as_of = self.shared.word.as_of_now();

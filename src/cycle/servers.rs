@@ -16,6 +16,7 @@ use crate::{
     model::{advertised::Advertised, server::ServerUrl},
     plan::{
         placement::Grasp,
+        record::not_ahead,
         retry::ServerTries,
         spread::{Candidate, LOST_AFTER_SECS},
     },
@@ -115,7 +116,8 @@ impl World {
             for (url, server) in servers {
                 server.is_lost = false;
                 if server.down.is_some() {
-                    let since = *down.entry(url.clone()).or_insert(now.as_secs());
+                    let since = down.entry(url.clone()).or_insert(now.as_secs());
+                    *since = not_ahead(*since, 0, now);
                     server.is_lost = since.saturating_add(LOST_AFTER_SECS) < now.as_secs();
                 } else {
                     down.remove(url);
@@ -194,7 +196,7 @@ impl World {
                 continue;
             }
             match kept.introduced.get(&url) {
-                Some((server, at)) if now.as_secs() < at.as_secs().saturating_add(good_for) => {
+                Some((server, at)) if *at <= now && now.as_secs() < at.as_secs().saturating_add(good_for) => {
                     found.insert(url, server.clone());
                 }
                 _ => {

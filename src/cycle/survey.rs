@@ -199,7 +199,7 @@ impl World {
                     .iter()
                     .map(|repository| {
                         let record = records.read::<RepositoryRecord>(&record_name(&repository.coordinate));
-                        (&repository.coordinate, record.and_then(|record| record.deep_checked_at))
+                        (&repository.coordinate, record.and_then(|record| record.as_of(now).deep_checked_at))
                     })
                     .collect();
                 Ok(rest::due_in_depth(checked.into_iter(), now, interval))
@@ -357,7 +357,7 @@ impl World {
                     }
                 };
                 let remembered =
-                    self.what_is_remembered(&repository.coordinate, records.as_ref(), kept).await?;
+                    self.what_is_remembered(&repository.coordinate, records.as_ref(), kept, now).await?;
                 let (mut subject, signed) =
                     self.subject_as_it_stands(repository, remembered, &threads, &ground, &out).await?;
                 subject.turn = turn;
@@ -373,6 +373,7 @@ impl World {
         coordinate: &Coordinate,
         records: Option<&Snapshot>,
         kept: &Kept,
+        now: Timestamp,
     ) -> Result<(RepositoryRecord, Signing), CycleError> {
         let (name, signing) = (record_name(coordinate), signing_name(coordinate));
         let record = match (kept.repositories.get(coordinate), records) {
@@ -381,8 +382,8 @@ impl World {
                 record.confirm(&kept.proved);
                 Some(record)
             }
-            (None, Some(records)) => records.read(&name),
-            (None, None) => self.records.read(&name).await?,
+            (None, Some(records)) => records.read(&name).map(|record: RepositoryRecord| record.as_of(now)),
+            (None, None) => self.records.read(&name).await?.map(|record: RepositoryRecord| record.as_of(now)),
         };
         let signing = match records {
             Some(records) => records.read(&signing),

@@ -1,5 +1,6 @@
 //! What is remembered of each mirror between runs.
 
+mod clock;
 mod ending;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +10,10 @@ use nostr::prelude::{EventId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use self::ending::is_unlisted;
-pub use self::ending::{Ending, after, is_for_good, is_no};
+pub use self::{
+    clock::not_ahead,
+    ending::{Ending, after, is_for_good, is_no},
+};
 use super::{converge::Wanted, hold::Held, per_server::Mirrors, retry::Failure};
 use crate::model::{placement::Placement, server::ServerUrl, status::MirrorStatus};
 

@@ -8,7 +8,7 @@ use nostr::prelude::{EventId, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::record::MirrorRecord;
+use super::record::{MirrorRecord, not_ahead};
 use crate::model::{coordinate::Coordinate, server::ServerUrl};
 
 /// Whose doing it is that a mirror is not in sync: what has to happen before it can be differs with it.
@@ -43,6 +43,9 @@ impl Failure {
 
 /// For so many seconds at most a server is left alone that says for how long it wants to be.
 pub const TOLD_MAX_SECS: u64 = 24 * 3_600;
+
+/// No wait for a next try is longer, in seconds: nor does the configuration allow that.
+pub const WAIT_MAX_SECS: u64 = TOLD_MAX_SECS;
 
 /// How long is waited between tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,7 +200,7 @@ impl ServerTries {
     /// Whether it is left alone for now.
     #[must_use]
     pub fn waits(&self, now: Timestamp) -> bool {
-        self.retry_at.is_some_and(|at| at > now.as_secs())
+        self.retry_at.is_some_and(|at| not_ahead(at, WAIT_MAX_SECS, now) > now.as_secs())
     }
 
     /// Notes that it could not be worked with, or wants to be left alone for `told_secs`.

@@ -20,7 +20,10 @@ use url::Url;
 use crate::{
     git::wire::WireError,
     model::address::shown,
-    plan::{record::REASON_MAX, retry::TOLD_MAX_SECS},
+    plan::{
+        record::{REASON_MAX, not_ahead},
+        retry::TOLD_MAX_SECS,
+    },
 };
 
 /// So many requests in a row, or one large push that a server is busy with would count.
@@ -136,6 +139,7 @@ impl LeftAlone {
     pub(super) fn recall(&self, all: CoolDowns, now: Timestamp) {
         let mut known = self.known();
         for (server, CoolDown { until, words }) in all {
+            let until = not_ahead(until, TOLD_MAX_SECS, now);
             known.note_told(&server, until.saturating_sub(now.as_secs()), &words);
         }
     }
