@@ -1,10 +1,13 @@
 //! One repository's part of a cycle: its git data is brought here (`git_data.rs`), then each of its mirrors is walked.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use futures::future::join_all;
 use grasp_mirror_commands::count;
-use nostr::prelude::Timestamp;
+use nostr::prelude::{EventId, Timestamp};
 use tokio::sync::OnceCell;
 
 use super::{
@@ -120,6 +123,7 @@ impl World {
     ) -> BTreeMap<ServerUrl, MirrorRecord> {
         let (now, coordinate) = (course.now, &subject.repository.coordinate);
         let mut mirrors = BTreeMap::new();
+        let said: HashSet<&EventId> = subject.thread.iter().map(|(id, _)| id).collect();
         for (server, place) in &subject.places {
             let before = subject.record.mirrors.get(server);
             let Some((ending, seen, conversation)) = endings.get(server) else {
@@ -133,6 +137,9 @@ impl World {
             let mut record = record::after(before, place.placement, ended, seen, governing, held, now);
             let tried = Tried { repository: Some(coordinate), server, state: subject.repository.state_id() };
             self.backoff().schedule(&mut record, before, &tried, ending.told_secs(), now);
+            if wanted.is_some() {
+                record.forget_refusals(|id| said.contains(id) || subject.events.contains_key(id));
+            }
             record.wait_for_server(course.servers.get(server).and_then(|server| server.retry_at));
             if let Some(reason) = record.reason.as_ref().filter(|_| record.is_news(before)) {
                 tracing::warn!(repository = %coordinate, %server, status = record.status.as_str(), reason, "not in sync");

@@ -237,6 +237,13 @@ impl MirrorRecord {
     pub fn refuses_unlisted(&self, id: &EventId) -> bool {
         self.refused.get(id).is_some_and(|words| is_unlisted(words))
     }
+
+    /// Forgets what the server refused of events that do not count any more: a newer one has taken their place, or they
+    /// were deleted.
+    pub fn forget_refusals(&mut self, counts: impl Fn(&EventId) -> bool) {
+        self.refused.retain(|id, _| counts(id));
+        self.unlisted.retain(&counts);
+    }
 }
 
 /// Whether a server that serves the wanted state has yet to show its refs: they were others when they were last looked

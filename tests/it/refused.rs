@@ -1,7 +1,11 @@
 //! A server that does not want a repository is asked once: the report has its words, and later cycles leave it
 //! alone.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
+use grasp_mirror::store::{Store, records::Records};
 use grasp_mirror_testkit::{Mirror, Owner, Person, Server, TestRelay};
+use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
@@ -24,4 +28,14 @@ async fn a_refusal_for_good_is_told_and_not_tried_again() {
         assert!(problem["reason"].as_str().is_some_and(|words| words.contains("whitelist")), "{problem}");
         assert_eq!(*since.get_or_insert(problem["since"].clone()), problem["since"]);
     }
+
+    // What is said of an announcement that a newer one has replaced is not kept for good.
+    owner.announce(owner.announcement().at(&a).described("hello", "changed"), &a).await.1.expect_accepted();
+    choosy.proxy().reset();
+    mirror.once().await.expect_code(2);
+    assert_eq!(choosy.proxy().seen().verb("EVENT").len(), 1);
+    let records = Records::new(Store::open(&mirror.data_dir()).await.unwrap(), mirror.keys.clone());
+    let record = records.read::<Value>(&format!("mirrors/{}", owner.coordinate())).await.unwrap().unwrap();
+    let refused = &record["mirrors"][choosy.url()]["refused"];
+    assert_eq!(refused.as_object().unwrap().len(), 1, "{record:#}");
 }
