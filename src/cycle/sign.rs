@@ -175,6 +175,7 @@ impl World {
         for _ in 0..ROUNDS {
             let repositories = self.catalogued().await?;
             self.signers.tell_idle(&repositories);
+            self.signers.keep_to(&repositories);
             changed = repositories
                 .iter()
                 .filter(|repository| {

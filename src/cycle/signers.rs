@@ -323,6 +323,15 @@ impl Signers {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(of);
     }
 
+    /// Nobody is asked any more for repositories that are not among these.
+    pub(super) fn keep_to(&self, repositories: &[Repository]) {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = |name: &Coordinate| repositories.iter().any(|known| known.coordinate == *name);
+        for (repository, _) in jobs.extract_if(.., |name, _| !is_known(name)) {
+            tracing::info!(%repository, "no signature is asked for any more: it is not watched");
+        }
+    }
+
     /// Says, once, whose keys are of no use.
     pub(super) fn tell_idle(&self, repositories: &[Repository]) {
         let mut told = self.idle.lock().unwrap_or_else(PoisonError::into_inner);

@@ -317,6 +317,20 @@ async fn a_daemon_goes_on_meanwhile_and_goes_on_with_it_when_the_person_approves
     assert!(!log.contains("t0k3n") && !log.contains(SECRET), "{log}");
 }
 
+#[tokio::test]
+async fn nobody_is_asked_any_more_for_what_is_not_watched_any_more() {
+    let scene = Scene::set().await;
+    let careful = Careful::of(&scene, None, None).await;
+    let bunker = scene.bunker(&careful.keys.public_key(), SECRET);
+    let (mirror, ada) = scene.mirror().env("MIRROR_SIGNER", &bunker).commanded_at(&scene.relay).await;
+    let mut daemon = mirror.daemon().await;
+    daemon.wait_log("cycle done").await;
+    scene.waits(&mirror).await;
+    ada.answer_to(Protocol::Nip17, &format!("unwatch {}", scene.owner.npub())).await;
+    daemon.wait_log("no signature is asked for any more").await;
+    daemon.stop().await;
+}
+
 /// Does not let anybody ask whether the signer with these keys is there.
 #[derive(Clone, Debug, Default)]
 struct NoPings(Arc<OnceLock<Keys>>);
