@@ -155,6 +155,9 @@ pub(crate) fn mirror_once(context: &Context) -> anyhow::Result<Outcome> {
             bail!("the bot is paused: start `grasp-mirror daemon`, and send it: resume");
         }
         let done = Box::pin(world.run(Trigger::Once, None, &progress)).await?;
+        if let Some(house) = world.house() {
+            house.keep().await;
+        }
         let weeks = world.weeks(&done.report).await?;
         anyhow::Ok(Seen { report: done.report, weeks, progress: None, paused: false })
     })?;

@@ -17,6 +17,7 @@ use nostr::prelude::{Keys, RelayUrl};
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
+    task::JoinHandle,
     time::{Instant, interval, sleep_until, timeout},
 };
 
@@ -66,6 +67,8 @@ pub enum DaemonError {
 enum Happened {
     /// The cycle came to its end.
     Ended(Box<Ended>),
+    /// The local copies are in order.
+    InOrder,
     /// The cycle has had its time to finish; there is more to mirror than it knows of.
     TimeIsUp,
     /// It is time for a cycle.
@@ -90,6 +93,8 @@ struct Daemon {
     store: Store,
     doors: Doors,
     running: Option<Running>,
+    /// The local copies are put in order, after a cycle.
+    keeping: Option<JoinHandle<()>>,
     follower: Follower,
     shown: Shown,
     /// Whose signatures can be had.
@@ -148,6 +153,7 @@ pub async fn run(
         store,
         doors,
         running: None,
+        keeping: None,
         world: None,
         due: Some(Trigger::Start),
         awake: BTreeSet::new(),
@@ -176,6 +182,7 @@ pub async fn run(
         };
         match happened {
             Happened::Ended(result) => daemon.end_cycle(*result).await,
+            Happened::InOrder => daemon.keeping = None,
             Happened::TimeIsUp => daemon.drop_cycle().await,
             Happened::Timer => daemon.be_on_time(),
             Happened::Follow(step) => daemon.follow(step).await,
@@ -221,8 +228,17 @@ impl Daemon {
                 None => std::future::pending().await,
             }
         };
+        let keeping = &mut self.keeping;
+        let in_order = async {
+            match keeping {
+                // What it could not do is in the log.
+                Some(keeping) => drop(keeping.await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             result = ended => Happened::Ended(Box::new(result)),
+            () = in_order => Happened::InOrder,
             () = sleep_until(drop_at.unwrap_or(self.next_at)), if drop_at.is_some() => Happened::TimeIsUp,
             () = sleep_until(self.next_at), if idle => Happened::Timer,
             Ok(()) = self.doors.settings.changed() => Happened::NewSettings,

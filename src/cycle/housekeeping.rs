@@ -1,4 +1,4 @@
-//! After a cycle, when no mirror is being walked: the local copies are put in order, one after the other, at low
+//! After a cycle has reported, and before the next one: the local copies are put in order, one after the other, at low
 //! priority.
 
 use std::{
@@ -21,20 +21,31 @@ use crate::{
     transfer::{blocking, low_priority},
 };
 
+/// The local copies that packs have come to in a cycle, perhaps.
+#[derive(Debug)]
+pub struct House {
+    copies: Vec<Copy>,
+    /// Those to which packs have come since then are looked at; `None` for all.
+    since: Option<SystemTime>,
+    disk_floor_bytes: u64,
+}
+
 /// A local copy, and what it may borrow from.
+#[derive(Debug)]
 pub(super) struct Copy {
     folder: PathBuf,
     lenders: Vec<Lender>,
 }
 
 /// The local copy of a relative.
+#[derive(Debug)]
 struct Lender {
     folder: PathBuf,
     /// It must hold one of these.
     commits: Vec<ObjectId>,
 }
 
-/// Says stop when the cycle goes.
+/// Says stop when nobody waits for it any more.
 struct Leave(Arc<AtomicBool>);
 
 impl Drop for Leave {
@@ -59,27 +70,17 @@ impl World {
         .await;
     }
 
-    /// Joins packs and drops what is stored twice, in all of `copies` that packs have come to since `started`. The
-    /// daemon's first cycle looks at all: an earlier run may have been stopped in the middle.
-    pub(super) async fn keep_house(&self, copies: Vec<Copy>, trigger: Trigger, started: Timestamp) {
-        let all = trigger == Trigger::Start;
+    /// Which of `copies` are to be put in order. The daemon's first cycle has all looked at: an earlier run may have been
+    /// stopped in the middle.
+    pub(super) fn house_of(&self, copies: Vec<Copy>, trigger: Trigger, started: Timestamp) -> House {
         let since = SystemTime::UNIX_EPOCH + Duration::from_secs(started.as_secs());
-        let disk_floor_bytes = self.config.limits.disk_floor_bytes;
-        let go_on = Arc::new(AtomicBool::new(true));
-        let _leave = Leave(Arc::clone(&go_on));
-        let Ok(()) = low_priority("housekeeping", move || {
-            let go_on = || go_on.load(Ordering::Relaxed);
-            for copy in copies.iter().filter(|copy| all || has_changed(&copy.folder, since)) {
-                if !go_on() {
-                    break;
-                }
-                if let Err(error) = put_in_order(copy, disk_floor_bytes, &go_on) {
-                    tracing::warn!(%error, "a local copy was not put in order");
-                }
-            }
-            Ok::<_, Infallible>(())
-        })
-        .await;
+        let since = (trigger != Trigger::Start).then_some(since);
+        House { copies, since, disk_floor_bytes: self.config.limits.disk_floor_bytes }
+    }
+
+    /// What is to be put in order after the cycle that was run, once.
+    pub fn house(&mut self) -> Option<House> {
+        self.house.take()
     }
 
     /// The local copy of `repository`.
@@ -91,6 +92,28 @@ impl World {
         });
         let folder = self.folder(&repository.coordinate, &repository.folder);
         Copy { folder, lenders: lenders.collect() }
+    }
+}
+
+impl House {
+    /// Joins packs and drops what is stored twice. Leaves off at its next step when it is dropped.
+    pub async fn keep(self) {
+        let go_on = Arc::new(AtomicBool::new(true));
+        let _leave = Leave(Arc::clone(&go_on));
+        let Ok(()) = low_priority("housekeeping", move || {
+            let go_on = || go_on.load(Ordering::Relaxed);
+            let is_due = |copy: &&Copy| self.since.is_none_or(|since| has_changed(&copy.folder, since));
+            for copy in self.copies.iter().filter(is_due) {
+                if !go_on() {
+                    break;
+                }
+                if let Err(error) = put_in_order(copy, self.disk_floor_bytes, &go_on) {
+                    tracing::warn!(%error, "a local copy was not put in order");
+                }
+            }
+            Ok::<_, Infallible>(())
+        })
+        .await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! One cycle: the whole walk, once, over every repository.
 //!
 //! `World::survey` looks (servers, discovery, catalog, what is served already); [`World::run`] then acts on
-//! each repository by itself, remembers, reports, and puts the local copies in order. `plan` stops after the
+//! each repository by itself, remembers and reports; then the local copies are put in order ([`House`]). `plan` stops after the
 //! look; `verify` goes on to compare refs. The daemon runs cycles, `mirror-once` runs one.
 
 mod archive;
@@ -62,6 +62,7 @@ pub use self::{
     audit::{AuditError, Inquiry},
     forget::{Matter, Say, say},
     hold::decide,
+    housekeeping::House,
     memory::{all_remembered, described, known, last_report, remembered},
     monitoring::monitoring_filter,
     noted::{scoreboards, weeks},
@@ -196,7 +197,7 @@ pub enum CycleError {
 const PATIENCE: Duration = Duration::from_secs(15);
 
 impl World {
-    /// Runs one cycle to its end and publishes the report.
+    /// Runs one cycle to its end and publishes the report. What is left is [`Self::house`].
     ///
     /// `next_at` is when the next one will begin, for the report.
     ///
@@ -215,8 +216,8 @@ impl World {
         let walk = Box::pin(self.walk(&mut kept, trigger, next_at, &board));
         let cycle = board.kept_by(&self.records, walk).await;
         board.take_down(&self.records).await?;
-        let done = cycle?;
-        self.kept = kept;
+        let (done, house) = cycle?;
+        (self.kept, self.house) = (kept, Some(house));
         Ok(done)
     }
 
@@ -226,7 +227,7 @@ impl World {
         trigger: Trigger,
         next_at: Option<Timestamp>,
         board: &Board<'_>,
-    ) -> Result<CycleDone, CycleError> {
+    ) -> Result<(CycleDone, House), CycleError> {
         let started = Timestamp::now();
         board.say("looking at servers and relays");
         self.relays.start_over().await;
@@ -286,10 +287,10 @@ impl World {
         self.expire_archives(kept.repositories.keys(), started).await?;
         self.write_scoreboards(started).await?;
         self.publish_monitoring(servers, Timestamp::now()).await?;
-        self.keep_house(copies, trigger, started).await;
+        let house = self.house_of(copies, trigger, started);
         let (servers, left_alone, not_found) = (server_outcomes, survey.left_alone, survey.not_found);
         let signers = self.signers.troubles();
-        Ok(CycleDone {
+        let done = CycleDone {
             report,
             outcomes,
             unfinished,
@@ -299,7 +300,8 @@ impl World {
             servers,
             left_alone,
             not_found,
-        })
+        };
+        Ok((done, house))
     }
 
     /// Looks, says what is new of the bot's copies, and takes down what it announced of repositories that are left alone.

@@ -12,7 +12,7 @@ use futures::{StreamExt, stream};
 use nostr::prelude::{Keys, PublicKey, RelayUrl};
 use url::Url;
 
-use super::{CycleError, kept::Kept, shared::Shared, signers::Signers};
+use super::{CycleError, housekeeping::House, kept::Kept, shared::Shared, signers::Signers};
 use crate::{
     config::Config,
     git::wire::{self, GitHttp},
@@ -105,6 +105,8 @@ pub struct World {
     pub(super) bound: Option<Duration>,
     /// What the last run left.
     pub(super) kept: Kept,
+    /// What is to be put in order after it.
+    pub(super) house: Option<House>,
     /// What was seen of the servers and is not written down yet.
     pub(super) samples: Mutex<Samples>,
 }
@@ -193,6 +195,7 @@ impl World {
             silent: BTreeSet::new(),
             bound: None,
             kept: Kept::default(),
+            house: None,
             samples: Mutex::default(),
         })
     }

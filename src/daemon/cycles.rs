@@ -79,7 +79,16 @@ impl Daemon {
         if !self.queue.is_empty() {
             self.due = Some(Trigger::Command);
         }
-        let Some(trigger) = self.due.take() else { return };
+        let Some(trigger) = self.due else { return };
+        if let Some(keeping) = &self.keeping {
+            if trigger == Trigger::Timer {
+                return;
+            }
+            // Somebody waits.
+            keeping.abort();
+            self.keeping = None;
+        }
+        self.due = None;
         self.next_at = Instant::now() + self.config.bot.cycle_interval;
         let waiting: Vec<Waiting> = self.queue.drain(..).collect();
         let mut afresh = mem::take(&mut self.afresh);
@@ -114,7 +123,8 @@ impl Daemon {
             self.due = Some(Trigger::Command);
         }
         let problem = match result {
-            Ok(Ok((world, done))) => {
+            Ok(Ok((mut world, done))) => {
+                self.keeping = world.house().map(|house| tokio::spawn(house.keep()));
                 // One that is to be followed by another may know an old configuration.
                 self.world = Some(world).filter(|_| running.drop_at.is_none());
                 tracing::info!(

@@ -65,6 +65,7 @@ mod no_secrets;
 mod nostr_tools;
 mod not_found;
 mod odd_identifier;
+mod order_at_last;
 mod orders_last;
 mod overtaken;
 mod packaging;
