@@ -94,6 +94,7 @@ mod rewrite_is_told;
 mod rewritten_history;
 mod rogue_relay;
 mod rules;
+mod said_again;
 mod same_identifier;
 mod service_manager;
 mod signed;

@@ -90,10 +90,11 @@ pub fn after(
     // What was read back may be doubted; what was not looked at is as it was.
     let looked = seen.fresh || seen.was_sent_something();
     let refs_differ = if looked {
-        governing.last().copied().filter(|_| seen.refs_differ)
+        governing.last().copied().filter(|state| seen.refs_differ && seen.served.contains(state))
     } else {
         before.and_then(|record| record.refs_differ)
     };
+    let has_shown_refs = looked && (!seen.refs_differ || refs_differ.is_some());
     let look_again = if seen.early {
         governing.last().copied()
     } else {
@@ -103,8 +104,8 @@ pub fn after(
     let last_read_back = before.and_then(|record| record.read_back_at);
     MirrorRecord {
         status,
-        // Where it was not looked at, it still has to show its refs.
-        placement: before.filter(|_| !looked).map_or(placement, |record| record.placement),
+        // Where it did not come to that, it still has to show its refs.
+        placement: before.filter(|_| !has_shown_refs).map_or(placement, |record| record.placement),
         reason: reason.map(|reason| clean(&reason, REASON_MAX)),
         since: before.filter(|record| record.status == status).map_or(now.as_secs(), |record| record.since),
         read_back_at: if is_in_sync { Some(now.as_secs()) } else { last_read_back },

@@ -144,6 +144,15 @@ fn an_owners_own_path_has_to_show_its_refs_once() {
     let differs = Seen { fresh: true, refs_differ: true, ..Seen::default() };
     let mut record = ended(None, &differs, Ending::Failed("no".to_owned()));
     assert!(doubts(Some(&record), &wanted), "also in the next run");
+    assert_eq!(record.refs_differ, None, "nobody knows: it does not serve the state");
+    let serves = Seen { served: [id(1), id(2)].into(), ..differs.clone() };
+    assert_eq!(ended(None, &serves, Ending::Failed("no".to_owned())).refs_differ, Some(id(2)));
+    let copy = MirrorRecord {
+        placement: Placement::Namespace,
+        ..ended(None, &Seen::default(), Ending::Settled(Outcome::InSync))
+    };
+    let moved = ended(Some(&copy), &differs, Ending::Failed("no".to_owned()));
+    assert!(doubts(Some(&moved), &wanted), "as long as it has not come to that");
     // Not looked at: still to be shown.
     record = ended(Some(&record), &Seen::default(), Ending::Down("down".to_owned()));
     assert!(doubts(Some(&record), &wanted));
