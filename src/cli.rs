@@ -62,6 +62,12 @@ fn say(text: impl Display) -> anyhow::Result<()> {
     }
 }
 
+/// An answer of the bot's for a terminal, where what one would send to it is a command.
+fn in_terminal(answer: &str) -> String {
+    let named = answer.replace("Send: list", "Run: grasp-mirror status");
+    named.replace("Send: ", "Run: grasp-mirror ").replace("send: ", "run: grasp-mirror ")
+}
+
 /// `init`: writes what is missing, keeps what is there.
 pub(crate) fn init(context: &Context) -> anyhow::Result<Outcome> {
     let config_path = &context.overrides.config_path;
@@ -109,13 +115,17 @@ pub(crate) fn init(context: &Context) -> anyhow::Result<Outcome> {
         KeySource::File(file) => writeln!(out, "found the bot's key: {}", file.display())?,
         KeySource::Variable => writeln!(out, "the bot's key is in MIRROR_NSEC")?,
     }
+    let with = match context.overrides.config_explicit {
+        true => format!(" --config {}", config_path.display()),
+        false => String::new(),
+    };
     writeln!(
         out,
         "\nThe bot is {npub}\n\nNext:\n  1. In {}, set MIRROR_NPUBS (whose repositories to mirror) and\n     \
          MIRROR_ALLOWED_NPUBS (who may command the bot; your npub).\n  \
-         2. grasp-mirror verify       checks the settings, relays and servers\n     \
-         grasp-mirror mirror-once  brings everything into sync once\n     \
-         grasp-mirror daemon       keeps it so",
+         2. grasp-mirror verify{with}       checks the settings, relays and servers\n     \
+         grasp-mirror mirror-once{with}  brings everything into sync once\n     \
+         grasp-mirror daemon{with}       keeps it so",
         env_path.display()
     )?;
     Ok(Outcome::Good)
@@ -167,13 +177,9 @@ pub(crate) fn mirror_once(context: &Context) -> anyhow::Result<Outcome> {
 
 /// `status`: the last report, also beside a running daemon; or what in it is at risk.
 pub(crate) fn status(context: &Context, at_risk: bool) -> anyhow::Result<Outcome> {
-    let config = load(&context.overrides)?;
-    let data_dir = &config.bot.data_dir;
-    let Some(bot) = key::find(&config.environment.key, data_dir)? else {
-        bail!("there is no bot in {} yet; `grasp-mirror init` makes one", data_dir.display());
-    };
+    let Ready { config, bot } = ready_with_bot(context)?;
     let seen = runtime()?.block_on(async {
-        let store = Store::open(data_dir).await?;
+        let store = Store::open(&config.bot.data_dir).await?;
         let records = Records::new(store.clone(), bot.keys.clone());
         let progress = cycle::running(&records).await?;
         let report = cycle::last_report(&config, &store, &bot.keys).await?;
@@ -229,7 +235,7 @@ pub(crate) fn plan(context: &Context, repo: Option<&str>) -> anyhow::Result<Outc
         None => Ok(None),
         Some(name) => match answers::find_repo(name, known.iter().copied()) {
             Found::One(repository) => Ok(Some(answers::coordinate(&repository))),
-            found => Err(anyhow!(found.reply(name))),
+            found => Err(anyhow!(in_terminal(&found.reply(name)))),
         },
     };
     let Preview { repo, steps, notes } = runtime()?.block_on(async {
@@ -272,6 +278,16 @@ fn ready_to_start(context: &Context) -> anyhow::Result<(Ready, Option<String>)> 
         made = Some(npub(&bot.keys.public_key()));
     }
     Ok((Ready { config, bot }, made))
+}
+
+/// What every command needs that means a bot there is.
+fn ready_with_bot(context: &Context) -> anyhow::Result<Ready> {
+    let config = load(&context.overrides)?;
+    let data_dir = &config.bot.data_dir;
+    match key::find(&config.environment.key, data_dir)? {
+        Some(bot) => Ok(Ready { config, bot }),
+        None => bail!("there is no bot in {} yet; `grasp-mirror init` makes one", data_dir.display()),
+    }
 }
 
 /// What every command that only looks needs. Where there is no bot yet it makes none: another one stands in for it, in
@@ -380,8 +396,12 @@ fn write_new(path: &Path, text: &str, mode: u32) -> anyhow::Result<bool> {
     let failed = || format!("cannot write {}", path.display());
     match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
         Ok(mut file) => {
-            file.write_all(text.as_bytes()).with_context(failed)?;
-            file.sync_all().with_context(failed)?;
+            let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+            if written.is_err() {
+                // Half of it would be kept by the next try.
+                let _ = fs::remove_file(path);
+            }
+            written.with_context(failed)?;
             Ok(true)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),

@@ -44,11 +44,32 @@ pub enum KeySource {
 /// Why there is no key. Never holds the key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// A key file cannot be read or written.
-    #[error("key file {}: {source}", file.display())]
-    Io {
+    /// A key file cannot be read.
+    #[error("the key file {} cannot be read: {source}", file.display())]
+    Unreadable {
         /// Which file.
         file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file that was named is not there.
+    #[error(
+        "there is no key file {}, which MIRROR_NSEC_FILE names: put the bot's key there (nsec1… or 64 hex digits), or leave \
+         MIRROR_NSEC_FILE out, and `grasp-mirror init` makes one",
+        file.display()
+    )]
+    Missing {
+        /// Which file.
+        file: PathBuf,
+    },
+    /// A new key cannot be kept.
+    #[error(
+        "the bot's key cannot be written in {}: {source}; choose another folder with data_dir or --data-dir",
+        folder.display()
+    )]
+    Unwritable {
+        /// The data folder.
+        folder: PathBuf,
         /// What the system said.
         source: io::Error,
     },
@@ -58,6 +79,13 @@ pub enum KeyError {
         /// The file or variable.
         origin: String,
     },
+}
+
+impl KeyError {
+    fn is_missing(&self) -> bool {
+        use io::ErrorKind::{NotADirectory, NotFound};
+        matches!(self, Self::Unreadable { source, .. } if matches!(source.kind(), NotFound | NotADirectory))
+    }
 }
 
 /// The key, when there is one; makes nothing.
@@ -71,9 +99,12 @@ pub fn find(from: &KeyFrom, data_dir: &Path) -> Result<Option<BotKey>, KeyError>
             let keys = parse(nsec, || "MIRROR_NSEC".to_owned())?;
             Ok(Some(BotKey { keys, source: KeySource::Variable }))
         }
-        KeyFrom::File(file) => read(file).map(Some),
+        KeyFrom::File(file) => match read(file) {
+            Err(error) if error.is_missing() => Err(KeyError::Missing { file: file.clone() }),
+            found => found.map(Some),
+        },
         KeyFrom::DataDir => match read(&data_dir.join(FILE_NAME)) {
-            Err(KeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.is_missing() => Ok(None),
             found => found.map(Some),
         },
     }
@@ -94,12 +125,12 @@ pub fn find_or_make(from: &KeyFrom, data_dir: &Path) -> Result<BotKey, KeyError>
         Ok(()) => Ok(BotKey { keys, source: KeySource::Made(file) }),
         // Another process was faster: there must be one key, so take its.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read(&file),
-        Err(source) => Err(KeyError::Io { file, source }),
+        Err(source) => Err(KeyError::Unwritable { folder: data_dir.to_owned(), source }),
     }
 }
 
 fn read(file: &Path) -> Result<BotKey, KeyError> {
-    let failed = |source| KeyError::Io { file: file.to_owned(), source };
+    let failed = |source| KeyError::Unreadable { file: file.to_owned(), source };
     let opened = File::open(file).map_err(failed)?;
     if let Some(mode) = mode_for_others(file, &opened.metadata().map_err(failed)?) {
         tracing::warn!(file = %file.display(), mode = format!("{mode:o}"), "others may read the bot's key: chmod 600 it");

@@ -44,7 +44,7 @@ pub enum ParseError {
     },
     /// A secret key was sent where a public one belongs. It is not repeated.
     #[error(
-        "That is a secret key! I need the public one (npub1…). Whoever reads this chat can use that key, so consider it lost."
+        "That is a secret key! I need the public one (npub1…). Whoever reads this can use that key, so consider it lost."
     )]
     Secret,
 }

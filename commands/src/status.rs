@@ -135,6 +135,12 @@ pub fn reply(overview: &Overview, now: u64) -> String {
         out.push("! Nothing to mirror was found.".to_owned());
     } else if overview.repos == 0 {
         out.push("Nothing to mirror yet. Send: watch <npub>".to_owned());
+    } else if overview.mirrors == 0 {
+        let (repos, servers) = (count(overview.repos, "repository", "repositories"), overview.servers);
+        let servers = count(servers, "server", "servers");
+        out.push(format!(
+            "No mirrors are wanted now of {repos} on {servers}. For the reason, send: why <repo>"
+        ));
     } else {
         let whole = overview.mirrors > 0 && overview.in_sync == overview.mirrors;
         let found = overview.not_found.as_ref().is_none_or(|missing| missing.repos.is_empty());

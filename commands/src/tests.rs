@@ -498,6 +498,15 @@ fn status_tells_what_was_not_found_and_where_that_was_looked_for() {
 }
 
 #[test]
+fn where_nothing_is_wanted_status_leads_to_the_reason() {
+    let denied = Overview { repos: 1, servers: 2, finished_at: Some(NOW), ..Overview::default() };
+    insta::assert_snapshot!(status::reply(&denied, NOW), @"
+    No mirrors are wanted now of 1 repository on 2 servers. For the reason, send: why <repo>
+    Checked just now.
+    ");
+}
+
+#[test]
 fn resync_tells_of_start_and_end() {
     insta::assert_snapshot!(resync::reply(&Scope::All, Resync::Started { repos: 12 }), @"Resync of everything started: 12 repositories. I'll tell you when it is done.");
     let done = Resync::Done { repos: 1, mirrors: 9, in_sync: 8, repaired: 2, elapsed_secs: 4 };

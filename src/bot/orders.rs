@@ -241,11 +241,12 @@ impl Bot {
         let Some((owner, meant)) = watched(target) else { return Ok(Unwatched::Never) };
         let now = self.settings().watched;
         let by_name = now.includes(&meant);
+        let is_there = meant.repositories.is_disjoint(&self.catalog().await?.unannounced);
         if by_name {
             self.change(said, |settings| settings.watched.remove(&meant)).await?;
         }
         Ok(match target {
-            Target::Repository(_) if now.authors.contains(&owner) => Unwatched::WithAuthor,
+            Target::Repository(_) if now.authors.contains(&owner) && is_there => Unwatched::WithAuthor,
             _ if by_name => Unwatched::Removed,
             _ => Unwatched::Never,
         })

@@ -13,7 +13,6 @@ use grasp_mirror::{
     config::Config,
     cycle,
     git::{Past, Repository},
-    key,
     model::coordinate::Coordinate,
     report::answers,
     store::{Store, records::Records},
@@ -25,7 +24,7 @@ use grasp_mirror_commands::{
 };
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
-use super::{load, runtime, say};
+use super::{Ready, in_terminal, ready_with_bot, runtime, say};
 use crate::{Context, Outcome};
 
 /// Lines printed of an archive; JSON has them all.
@@ -39,19 +38,15 @@ struct Named {
 }
 
 async fn find(context: &Context, name: &str) -> anyhow::Result<Named> {
-    let config = load(&context.overrides)?;
-    let data_dir = &config.bot.data_dir;
-    let Some(bot) = key::find(&config.environment.key, data_dir)? else {
-        bail!("there is no bot in {} yet; `grasp-mirror init` makes one", data_dir.display());
-    };
     let name = RepoName::parse(name)?;
-    let store = Store::open(data_dir).await?;
+    let Ready { config, bot } = ready_with_bot(context)?;
+    let store = Store::open(&config.bot.data_dir).await?;
     let watched = cycle::own_word(&config, &bot.keys, &store).await?.settled.settings.watched;
     let known = cycle::known(&config, &store, &bot.keys.public_key(), &watched).await?;
     let known = known.repositories.iter().map(|repository| &repository.coordinate);
     let coordinate = match answers::find_repo(&name, known) {
         Found::One(repository) => answers::coordinate(&repository),
-        found => bail!("{}", found.reply(&name)),
+        found => bail!("{}", in_terminal(&found.reply(&name))),
     };
     Ok(Named { config, records: Records::new(store, bot.keys), coordinate })
 }
@@ -73,7 +68,7 @@ pub(crate) fn decide(context: &Context, name: &str, approved: bool) -> anyhow::R
     if context.json {
         say(serde_json::json!({ "written": written, "approved": approved, "said": text }))?;
     } else {
-        say(text)?;
+        say(in_terminal(&text))?;
     }
     Ok(if written { Outcome::Good } else { Outcome::NotInSync })
 }

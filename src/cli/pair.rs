@@ -7,12 +7,12 @@ use grasp_mirror::{cycle::Pairing, model::coordinate::npub, store::Store};
 use grasp_mirror_commands::span;
 use qrcode::{QrCode, render::unicode::Dense1x2};
 
-use super::{ready_to_work, runtime};
+use super::{ready_with_bot, runtime};
 use crate::{Context, Outcome};
 
 /// `pair`: also beside a running daemon, which asks the signer from its next cycle on.
 pub(crate) fn pair(context: &Context) -> anyhow::Result<Outcome> {
-    let ready = ready_to_work(context)?;
+    let ready = ready_with_bot(context)?;
     runtime()?.block_on(async {
         let store = Store::open(&ready.config.bot.data_dir).await?;
         let pairing = Pairing::new(&ready.config, &ready.bot.keys, &store).await?;

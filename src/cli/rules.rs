@@ -5,20 +5,21 @@ use anyhow::anyhow;
 use grasp_mirror::{model::policy::Rule, plan, report::answers};
 use grasp_mirror_commands::{Matter, allow, deny};
 
-use super::{ready_to_work, runtime, say, world};
+use super::{in_terminal, ready_with_bot, runtime, say, world};
 use crate::{Context, Outcome, mention};
 
 /// `allow` (`permit`) and `deny`.
 pub(crate) fn rule(context: &Context, about: &str, permit: bool) -> anyhow::Result<Outcome> {
-    let ready = ready_to_work(context)?;
     let matter = Matter::parse(about)?;
+    let ready = ready_with_bot(context)?;
     let (rule, changed, text, good) = runtime()?.block_on(async {
         let mut world = world(&ready).await?;
         let known = world.known().await?;
         let policy = world.policy().clone();
         let ruled = [&policy.deny, &policy.said.deny, &policy.allow].map(|rules| &rules.servers);
         let servers = world.servers().chain(ruled.into_iter().flatten());
-        let rule = answers::find_rule(&matter, servers, &known).map_err(|answer| anyhow!(answer))?;
+        let rule =
+            answers::find_rule(&matter, servers, &known).map_err(|answer| anyhow!(in_terminal(&answer)))?;
         let named = answers::rule_named(&rule);
         let (said, text) = if permit {
             let (said, outcome) = plan::policy::allow(&policy, &rule);
@@ -45,7 +46,7 @@ pub(crate) fn rule(context: &Context, about: &str, permit: bool) -> anyhow::Resu
     if context.json {
         say(serde_json::json!({ "rule": rule.to_string(), "changed": changed, "said": text }))?;
     } else {
-        say(text)?;
+        say(in_terminal(&text))?;
     }
     Ok(if good { Outcome::Good } else { Outcome::NotInSync })
 }

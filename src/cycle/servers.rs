@@ -79,6 +79,7 @@ impl Server {
             url: url.clone(),
             reachable: self.down.is_none(),
             software: self.software.clone(),
+            reason: self.down.clone(),
             unused: match &self.grasp {
                 Grasp::NotGrasp(reason) => Some(format!("no GRASP server: {reason}")),
                 _ => None,
@@ -249,7 +250,7 @@ impl World {
         let denied = self.denied(kept).filter_map(|url| {
             let rule = self.policy.admits_server(url).err()?;
             let unused = Some(format!("blocked: {rule}"));
-            Some(ServerOutcome { url: url.clone(), reachable: false, software: None, unused })
+            Some(ServerOutcome { url: url.clone(), reachable: false, software: None, reason: None, unused })
         });
         denied.collect()
     }

@@ -238,7 +238,8 @@ mod tests {
 
     /// A report about one repository on servers 0 to `servers`, with problems on the first `troubled`.
     fn report(servers: usize, troubled: usize, copies: usize) -> Report {
-        let outcome = |url| ServerOutcome { url, reachable: true, software: None, unused: None };
+        let outcome =
+            |url| ServerOutcome { url, reachable: true, software: None, reason: None, unused: None };
         let outcomes: Vec<ServerOutcome> = (0..servers).map(|number| outcome(url(number))).collect();
         let mut report =
             Report::of(CycleSummary::default(), &BTreeSet::new(), &outcomes, &[], LeftAlone::default());

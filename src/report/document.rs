@@ -245,6 +245,9 @@ pub struct ServerOutcome {
     pub reachable: bool,
     /// `<name> <version>`.
     pub software: Option<String>,
+    /// Why it did not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Why it is not used.
     pub unused: Option<String>,
 }

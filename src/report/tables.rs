@@ -253,7 +253,9 @@ pub fn verify(found: &Verified) -> String {
     let Verified { relays, servers, mirrors, signers, contradictions } = found;
     let mut zeroth = table(&["relay", ""]);
     for relay in relays {
-        let found = relay.reason.as_deref().map_or_else(|| "answers".to_owned(), clean);
+        let known = format!("{} cannot be reached: ", relay.relay);
+        let why = |reason: &str| clean(reason.strip_prefix(&known).unwrap_or(reason));
+        let found = relay.reason.as_deref().map_or_else(|| "answers".to_owned(), why);
         zeroth.add_row([clean(relay.relay.as_str()), found]);
     }
     let mut first = table(&["server", "", "software"]);
@@ -261,7 +263,10 @@ pub fn verify(found: &Verified) -> String {
         let mark = match (&server.unused, server.reachable) {
             (Some(reason), _) => clean(reason),
             (None, true) => "a GRASP server".to_owned(),
-            (None, false) => "down".to_owned(),
+            (None, false) => match &server.reason {
+                Some(reason) => format!("down: {}", clean(&answers::brief(reason))),
+                None => "down".to_owned(),
+            },
         };
         let software = clean(server.software.as_deref().unwrap_or("-"));
         first.add_row([server.url.host().to_owned(), mark, software]);
@@ -271,7 +276,11 @@ pub fn verify(found: &Verified) -> String {
         let found = finding.reason.as_deref().map_or_else(|| "exactly as signed".to_owned(), clean);
         second.add_row([repository(&finding.repo), finding.server.host().to_owned(), found]);
     }
-    let mut text = format!("{zeroth}\n\n{first}\n\n{second}");
+    let mut text = format!("{zeroth}\n\n{first}\n\n");
+    match mirrors.as_slice() {
+        [] => text.push_str("There is no mirror to compare: no repository of anybody watched is known."),
+        _ => text.push_str(&second.to_string()),
+    }
     if !signers.is_empty() {
         let mut third = table(&["signer", "signs for", ""]);
         for signer in signers {
@@ -377,6 +386,7 @@ mod tests {
             url: url.parse().unwrap(),
             reachable: url.ends_with('p'),
             software: Some("ngit-grasp 3.0.9".to_owned()),
+            reason: None,
             unused: None,
         });
         let outcome = RepositoryOutcome {

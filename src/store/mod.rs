@@ -28,9 +28,7 @@ use self::database::Database;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The data folder, or what is in it, cannot be made or written.
-    #[error(
-        "cannot write in {path}: {source}; choose another folder with data_dir or --data-dir, or run as its owner"
-    )]
+    #[error("cannot write in {path}: {source}{}", way_out(source))]
     Folder {
         /// Which.
         path: PathBuf,
@@ -82,6 +80,16 @@ pub struct Store {
     database: Arc<Database>,
     /// Held while a record is read and written again.
     updating: Arc<Mutex<()>>,
+}
+
+/// What a person does about a data folder that cannot be written.
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room there, or choose another folder with data_dir or --data-dir"
+        }
+        _ => "; choose another folder with data_dir or --data-dir, or run as its owner",
+    }
 }
 
 /// Makes a folder, and those it lies in, that nobody else may enter (0700); one that is there stays as it is.

@@ -324,6 +324,64 @@ fn a_misspelt_variable_of_the_real_environment_is_told_and_its_value_is_not() {
     assert_eq!(stderr(&quiet), "");
 }
 
+/// Mistakes on the command line are told before anything is made.
+#[test]
+fn what_is_about_a_bot_makes_none() {
+    let folder = folder();
+    let at = folder.path();
+    fs::write(at.join("config.toml"), NOBODY).unwrap();
+    let nsec = Keys::generate().secret_key().to_bech32().unwrap();
+    for (args, part) in [
+        (&["deny", &nsec][..], "That is a secret key!"),
+        (&["approve", &nsec], "That is a secret key!"),
+        (&["plan", &nsec], "That is a secret key!"),
+        (&["deny", ""], "\"\" is not a repository"),
+        (&["deny", "hello"], "there is no bot in ./data yet; `grasp-mirror init` makes one"),
+        (&["pair"], "there is no bot in ./data yet; `grasp-mirror init` makes one"),
+    ] {
+        let output = run(at, args, &[]);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let told = stderr(&output);
+        assert!(told.contains(part) && !told.contains(&nsec), "{args:?}: {told}");
+        assert!(!at.join("data").exists(), "{args:?}");
+    }
+    // What would be sent to the bot is a command here.
+    run(at, &["init"], &[]);
+    for args in [["deny", "hello"], ["plan", "hello"], ["archive", "hello"]] {
+        let told = stderr(&run(at, &args, &[]));
+        assert!(
+            told.contains("I know no repository \"hello\". Run: grasp-mirror status"),
+            "{args:?}: {told}"
+        );
+    }
+}
+
+#[test]
+fn a_key_that_is_not_there_and_one_that_cannot_be_kept_say_the_way_out() {
+    let folder = folder();
+    let at = folder.path();
+    let told = stderr(&run(at, &["status"], &[("MIRROR_NSEC_FILE", "gone")]));
+    assert!(told.contains("there is no key file gone, which MIRROR_NSEC_FILE names: put"), "{told}");
+    fs::write(at.join("file"), "").unwrap();
+    let told = stderr(&run(at, &["init", "--data-dir", "file/data"], &[]));
+    let way_out = "choose another folder with data_dir or --data-dir";
+    assert!(
+        told.contains("the bot's key cannot be written in file/data") && told.contains(way_out),
+        "{told}"
+    );
+}
+
+#[test]
+fn init_says_how_its_file_is_named_to_the_next_commands() {
+    let folder = folder();
+    let said = |args: &[&str]| stdout(&run(folder.path(), args, &[]));
+    assert!(said(&["init"]).contains("2. grasp-mirror verify    "));
+    let elsewhere = said(&["init", "--config", "etc/mirror.toml"]);
+    for command in ["verify", "mirror-once", "daemon"] {
+        assert!(elsewhere.contains(&format!("{command} --config etc/mirror.toml ")), "{elsewhere}");
+    }
+}
+
 #[test]
 fn a_folder_for_data_is_made_for_nobody_else_and_one_that_is_there_stays() {
     let folder = folder();

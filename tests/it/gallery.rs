@@ -213,6 +213,7 @@ impl Gallery {
             url: url.clone(),
             reachable: !troubled || url.host() != DOWN,
             software: Some("ngit-grasp 3.0.9".to_owned()),
+            reason: None,
             unused: None,
         };
         let servers: Vec<_> = servers().iter().map(server).collect();

@@ -42,6 +42,17 @@ async fn a_repository_that_nobody_announces_is_told_until_it_is_there() {
     mirror.status().await.expect_code(0);
     let answer = ada.answer_to(Protocol::Nip17, "status").await;
     assert!(answer.starts_with("✓ 1 of 1 mirror in sync") && !answer.contains("announcement"), "{answer}");
+
+    // One of an author who is watched, too.
+    for (question, part) in [
+        (format!("watch {}", owner.npub()), "Watching npub1"),
+        (format!("watch {}/helo", owner.npub()), "no announcement of it yet"),
+        (format!("unwatch {}/helo", owner.npub()), "No longer watching helo"),
+        (format!("unwatch {}/hello", owner.npub()), "is still mirrored, because I watch its author"),
+    ] {
+        let answer = ada.answer_to(Protocol::Nip17, &question).await;
+        assert!(answer.contains(part), "{question}: {answer}");
+    }
     daemon.stop().await;
 }
 

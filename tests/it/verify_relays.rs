@@ -5,12 +5,22 @@ use grasp_mirror_testkit::{Mirror, TestRelay, free_port};
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 
 #[tokio::test]
+async fn a_server_that_is_down_is_told_with_the_reason() {
+    let (relay, dead) = (TestRelay::start().await, free_port());
+    let mirror = Mirror::new(BINARY).uses(&relay).knows_url(&format!("ws://127.0.0.1:{dead}"));
+    let said = mirror.verify().await.expect_code(2).stdout;
+    let row = said.lines().find(|line| line.contains(&dead.to_string())).unwrap_or_default();
+    assert!(row.contains("down: "), "{said}");
+    assert!(said.contains("refused") && said.contains("There is no mirror to compare"), "{said}");
+}
+
+#[tokio::test]
 async fn a_relay_that_is_down_is_told() {
     let (relay, dead) = (TestRelay::start().await, format!("ws://127.0.0.1:{}", free_port()));
     let mirror = Mirror::new(BINARY).uses(dead.clone());
     let run = mirror.verify().await.expect_code(2);
     let row = |text: &str| text.lines().find(|line| line.contains(&dead)).map(str::to_owned);
-    assert!(row(&run.stdout).is_some_and(|row| row.contains("cannot be reached")), "{}", run.stdout);
+    assert!(row(&run.stdout).is_some_and(|row| row.contains("refused")), "{}", run.stdout);
 
     let mirror = mirror.uses(&relay);
     let run = mirror.verify().await.expect_code(0);

@@ -46,6 +46,7 @@ fn snapshot(outcomes: &[RepositoryOutcome], down: &[&str], wanted: Option<u32>) 
         url: server(name),
         reachable: !down.contains(&name),
         software: None,
+        reason: None,
         unused: None,
     });
     let report =

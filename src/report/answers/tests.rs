@@ -78,6 +78,7 @@ fn report() -> Report {
             url: url(host),
             reachable: host != "git.uid.ovh",
             software: None,
+            reason: None,
             unused: (host == "relay.example")
                 .then(|| "no GRASP server: its information document names none".to_owned()),
         });

@@ -34,6 +34,7 @@ fn report(outcomes: &[RepositoryOutcome]) -> Report {
         url: url.parse().unwrap(),
         reachable: true,
         software: Some("ngit-grasp 3.0.9".to_owned()),
+        reason: None,
         unused: None,
     });
     Report::of(cycle, &BTreeSet::new(), &servers, outcomes, LeftAlone::default())
@@ -104,6 +105,7 @@ fn what_a_rule_keeps_away_from_a_server_is_told_and_is_no_trouble() {
         url: url.parse().unwrap(),
         reachable: unused.is_none(),
         software: None,
+        reason: None,
         unused: unused.map(str::to_owned),
     };
     let servers = [server("wss://a.example", None), server("wss://b.example", Some("blocked: [policy] …"))];
@@ -131,6 +133,7 @@ fn what_nobody_announces_is_told_until_it_is_found() {
         url: "wss://a.example".parse().unwrap(),
         reachable,
         software: None,
+        reason: None,
         unused: None,
     };
     let of = |not_found: NotFound, reachable, outcomes: &[RepositoryOutcome]| {
