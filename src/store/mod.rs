@@ -11,7 +11,7 @@ pub mod records;
 
 use std::{
     fs::DirBuilder,
-    io,
+    io::{self, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,6 +20,7 @@ use std::{
 use nostr::prelude::{Event, EventId, Filter};
 use nostr_database::NostrDatabase;
 use nostr_lmdb::NostrLmdb;
+use tempfile::NamedTempFile;
 use tokio::sync::Mutex;
 
 use self::database::Database;
@@ -97,6 +98,24 @@ pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
+/// Makes the lock file of the database in `folder`, unless it is there. LMDB would make one with holes in it and map it
+/// into memory, and a hole that a full disk cannot fill ends the process without a word (SIGBUS).
+fn whole_lock_file(folder: &Path) -> io::Result<()> {
+    /// Larger than LMDB's own, which is then as large as it is.
+    const BYTES: usize = 16 << 10;
+    let file = folder.join("lock.mdb");
+    if file.exists() {
+        return Ok(());
+    }
+    let mut whole = NamedTempFile::new_in(folder)?;
+    whole.write_all(&[0; BYTES])?;
+    match whole.persist_noclobber(&file) {
+        // Another process was faster.
+        Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        done => done.map(drop).map_err(|failed| failed.error),
+    }
+}
+
 impl Store {
     /// Opens (or makes) `<data_dir>/events`.
     ///
@@ -105,7 +124,8 @@ impl Store {
     /// [`StoreError::Folder`] or [`StoreError::Database`].
     pub async fn open(data_dir: &Path) -> Result<Self, StoreError> {
         let path = data_dir.join("events");
-        private_folder(&path).map_err(|source| StoreError::Folder { path: path.clone(), source })?;
+        let made = private_folder(&path).and_then(|()| whole_lock_file(&path));
+        made.map_err(|source| StoreError::Folder { path: path.clone(), source })?;
         let opened = NostrLmdb::open(&path).await;
         let database = Database::over(opened.map_err(|source| StoreError::Open { path, source })?);
         Ok(Self { database: Arc::new(database), updating: Arc::default() })

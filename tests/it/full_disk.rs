@@ -46,3 +46,32 @@ async fn a_full_disk_stops_politely_and_more_room_finishes_the_work() {
     assert!(status.contains("is full"), "{status}\n{}", log("first.out"));
     assert_eq!(look::refs(&mirror.url_at(&b, "hello")).await, owner.work.refs());
 }
+
+const INIT: &str = r#"
+mount -t tmpfs -o size=4k tmpfs "$DATA" || exit 99
+"$BOT" init --config "$DATA/config.toml" >first.out 2>&1
+echo "first $?"
+ls -A "$DATA"
+"$BOT" mirror-once --config "$CONFIG" >once.out 2>&1
+echo "once $?"
+rm -rf "$DATA"/*
+mount -o remount,size=200m "$DATA" || exit 98
+"$BOT" init --config "$DATA/config.toml" >second.out 2>&1
+echo "second $?"
+"#;
+
+#[tokio::test]
+async fn what_init_cannot_write_whole_it_does_not_leave() {
+    let mirror = Mirror::new(BINARY);
+    mirror.write_config();
+    fs::create_dir_all(mirror.data_dir()).unwrap();
+    let mut script = Command::new("unshare");
+    script.args(["--mount", "--map-root-user", "sh", "-c", INIT]).current_dir(mirror.home());
+    tools::isolate(&mut script, mirror.home());
+    script.env("BOT", BINARY).env("DATA", mirror.data_dir()).env("CONFIG", mirror.config_file());
+    assert_eq!(tools::must(script).await.trim(), "first 1\nonce 1\nsecond 0");
+    let said = |name: &str| fs::read_to_string(mirror.home().join(name)).unwrap();
+    assert!(said("first.out").contains("data/config.toml: No space left"), "{}", said("first.out"));
+    assert!(said("once.out").contains("make room there"), "{}", said("once.out"));
+    assert!(said("second.out").contains("wrote "), "{}", said("second.out"));
+}
