@@ -186,6 +186,11 @@ mod tests {
             of(&alice, std::slice::from_ref(&follows)),
             Err(AuthorityError::LeadUnknown(bob.public_key()))
         );
+        let leads_nobody = announce(&bob, &[role("m", &alice, &[])]);
+        assert_eq!(
+            of(&alice, &[follows.clone(), leads_nobody]),
+            Err(AuthorityError::LeadUnknown(bob.public_key()))
+        );
         let back = announce(&bob, &[role("M", &alice, &[])]);
         assert_eq!(of(&alice, &[follows, back]), Err(AuthorityError::LeadCircle(alice.public_key())));
         let two = announce(&alice, &[role("M", &bob, &[]), role("M", &carol, &[])]);

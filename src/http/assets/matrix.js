@@ -279,13 +279,14 @@ function key() {
     Object.entries(STATUSES).map(([letter, status]) => h("li", {}, sign(letter), status.word)));
 }
 
-// What is not mirrored on purpose, and who wants it so.
+// What somebody wants mirrored, and nobody announces.
 function notFound(missing) {
   if (!missing.length) return null;
   const lines = missing.map((one) => h("li", {}, quoted(one.d), h("span", { class: "npub", title: one.npub }, shortNpub(one.npub))));
   return h("details", { class: "alone missing", open: true }, h("summary", {}, "Watched, and announced nowhere"), h("ul", { class: "log" }, lines));
 }
 
+// What is not mirrored on purpose, and who wants it so.
 function leftAlone({ wanted, by, deleted, private: hidden, over_limit: beyond }) {
   const sums = [
     wanted && `${wanted.toLocaleString("en")} because somebody wants it so`, deleted && `${deleted.toLocaleString("en")} deleted`,

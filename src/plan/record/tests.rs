@@ -70,6 +70,24 @@ fn a_state_is_read_back_where_a_mirror_is_in_sync() {
     assert_eq!(record.read_back_state(), Some(id(1)));
 }
 
+#[test]
+fn refs_that_differ_are_known_until_the_server_is_looked_at_or_sent_something() {
+    let waiting = || Ending::Waiting("waits its turn".to_owned());
+    let differ = Seen { fresh: true, refs_differ: true, served: [id(2)].into(), ..Seen::default() };
+    let known = ended(None, &differ, waiting());
+    assert_eq!(known.refs_differ, Some(id(2)));
+    assert_eq!(ended(Some(&known), &Seen::default(), waiting()).refs_differ, Some(id(2)));
+    let something = [
+        Seen { fresh: true, ..Seen::default() },
+        Seen { pushed: true, ..Seen::default() },
+        Seen { pushed_requests: [id(3)].into(), ..Seen::default() },
+        Seen { answers: [(id(3), Answer::Taken)].into(), ..Seen::default() },
+    ];
+    for seen in something {
+        assert_eq!(ended(Some(&known), &seen, waiting()).refs_differ, None, "{seen:?}");
+    }
+}
+
 fn refused(n: u8, words: &str) -> Seen {
     Seen { fresh: true, answers: [(id(n), Answer::Refused(words.to_owned()))].into(), ..Seen::default() }
 }
