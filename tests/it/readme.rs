@@ -1,13 +1,18 @@
 //! What the README says of commands and configuration is what the program itself says.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::{collections::BTreeSet, mem};
+use std::{
+    collections::BTreeSet,
+    fs, mem,
+    path::{Path, PathBuf},
+};
 
 use grasp_mirror_commands::usages;
 
 use super::packaging::commands;
 
 const README: &str = include_str!("../../README.md");
+const ARCHITECTURE: &str = include_str!("../../ARCHITECTURE.md");
 const CONFIG_EXAMPLE: &str = include_str!("../../config.example.toml");
 
 /// The rows of the first table below `heading`.
@@ -67,4 +72,42 @@ fn keys() -> Vec<String> {
 fn the_table_of_keys_is_the_example_s_which_is_the_code_s() {
     let expected = keys();
     assert_eq!(table("## Configuration"), expected, "it should be:\n{}", expected.join("\n"));
+}
+
+/// All files below `folder`.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// What stands between the marks of code, and where links lead to, outside of blocks of code.
+fn named(text: &str) -> impl Iterator<Item = &str> {
+    let prose = text.split("```").step_by(2);
+    prose.flat_map(|prose| {
+        let code = prose.split('`').skip(1).step_by(2);
+        let links = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        code.chain(links)
+    })
+}
+
+#[test]
+fn every_file_that_the_documents_name_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources = files(&root.join("src"));
+    let mut checked = 0;
+    for name in named(README).chain(named(ARCHITECTURE)) {
+        let name = name.split_whitespace().next().unwrap_or_default().trim_start_matches("./");
+        let is_path =
+            ["src/", "tests/", "scripts/", "contrib/", "docs/"].iter().any(|at| name.starts_with(at));
+        let there = match name.rsplit_once('.') {
+            _ if is_path => root.join(name).exists(),
+            // Named by its place in a room.
+            Some((_, "rs")) => sources.iter().any(|file| file.ends_with(name)),
+            Some((_, "md")) => root.join(name).exists(),
+            _ => continue,
+        };
+        checked += 1;
+        assert!(there, "{name} is named, and is not there");
+    }
+    assert!(checked > 60, "{checked}");
 }
