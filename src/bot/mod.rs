@@ -349,6 +349,9 @@ impl Bot {
                     denied = settings.said.deny.iter().count(),
                     "this is what I mirror from now on"
                 );
+                if settings.watched.is_empty() {
+                    tracing::warn!("nobody is watched: set MIRROR_NPUBS, or send the bot: watch <npub>");
+                }
                 cycle::warn_of_contradictions(&self.own.config, &settings);
                 *now = Some(settings);
             }

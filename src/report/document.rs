@@ -193,7 +193,7 @@ impl NotFound {
 }
 
 impl LeftAlone {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }

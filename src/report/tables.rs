@@ -31,8 +31,12 @@ pub fn status(report: &Report, weeks: &Weeks, now: u64) -> String {
     if report.cycle.number == 0 {
         return "No cycle has run yet: `grasp-mirror mirror-once` runs one.".to_owned();
     }
-    let headline = headline(&answers::overview(report, false));
-    let mut text = format!("{headline}, read back {}.\n", ago(now, report.cycle.finished_at));
+    let overview = answers::overview(report, false);
+    let mut text = format!("{}, read back {}.\n", headline(&overview), ago(now, report.cycle.finished_at));
+    let totals = &report.totals;
+    if totals.authors + totals.repos == 0 && overview.not_found.is_none() && report.left_alone.is_empty() {
+        text.push_str("\nNobody is watched: set MIRROR_NPUBS in .env, or send the bot: watch <npub>\n");
+    }
     let mut servers = table(&["server", "", "mirrors", "in sync", "last 7 days", "software"]);
     for server in &report.servers {
         let mark = match (&server.unused, server.reachable) {
@@ -64,8 +68,8 @@ pub fn status(report: &Report, weeks: &Weeks, now: u64) -> String {
     if !report.repos.is_empty() {
         text = format!("{text}\n{repos}\n");
     }
-    if let Some(missing) = answers::not_found(report) {
-        text = format!("{text}\n{}\n", not_found(&missing));
+    if let Some(missing) = &overview.not_found {
+        text = format!("{text}\n{}\n", not_found(missing));
     }
     let alone = &report.left_alone;
     for coordinate in &alone.deleted {

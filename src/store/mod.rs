@@ -45,7 +45,10 @@ pub enum StoreError {
         holder: String,
     },
     /// The database cannot be opened.
-    #[error("cannot open the event database in {path}: {source}")]
+    #[error(
+        "cannot open the event database in {path}: {source}; if it is damaged, move that folder away: with its key the bot \
+         reads its lists back, and the rest from relays and servers"
+    )]
     Open {
         /// Which folder.
         path: PathBuf,

@@ -383,6 +383,40 @@ fn init_says_how_its_file_is_named_to_the_next_commands() {
 }
 
 #[test]
+fn where_nobody_is_watched_that_is_said() {
+    let folder = folder();
+    let at = folder.path();
+    fs::write(at.join("config.toml"), NOBODY).unwrap();
+    let output = run(at, &["mirror-once"], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("Nobody is watched: set MIRROR_NPUBS"), "{}", stdout(&output));
+    let mut command = command(at, &["daemon"]);
+    let mut daemon = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(daemon.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(log.any(|line| line.contains("nobody is watched: set MIRROR_NPUBS, or send the bot: watch")));
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+}
+
+#[test]
+fn a_damaged_database_says_the_way_out() {
+    let folder = folder();
+    let at = folder.path();
+    run(at, &["init"], &[]);
+    fs::create_dir(at.join("data/events")).unwrap();
+    fs::write(at.join("data/events/data.mdb"), "x".repeat(100_000)).unwrap();
+    for command in ["status", "daemon"] {
+        let output = run(at, &[command], &[]);
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        let told = stderr(&output);
+        assert!(
+            told.contains("data/events: MDB_INVALID") && told.contains("move that folder away"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
 fn a_folder_for_data_is_made_for_nobody_else_and_one_that_is_there_stays() {
     let folder = folder();
     let at = folder.path();
