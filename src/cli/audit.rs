@@ -62,12 +62,17 @@ pub(crate) fn audit(context: &Context, audited: &Audited) -> anyhow::Result<Outc
     let folder = tempfile::tempdir()?;
     config.bot.data_dir = folder.path().to_owned();
     let inquiry = Inquiry { bot, hints, sample: audited.sample.map(usize::from) };
-    let audit = runtime()?.block_on(async {
+    let mut audit = runtime()?.block_on(async {
         let store = Store::open(folder.path()).await?;
         // Nobody is to know who asks.
         let mut world = World::new(&config, &Keys::generate(), &store)?;
         anyhow::Ok(Box::pin(world.audit(inquiry)).await?)
     })?;
+    // There is no configuration here.
+    let setting = "set allow_private_addresses under [network] to use it";
+    for reason in audit.claims.iter_mut().filter_map(|claim| claim.reason.as_mut()) {
+        *reason = reason.replace(setting, "give --allow-private-addresses to use it");
+    }
     let mut out = io::stdout().lock();
     if context.json {
         writeln!(out, "{}", serde_json::to_string(&audit)?)?;
@@ -85,7 +90,9 @@ fn named(text: &str) -> anyhow::Result<(PublicKey, Vec<RelayUrl>)> {
     let (key, hints) = match (PublicKey::from_hex(word), Nip19::from_bech32(word)) {
         (Ok(key), _) | (_, Ok(Nip19::Pubkey(key))) => (key, Vec::new()),
         (_, Ok(Nip19::Profile(profile))) => (profile.public_key, profile.relays),
-        // It may be a secret key.
+        _ if word.to_lowercase().contains("nsec1") => {
+            bail!("that is a secret key; whoever reads it can use it. What is wanted is the bot's npub")
+        }
         _ => bail!("that is no npub, nprofile or public key in hex"),
     };
     ensure!(key.xonly().is_ok(), "that is no public key");

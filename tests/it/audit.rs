@@ -191,13 +191,17 @@ async fn it_knocks_nowhere_inside_and_needs_a_report() {
     assert_eq!(code, 1, "{stderr}");
     let found: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(found["totals"]["unchecked"], 2);
-    assert!(verdict(&found, &scene.b).1.contains("not a public address"), "{found:#}");
+    let why = verdict(&found, &scene.b).1;
+    assert!(why.contains("not a public address; give --allow-private-addresses to use it"), "{why}");
 
     let nobody = Person::new();
     let (code, _, stderr) = audit(&[&nobody.npub(), "--relay", scene.relay.url()]).await;
     assert!(code == 1 && stderr.contains("no report of") && stderr.contains("--relay"), "{stderr}");
     let (code, _, stderr) = audit(&[&nobody.nsec(), "--relay", scene.relay.url()]).await;
-    assert!(code == 1 && !stderr.contains(&nobody.nsec()), "{stderr}");
+    assert!(
+        code == 1 && stderr.contains("that is a secret key") && !stderr.contains(&nobody.nsec()),
+        "{stderr}"
+    );
     for wrong in
         [&["npub1nonsense"][..], &[], &[&nobody.npub(), "--sample", "0"], &[&nobody.npub(), "--relay", "x y"]]
     {
