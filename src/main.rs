@@ -223,7 +223,10 @@ fn start_log(verbose: u8, quiet: bool, log: Log) {
         (false, _) => "debug,nostr_sdk=info,grasp_mirror=trace",
     };
     let wanted = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|wanted| !wanted.trim().is_empty());
-    let wanted = wanted.and_then(|wanted| EnvFilter::try_new(wanted).ok());
+    let wanted = wanted.and_then(|wanted| {
+        let filter = EnvFilter::try_new(&wanted);
+        filter.inspect_err(|error| mention(format_args!("RUST_LOG has no effect: {error}"))).ok()
+    });
     let filter = wanted.unwrap_or_else(|| EnvFilter::new(default));
     // Much of what is logged came from outside, such as identifiers: one event stays one clean line.
     let fields = debug_fn(|writer, field, value| {

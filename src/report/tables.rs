@@ -29,7 +29,7 @@ const LONGEST: usize = 300;
 #[must_use]
 pub fn status(report: &Report, weeks: &Weeks, now: u64) -> String {
     if report.cycle.number == 0 {
-        return "No cycle has run yet: `grasp-mirror mirror-once` runs one.".to_owned();
+        return "No cycle has come to its end yet. `grasp-mirror daemon` runs one at its start, `grasp-mirror mirror-once` one alone.".to_owned();
     }
     let overview = answers::overview(report, false);
     let mut text = format!("{}, read back {}.\n", headline(&overview), ago(now, report.cycle.finished_at));
@@ -421,7 +421,7 @@ mod tests {
     #[test]
     fn before_the_first_cycle_it_says_what_to_do() {
         let report = Report::of(CycleSummary::default(), &BTreeSet::new(), &[], &[], LeftAlone::default());
-        insta::assert_snapshot!(status(&report, &Weeks::new(), 0), @"No cycle has run yet: `grasp-mirror mirror-once` runs one.");
+        insta::assert_snapshot!(status(&report, &Weeks::new(), 0), @"No cycle has come to its end yet. `grasp-mirror daemon` runs one at its start, `grasp-mirror mirror-once` one alone.");
     }
 
     #[test]

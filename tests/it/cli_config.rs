@@ -399,6 +399,14 @@ fn where_nobody_is_watched_that_is_said() {
 }
 
 #[test]
+fn a_log_filter_that_is_not_understood_is_told() {
+    let folder = folder();
+    let said = |filter: &str| stderr(&run(folder.path(), &["status"], &[("RUST_LOG", filter)]));
+    assert!(said("grasp_mirror=loud").contains("RUST_LOG has no effect: "), "{}", said("grasp_mirror=loud"));
+    assert!(!said("grasp_mirror=debug").contains("RUST_LOG") && !said(" ").contains("RUST_LOG"));
+}
+
+#[test]
 fn a_damaged_database_says_the_way_out() {
     let folder = folder();
     let at = folder.path();

@@ -22,5 +22,7 @@ async fn what_is_not_known_yet_is_not_called_nothing() {
         let answer = ada.answer_to(Protocol::Nip17, question).await;
         assert!(answer.ends_with("\nIts first check is not over."), "{question}: {answer}");
     }
+    let told = mirror.status().await.expect_code(2).stdout;
+    assert!(told.contains("No cycle has come to its end yet."), "{told}");
     daemon.stop().await;
 }
