@@ -142,6 +142,9 @@ impl Bot {
         if allowed.is_empty() {
             tracing::warn!("nobody may command the bot: MIRROR_ALLOWED_NPUBS is empty");
         }
+        if !allowed.is_empty() && config.bot.inbox_relays.is_empty() && config.bot.relays.is_empty() {
+            tracing::warn!("no message can reach the bot: bot.inbox_relays is empty, and so is bot.relays");
+        }
         let (allowed, _) = watch::channel(allowed);
         let (daemon, doors) = doors(QUEUE);
         let (live, hearing) = mpsc::channel(QUEUE);

@@ -301,8 +301,14 @@ impl World {
     }
 }
 
-/// Says in the log which of the operator's rules contradict each other, or can never hold.
+/// Says in the log which of the operator's rules contradict each other, or can never hold, and whether there is no server.
 pub fn warn_of_contradictions(config: &Config, settings: &Settings) {
+    let mut named = settings.servers.iter().chain(config.policy.excepted_servers());
+    if named.next().is_none() && !config.servers.discover && !settings.watched.is_empty() {
+        tracing::warn!(
+            "there is no server to mirror to: name some in [servers] known, or set discover = true"
+        );
+    }
     for contradiction in contradictions(config, settings) {
         tracing::warn!("{contradiction}");
     }

@@ -282,7 +282,7 @@ pub fn verify(found: &Verified) -> String {
     }
     let mut text = format!("{zeroth}\n\n{first}\n\n");
     match mirrors.as_slice() {
-        [] => text.push_str("There is no mirror to compare: no repository of anybody watched is known."),
+        [] => text.push_str("There is no mirror to compare."),
         _ => text.push_str(&second.to_string()),
     }
     if !signers.is_empty() {

@@ -390,9 +390,14 @@ fn where_nobody_is_watched_that_is_said() {
     let output = run(at, &["mirror-once"], &[]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(stdout(&output).contains("Nobody is watched: set MIRROR_NPUBS"), "{}", stdout(&output));
+    assert!(!stderr(&output).contains("no server to mirror to"), "{}", stderr(&output));
+    let watching = stderr(&run(at, &["plan"], &[("MIRROR_NPUBS", NPUB)]));
+    assert!(watching.contains("there is no server to mirror to: name some in [servers] known"), "{watching}");
     let mut command = command(at, &["daemon"]);
+    command.env("MIRROR_ALLOWED_NPUBS", NPUB);
     let mut daemon = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(daemon.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(log.any(|line| line.contains("no message can reach the bot: bot.inbox_relays is empty")));
     assert!(log.any(|line| line.contains("nobody is watched: set MIRROR_NPUBS, or send the bot: watch")));
     daemon.kill().unwrap();
     daemon.wait().unwrap();
