@@ -124,6 +124,32 @@ fn an_archive_gets_events_and_no_push() {
     assert_eq!(server.sent, [id(1), id(2)]);
 }
 
+#[test]
+fn what_was_taken_is_looked_for_some_times_and_then_left_pending() {
+    let wanted = wanted();
+    let mut seen = Seen { served: [1, 2].map(id).into(), ..Seen::default() };
+    seen.answers.extend([3, 4].map(|n| (id(n), Answer::Taken)));
+    assert_eq!(next_step(&wanted, &seen), Step::Look);
+    seen.fresh = true;
+    for looks in 0..LOOKS {
+        seen.looks = looks;
+        assert_eq!(next_step(&wanted, &seen), Step::Look);
+    }
+    seen.looks = LOOKS;
+    assert!(matches!(next_step(&wanted, &seen), Step::Settled(Outcome::Pending(_))));
+}
+
+#[test]
+fn an_archive_gets_no_pull_requests_commits() {
+    let mut wanted = wanted();
+    let mut seen = Seen { lacks: Some([id(11)].into()), ..looked() };
+    seen.served.extend([1, 2, 3, 4].map(id));
+    seen.answers.insert(id(11), Answer::Purgatory);
+    assert_eq!(next_step(&wanted, &seen), Step::PushRequests(wanted.pull_requests.clone()));
+    wanted.place.takes_pushes = false;
+    assert_eq!(next_step(&wanted, &seen), Step::Settled(Outcome::InSync));
+}
+
 prop_compose! {
     fn servers()(
         serves in proptest::collection::btree_set(prop::sample::select(vec![1, 2, 3, 4, 10, 11, 12]), 0..7),
