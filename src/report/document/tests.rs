@@ -155,6 +155,10 @@ fn what_nobody_announces_is_told_until_it_is_found() {
     assert_eq!(json["not_found"]["repos"][0], format!("30617:{}:fine", owner.to_hex()));
     assert_eq!(json["not_found"]["authors"][0], silent.to_hex());
     assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report);
+    let many = (0..2_000).map(|n| Coordinate::new(owner, format!("\"{n}\""))).collect();
+    let report = of(NotFound { repos: many, ..single.clone() }, true, &fine);
+    let size = len_in_event(&report);
+    assert!(size <= MAX_BYTES && size > MAX_BYTES - 1024, "{size}");
     let found = of(NotFound { authors: BTreeSet::from([owner]), ..single }, true, &fine);
     assert_eq!(found.not_found, NotFound::default());
     let json = serde_json::to_value(&found).unwrap();
