@@ -45,7 +45,7 @@ pub enum KeySource {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// A key file cannot be read.
-    #[error("the key file {} cannot be read: {source}", file.display())]
+    #[error("the key file {} cannot be read: {source}{}", file.display(), way_out(source))]
     Unreadable {
         /// Which file.
         file: PathBuf,
@@ -79,6 +79,14 @@ pub enum KeyError {
         /// The file or variable.
         origin: String,
     },
+}
+
+/// What a person does about a file that is somebody else's.
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; run as its owner, such as with sudo",
+        _ => "",
+    }
 }
 
 impl KeyError {

@@ -48,12 +48,13 @@ pub enum ConfigError {
     },
 }
 
-/// What a person does about a file that is not there.
+/// What a person does about a file that is not there, or is somebody else's.
 fn way_out(file: &Path, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => {
             format!("; `grasp-mirror init --config {}` writes one", file.display())
         }
+        io::ErrorKind::PermissionDenied => "; run as its owner, such as with sudo".to_owned(),
         _ => String::new(),
     }
 }

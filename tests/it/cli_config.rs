@@ -371,6 +371,36 @@ fn a_key_that_is_not_there_and_one_that_cannot_be_kept_say_the_way_out() {
     );
 }
 
+/// As somebody else, which only root can try.
+#[test]
+fn what_is_somebody_else_s_says_so() {
+    let folder = folder();
+    let at = folder.path();
+    run(at, &["init"], &[]);
+    fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();
+    let told = || {
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            env!("CARGO_BIN_EXE_grasp-mirror"),
+        ]);
+        let output = command.current_dir(at).arg("status").env_clear().output().unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    if !Command::new("setpriv").args(["--reuid=65534", "true"]).status().is_ok_and(|done| done.success()) {
+        return;
+    }
+    for file in [".env", "data"] {
+        let (code, told) = told();
+        assert_eq!(code, Some(1));
+        assert!(told.contains(file) && told.contains("Permission denied"), "{file}: {told}");
+        assert!(told.contains("; run as its owner"), "{file}: {told}");
+        fs::remove_file(at.join(".env")).unwrap_or_default();
+    }
+}
+
 #[test]
 fn init_says_how_its_file_is_named_to_the_next_commands() {
     let folder = folder();
