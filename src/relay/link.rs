@@ -141,8 +141,11 @@ impl Link {
 
     /// Forgets that it could not be reached, or lost connections: a new run tries again. Nor does one that did not answer
     /// in NIP-77 in time count as not knowing it for as long as the program runs: it was busy, perhaps.
-    pub(super) async fn start_over(&self) {
-        *self.attempts.lock().await = Attempts::default();
+    pub(super) fn start_over(&self) {
+        // One that is being made is this run's try.
+        if let Ok(mut attempts) = self.attempts.try_lock() {
+            *attempts = Attempts::default();
+        }
         let (learned, relay) = (&self.learned, self.relay.url());
         let was_silent = self.is_silent.swap(false, Ordering::Relaxed) || learned.was_silent(relay);
         if was_silent || learned.speaks_negentropy(relay) {
@@ -153,7 +156,7 @@ impl Link {
     /// Connects unless connected, whatever happened before.
     pub(super) async fn connect_again(&self) -> Result<(), RelayError> {
         if !self.relay.status().is_connected() {
-            self.start_over().await;
+            self.start_over();
         }
         self.connect().await
     }
@@ -318,8 +321,44 @@ fn refusal_words(message: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
-    use super::*;
+    use std::{future::pending, net::SocketAddr, num::NonZeroU32};
+
+    use futures::{FutureExt, future::BoxFuture};
+    use nostr::prelude::Keys;
+    use url::Url;
+
+    use super::{
+        super::{Addresses, Relays},
+        *,
+    };
+
+    /// Looks addresses up for ever.
+    #[derive(Debug)]
+    struct Slow;
+
+    impl Addresses for Slow {
+        fn of<'a>(&'a self, _: &'a Url) -> BoxFuture<'a, Result<Vec<SocketAddr>, String>> {
+            Box::pin(pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_run_does_not_wait_for_a_connection_that_somebody_gave_up() {
+        let limits = Limits {
+            connect_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(10),
+            events_per_minute: NonZeroU32::MIN,
+            max_events: 1,
+            rest: None,
+        };
+        let relays = Relays::that_keep_nothing(Arc::new(Slow), Keys::generate(), limits);
+        let link = relays.link(&RelayUrl::parse("wss://one.example").unwrap()).await.unwrap();
+        assert!(link.connect().now_or_never().is_none());
+        assert!(relays.start_over().now_or_never().is_some());
+        assert!(link.connect().await.is_err(), "it is this run's try");
+    }
 
     #[test]
     fn the_relays_own_words_are_kept() {

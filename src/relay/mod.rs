@@ -222,9 +222,7 @@ impl Relays {
     pub async fn start_over(&self) {
         self.close_idle().await;
         let links: Vec<Arc<Link>> = self.links().values().cloned().collect();
-        for link in links {
-            link.start_over().await;
-        }
+        links.iter().for_each(|link| link.start_over());
     }
 
     /// Compares `items` with what the relay has that matches `filter`, in one round where they are the same (NIP-77).
