@@ -178,11 +178,13 @@ impl Link {
         let _slot = self.requests.acquire().await.map_err(|_| self.incomplete("shutting down"))?;
         self.connect().await?;
         let id = SubscriptionId::generate();
-        let _guarded = admit.map(|admit| self.door.guard(id.clone(), admit));
+        let longest = self.limits.stall_timeout * LONGEST_ANSWER;
+        let guarded = admit.map(|admit| self.door.guard(id.clone(), admit, longest));
         let mut notices = self.relay.notifications();
-        // One that is given up here ends by itself when the relay has been silent.
+        // One that is given up here ends by itself: when the relay has been silent, or has gone on for too long.
         let close = SubscribeAutoCloseOptions::default()
             .exit_policy(ReqExitPolicy::ExitOnEOSE)
+            .timeout(Some(longest))
             .idle_timeout(Some(self.limits.stall_timeout));
         self.relay
             .subscribe(filters)
@@ -193,7 +195,6 @@ impl Link {
         let mut events = Vec::new();
         // Other answers on the same connection do not count.
         let mut silent_at = Instant::now() + self.limits.stall_timeout;
-        let longest = self.limits.stall_timeout * LONGEST_ANSWER;
         let end = Instant::now() + longest;
         loop {
             let notice = match timeout_at(silent_at.min(end), notices.next()).await {
@@ -220,6 +221,9 @@ impl Link {
                 }
                 RelayMessage::EndOfStoredEvents(of) if *of == id => {
                     self.note_answer();
+                    if let Some(guarded) = guarded {
+                        guarded.end();
+                    }
                     return Ok(events);
                 }
                 RelayMessage::Closed { subscription_id, message } if *subscription_id == id => {

@@ -1,6 +1,6 @@
 //! Servers and relays that never come to an end, fast or slow, cost a bounded amount of time and memory.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use std::{
     future::pending,
@@ -17,7 +17,7 @@ use grasp_mirror::{
         wire::{self, GitHttp, PushError, RefUpdate, Room, WireError, http_client},
     },
     relay::{
-        self, RelayError, Relays,
+        self, Admit, RelayError, Relays,
         nip11::{self, Nip11Error},
     },
     store::Store,
@@ -29,7 +29,8 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    time::sleep,
+    sync::mpsc,
+    time::{sleep, timeout},
 };
 use tokio_tungstenite::{WebSocketStream, accept_async, tungstenite::Message};
 use url::Url;
@@ -255,23 +256,62 @@ async fn handshakes_without_end() {
 async fn a_relay_that_is_never_silent_and_never_done() {
     let stall = Duration::from_secs(2);
     let (relays, _store, _dir) = relays(PATIENCE, stall).await;
+    let one = note(&Keys::generate(), 1);
+    let sends = one.clone();
+    let (closing, mut closed) = mpsc::channel(1);
+    let url = relay(move |mut socket, id| {
+        let (one, closing) = (sends.clone(), closing.clone());
+        async move {
+            loop {
+                tokio::select! {
+                    Some(Ok(said)) = socket.next() => {
+                        if said.to_text().is_ok_and(|said| said.contains("CLOSE") && said.contains(&id)) {
+                            let _ = closing.send(()).await;
+                        }
+                    }
+                    () = sleep(Duration::from_millis(100)) => {}
+                }
+                if socket.send(event(&id, &one)).await.is_err() {
+                    break;
+                }
+            }
+        }
+    })
+    .await;
+    let read = relays.serves(&url, &[one.id]).await;
+    let told = read.unwrap_err().to_string();
+    assert!(told.contains("not done after 20 s"), "{told}");
+    assert!(timeout(PATIENCE, closed.recv()).await.is_ok(), "it is told to leave off");
+}
+
+/// A read that may bring anybody's events lets none in when it was given up, either.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_after_a_read_was_given_up_is_not_taken() {
+    let (relays, store, _dir) = relays(PATIENCE, PATIENCE).await;
     let author = Keys::generate();
     let writes = author.clone();
+    let (sending, mut sent) = mpsc::channel(1);
     let url = relay(move |mut socket, id| {
-        let author = writes.clone();
+        let (author, sending) = (writes.clone(), sending.clone());
         async move {
             for number in 0.. {
                 if socket.send(event(&id, &note(&author, number))).await.is_err() {
                     break;
                 }
-                sleep(Duration::from_millis(100)).await;
+                let _ = sending.send(number).await;
             }
         }
     })
     .await;
-    let read = relays.read(&url, vec![Filter::new().author(author.public_key())]).await;
-    let told = read.unwrap_err().to_string();
-    assert!(told.contains("not done after 20 s"), "{told}");
+    let admit: Admit = Arc::new(|_| false);
+    let reading = relays.read_through(&url, vec![Filter::new().author(author.public_key())], admit);
+    let before = async { while sent.recv().await.is_some_and(|number| number < 50) {} };
+    tokio::select! {
+        read = reading => panic!("{read:?}"),
+        () = before => {}
+    }
+    while sent.recv().await.is_some_and(|number| number < 500) {}
+    assert_eq!(store.query(Filter::new().author(author.public_key())).await.unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
