@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::record::{MirrorRecord, not_ahead};
-use crate::model::{coordinate::Coordinate, server::ServerUrl};
+use crate::model::{coordinate::Coordinate, server::ServerUrl, status::MirrorStatus};
 
 /// Whose doing it is that a mirror is not in sync: what has to happen before it can be differs with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +126,8 @@ impl Backoff {
         record.retry_at = if record.failures > 0 {
             Some(self.retry_at(tried, record.failures, told_secs, now))
         } else {
-            record.look_again.map(|_| self.look_at(record, before, tried, now))
+            let is_in_sync = record.status == MirrorStatus::InSync;
+            record.look_again.filter(|_| is_in_sync).map(|_| self.look_at(record, before, tried, now))
         };
     }
 
@@ -357,6 +358,8 @@ mod tests {
         );
         let could_not_be_looked_at = walk(Some(&pushed), settled(), false, due);
         assert!(could_not_be_looked_at.retry_at.unwrap() > due.as_secs() + 1_800, "not every moment");
+        let waiting = walk(Some(&pushed), Ending::Waiting("waits its turn".to_owned()), false, at(1));
+        assert_eq!((waiting.look_again, waiting.retry_at), (Some(id(1)), None), "its turn may come before");
         let down = walk(Some(&pushed), Ending::Down("down".to_owned()), false, due);
         assert_eq!(down.look_again, Some(id(1)));
 
