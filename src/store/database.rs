@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeSet,
     future::Future,
+    path::PathBuf,
     pin::Pin,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -16,6 +17,7 @@ use nostr_database::{
 };
 use nostr_lmdb::NostrLmdb;
 
+use super::is_full;
 use crate::plan::conversation;
 
 /// The longest identifier in a coordinate that is to be deleted, in bytes: LMDB's keys have 511, and kind and author
@@ -25,18 +27,27 @@ const IDENTIFIER_MAX: usize = 400;
 #[derive(Debug)]
 pub(super) struct Database {
     lmdb: NostrLmdb,
+    path: PathBuf,
     sources: AtomicU64,
     talk: AtomicU64,
 }
 
 impl Database {
-    pub(super) fn over(lmdb: NostrLmdb) -> Self {
-        Self { lmdb, sources: AtomicU64::new(0), talk: AtomicU64::new(0) }
+    pub(super) fn over(lmdb: NostrLmdb, path: PathBuf) -> Self {
+        Self { lmdb, path, sources: AtomicU64::new(0), talk: AtomicU64::new(0) }
     }
 
     pub(super) fn news(&self) -> super::News {
         let read = |counter: &AtomicU64| counter.load(Ordering::Acquire);
         super::News { sources: read(&self.sources), talk: read(&self.talk) }
+    }
+
+    /// Why nothing could be saved: of a full disk nostr-lmdb tells its log alone.
+    fn told(&self, error: Error) -> Error {
+        if is_full(&self.path) {
+            return Error::storage(format!("the disk of {} is full; make room there", self.path.display()));
+        }
+        error
     }
 
     fn count_new(&self, event: &Event) {
@@ -79,7 +90,7 @@ impl NostrDatabase for Database {
             return Box::pin(async { Ok(SaveEventStatus::Rejected(RejectedReason::Other)) });
         }
         Box::pin(async move {
-            let status = self.lmdb.save_event(event).await?;
+            let status = self.lmdb.save_event(event).await.map_err(|error| self.told(error))?;
             if status.is_success() {
                 self.count_new(event);
             }

@@ -101,6 +101,12 @@ pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
+/// Whether a full disk is the reason why something in `folder` could not be written.
+fn is_full(folder: &Path) -> bool {
+    const BELOW_BYTES: u64 = 1 << 20;
+    rustix::fs::statvfs(folder).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < BELOW_BYTES)
+}
+
 /// Makes the lock file of the database in `folder`, unless it is there. LMDB would make one with holes in it and map it
 /// into memory, and a hole that a full disk cannot fill ends the process without a word (SIGBUS).
 fn whole_lock_file(folder: &Path) -> io::Result<()> {
@@ -130,7 +136,11 @@ impl Store {
         let made = private_folder(&path).and_then(|()| whole_lock_file(&path));
         made.map_err(|source| StoreError::Folder { path: path.clone(), source })?;
         let opened = NostrLmdb::open(&path).await;
-        let database = Database::over(opened.map_err(|source| StoreError::Open { path, source })?);
+        let opened = opened.map_err(|source| match is_full(&path) {
+            true => StoreError::Folder { path: path.clone(), source: io::ErrorKind::StorageFull.into() },
+            false => StoreError::Open { path: path.clone(), source },
+        })?;
+        let database = Database::over(opened, path);
         Ok(Self { database: Arc::new(database), updating: Arc::default() })
     }
 

@@ -32,10 +32,7 @@ async fn a_full_disk_stops_politely_and_more_room_finishes_the_work() {
     mirror.write_config();
     fs::create_dir_all(mirror.data_dir()).unwrap();
 
-    let mut script = Command::new("unshare");
-    script.args(["--mount", "--map-root-user", "sh", "-c", SCRIPT]).current_dir(mirror.home());
-    tools::isolate(&mut script, mirror.home());
-    script.env("BOT", BINARY).env("DATA", mirror.data_dir()).env("CONFIG", mirror.config_file());
+    let mut script = in_a_namespace(&mirror, SCRIPT);
     script.env("OWNER", owner.npub());
     let said = tools::must(script).await;
     let log = |name: &str| fs::read_to_string(mirror.home().join(name)).unwrap_or_default();
@@ -65,13 +62,44 @@ async fn what_init_cannot_write_whole_it_does_not_leave() {
     let mirror = Mirror::new(BINARY);
     mirror.write_config();
     fs::create_dir_all(mirror.data_dir()).unwrap();
-    let mut script = Command::new("unshare");
-    script.args(["--mount", "--map-root-user", "sh", "-c", INIT]).current_dir(mirror.home());
-    tools::isolate(&mut script, mirror.home());
-    script.env("BOT", BINARY).env("DATA", mirror.data_dir()).env("CONFIG", mirror.config_file());
+    let script = in_a_namespace(&mirror, INIT);
     assert_eq!(tools::must(script).await.trim(), "first 1\nonce 1\nsecond 0");
     let said = |name: &str| fs::read_to_string(mirror.home().join(name)).unwrap();
     assert!(said("first.out").contains("data/config.toml: No space left"), "{}", said("first.out"));
     assert!(said("once.out").contains("make room there"), "{}", said("once.out"));
     assert!(said("second.out").contains("wrote "), "{}", said("second.out"));
+}
+
+const TOO_SMALL: &str = r#"
+for size in 40k 100k; do
+    mount -t tmpfs -o size=$size tmpfs "$DATA" || exit 99
+    "$BOT" mirror-once --config "$CONFIG" >$size.out 2>&1
+    echo "$size $?"
+    mount -o remount,size=200m "$DATA" || exit 98
+    "$BOT" mirror-once --config "$CONFIG" >second.out 2>&1
+    echo "more room $?"
+    umount "$DATA"
+done
+"#;
+
+#[tokio::test]
+async fn a_disk_without_room_for_events_is_told_and_more_room_is_enough() {
+    let mirror = Mirror::new(BINARY);
+    mirror.write_config();
+    fs::create_dir_all(mirror.data_dir()).unwrap();
+    let said = tools::must(in_a_namespace(&mirror, TOO_SMALL)).await;
+    assert_eq!(said.trim(), "40k 1\nmore room 0\n100k 1\nmore room 0");
+    for (size, way_out) in [("40k", "no storage space"), ("100k", "data/events is full")] {
+        let told = fs::read_to_string(mirror.home().join(size).with_extension("out")).unwrap();
+        assert!(told.contains(way_out) && told.contains("; make room there"), "{size}: {told}");
+    }
+}
+
+/// `script`, in a mount namespace of its own.
+fn in_a_namespace(mirror: &Mirror, script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--map-root-user", "sh", "-c", script]).current_dir(mirror.home());
+    tools::isolate(&mut command, mirror.home());
+    command.env("BOT", BINARY).env("DATA", mirror.data_dir()).env("CONFIG", mirror.config_file());
+    command
 }
