@@ -205,6 +205,8 @@ mod tests {
         assert_eq!(decided(None, operator, false), kept(Some(operator), now));
         assert_eq!(decided(Some(operator), maintainer, false), kept(Some(maintainer), Forgotten::Already));
         assert_eq!(decided(Some(maintainer), operator, false), kept(Some(maintainer), Forgotten::Already));
+        assert_eq!(decided(Some(maintainer), wish(ada, true), false).wish, Some(maintainer), "said first");
+        assert_eq!(decided(Some(operator), wish(owner, false), false).wish, Some(operator));
         assert_eq!(
             decided(Some(maintainer), operator, true),
             kept(Some(maintainer), Forgotten::Theirs(owner))
