@@ -14,9 +14,11 @@ use serde_json::Value;
 const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 const POLICY: &str = "grasp-mirror/policy";
 
-/// The problems of the owner's repository, as (server, status, reason).
+/// The problems of the owner's repository, as (server, status, reason); none before a cycle has seen it.
 async fn problems(mirror: &Mirror, owner: &Owner) -> Vec<(String, String, String)> {
-    let repo = mirror.status_of(&owner.coordinate()).await;
+    let status = mirror.status_json().await;
+    let mut repos = status["repos"].as_array().into_iter().flatten();
+    let Some(repo) = repos.find(|repo| repo["a"] == owner.coordinate()) else { return Vec::new() };
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let each = repo["problems"].as_array().into_iter().flatten();
     each.map(|problem| (text(&problem["server"]), text(&problem["status"]), text(&problem["reason"])))
