@@ -17,7 +17,7 @@ use crate::{
     cycle::{self, CycleError, Say},
     model::coordinate::Coordinate,
     plan::{
-        catalog,
+        catalog::{self, Catalog},
         forget::{Wish, decide, have_room},
         settings::Settings,
     },
@@ -126,12 +126,11 @@ impl Bot {
         });
         Ok(lines.collect())
     }
+}
 
-    /// What to say of a repository that is not mirrored because its maintainers want it so.
-    pub(super) async fn said_to_forget(&self, name: &RepoName) -> Result<Option<String>, OrderError> {
-        let opted_out = self.catalog().await?.opted_out;
-        let Found::One(repository) = answers::find_repo(name, opted_out.keys()) else { return Ok(None) };
-        let reason = opted_out.get(&answers::coordinate(&repository)).map(|one| one.reason());
-        Ok(reason.map(|reason| forget::left_alone(&repository, &reason)))
-    }
+/// What to say of a repository that is not mirrored because its maintainers want it so.
+pub(super) fn said_to_forget(catalog: &Catalog, name: &RepoName) -> Option<String> {
+    let Found::One(repository) = answers::find_repo(name, catalog.opted_out.keys()) else { return None };
+    let opted_out = catalog.opted_out.get(&answers::coordinate(&repository))?;
+    Some(forget::left_alone(&repository, &opted_out.reason()))
 }

@@ -17,7 +17,7 @@ use grasp_mirror_commands::{
 use nostr::prelude::{Filter, Kind, Metadata, PublicKey, RelayUrl, Timestamp};
 use tokio::time::timeout;
 
-use super::Bot;
+use super::{Bot, forget::said_to_forget};
 use crate::{
     cycle::{self, CycleError, PairError},
     git::GitError,
@@ -284,20 +284,21 @@ impl Bot {
 
     /// The repository a person means, or what to say when it is not exactly one.
     async fn find(&self, name: &RepoName) -> Result<Result<Coordinate, String>, OrderError> {
-        Ok(match answers::find_repo(name, &self.known().await?) {
-            Found::One(repository) => Ok(answers::coordinate(&repository)),
-            found => Err(match (self.said_to_forget(name).await?, self.not_found(name).await?) {
-                (Some(said), _) | (None, Some(said)) => said,
-                (None, None) => found.reply(name),
-            }),
-        })
-    }
-
-    /// What to say of a repository that is watched and that nobody announces.
-    async fn not_found(&self, name: &RepoName) -> Result<Option<String>, OrderError> {
-        let unannounced = self.catalog().await?.unannounced;
-        let Found::One(repository) = answers::find_repo(name, &unannounced) else { return Ok(None) };
-        Ok(Some(answers::not_found_by_name(&self.report().await?, &answers::coordinate(&repository))))
+        let catalog = self.catalog().await?;
+        let known = catalog.repositories.iter().map(|repository| &repository.coordinate);
+        let found = match answers::find_repo(name, known) {
+            Found::One(repository) => return Ok(Ok(answers::coordinate(&repository))),
+            found => found,
+        };
+        if let Some(said) = said_to_forget(&catalog, name) {
+            return Ok(Err(said));
+        }
+        Ok(Err(match answers::find_repo(name, &catalog.unannounced) {
+            Found::One(repository) => {
+                answers::not_found_by_name(&self.report().await?, &answers::coordinate(&repository))
+            }
+            _ => found.reply(name),
+        }))
     }
 
     async fn resync(&mut self, scope: &Scope) -> Result<Done, OrderError> {

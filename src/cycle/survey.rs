@@ -376,20 +376,20 @@ impl World {
         now: Timestamp,
     ) -> Result<(RepositoryRecord, Signing), CycleError> {
         let (name, signing) = (record_name(coordinate), signing_name(coordinate));
-        let record = match (kept.repositories.get(coordinate), records) {
+        let record: Option<RepositoryRecord> = match (kept.repositories.get(coordinate), records) {
             (Some(known), _) => {
                 let mut record = known.record.clone();
                 record.confirm(&kept.proved);
                 Some(record)
             }
-            (None, Some(records)) => records.read(&name).map(|record: RepositoryRecord| record.as_of(now)),
-            (None, None) => self.records.read(&name).await?.map(|record: RepositoryRecord| record.as_of(now)),
+            (None, Some(records)) => records.read(&name),
+            (None, None) => self.records.read(&name).await?,
         };
         let signing = match records {
             Some(records) => records.read(&signing),
             None => self.records.read(&signing).await?,
         };
-        Ok((record.unwrap_or_default(), signing.unwrap_or_default()))
+        Ok((record.unwrap_or_default().as_of(now), signing.unwrap_or_default()))
     }
 
     /// Works out one repository, with what people decided about its states and said of its servers.

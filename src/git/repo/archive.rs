@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{GitError, ObjectId, Repository, object_id};
+use super::{GitError, ObjectId, Repository};
 use crate::model::refs::RefName;
 
 /// An old tip that is kept.
@@ -23,17 +23,12 @@ impl Repository {
     ///
     /// When the refs cannot be read.
     pub fn archived(&self) -> Result<Vec<Archived>, GitError> {
-        let raw = self.raw()?;
-        let failed = self.git("reading the archived refs");
-        let mut found = Vec::new();
-        for reference in raw.references_glob("refs/archive/*").map_err(&failed)? {
-            let reference = reference.map_err(&failed)?;
-            if let (Ok(name), Some(target)) = (reference.name(), reference.target())
-                && let Some((at, name)) = parse(name)
-            {
-                found.push(Archived { at, name, tip: object_id(target) });
-            }
-        }
+        let refs = self.direct_refs(&["refs/archive/*"])?;
+        let archived = |(name, tip): (String, ObjectId)| {
+            let (at, name) = parse(&name)?;
+            Some(Archived { at, name, tip })
+        };
+        let mut found: Vec<Archived> = refs.into_iter().filter_map(archived).collect();
         found.sort_by(|a, b| b.at.cmp(&a.at).then_with(|| a.name.cmp(&b.name)));
         Ok(found)
     }

@@ -37,7 +37,7 @@ impl Repository {
         let doing = "writing packed-refs";
         let path = self.path.join("packed-refs");
         let (mut file, lock) = lock(&path).map_err(self.io("locking packed-refs"))?;
-        let before = self.direct_refs()?;
+        let before = self.direct_refs(&["refs/*"])?;
         let mut refs = before.clone();
         for (name, tip) in changes {
             match tip {
@@ -86,15 +86,17 @@ impl Repository {
         if removed { File::open(&path)?.sync_all() } else { Ok(()) }
     }
 
-    /// All refs that name an object.
-    fn direct_refs(&self) -> Result<BTreeMap<String, ObjectId>, GitError> {
+    /// The refs that match one of `patterns` and name an object.
+    pub(super) fn direct_refs(&self, patterns: &[&str]) -> Result<BTreeMap<String, ObjectId>, GitError> {
         let failed = self.git("reading the refs");
         let raw = self.raw()?;
         let mut refs = BTreeMap::new();
-        for reference in raw.references().map_err(&failed)? {
-            let reference = reference.map_err(&failed)?;
-            if let (Ok(name), Some(target)) = (reference.name(), reference.target()) {
-                refs.insert(name.to_owned(), object_id(target));
+        for pattern in patterns {
+            for reference in raw.references_glob(pattern).map_err(&failed)? {
+                let reference = reference.map_err(&failed)?;
+                if let (Ok(name), Some(target)) = (reference.name(), reference.target()) {
+                    refs.insert(name.to_owned(), object_id(target));
+                }
             }
         }
         Ok(refs)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{GitError, ObjectId, Refs, Repository, archive::archive_name, object_id, oid};
+use super::{GitError, ObjectId, Refs, Repository, archive::archive_name, oid};
 use crate::model::refs::RefName;
 
 /// What [`Repository::set_refs`] changed.
@@ -37,19 +37,8 @@ impl Repository {
     ///
     /// When the refs cannot be read.
     pub fn refs(&self) -> Result<Refs, GitError> {
-        let raw = self.raw()?;
-        let failed = self.git("reading the refs");
-        let mut refs = Refs::new();
-        for pattern in ["refs/heads/*", "refs/tags/*"] {
-            for reference in raw.references_glob(pattern).map_err(&failed)? {
-                let reference = reference.map_err(&failed)?;
-                let name = reference.name().ok().and_then(|name| name.parse::<RefName>().ok());
-                if let (Some(name), Some(target)) = (name, reference.target()) {
-                    refs.insert(name, object_id(target));
-                }
-            }
-        }
-        Ok(refs)
+        let refs = self.direct_refs(&["refs/heads/*", "refs/tags/*"])?;
+        Ok(refs.into_iter().filter_map(|(name, tip)| Some((name.parse().ok()?, tip))).collect())
     }
 
     /// Makes the branches and tags exactly `refs`, and `HEAD` point at `head` if given.
