@@ -9,7 +9,7 @@
 //! [`cycle`] walks it once over all repositories; [`daemon`] does so whenever it is time, and the [`bot`] beside it
 //! hears and answers. What is decided is pure: [`plan`] over the words of [`model`], and [`report`]. What touches the
 //! world stands at the edge: [`store`] (events and records), [`relay`], [`git`], [`transfer`], which carries out the
-//! plan's steps, and [`http`], which shows how it stands; [`tls`] says whom to believe. [`config`] and [`key`] are read at the door.
+//! plan's steps, and [`http`], which shows how it stands; [`tls`] says whom to believe, and [`disk`] how much room there is. [`config`] and [`key`] are read at the door.
 //!
 //! The page `ARCHITECTURE.md` says why it is like this.
 
@@ -17,6 +17,7 @@ pub mod bot;
 pub mod config;
 pub mod cycle;
 pub mod daemon;
+pub mod disk;
 pub mod git;
 pub mod http;
 pub mod key;

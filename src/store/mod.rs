@@ -24,6 +24,7 @@ use tempfile::NamedTempFile;
 use tokio::sync::Mutex;
 
 use self::database::Database;
+use crate::disk::free_bytes;
 
 /// Why the store cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +105,7 @@ pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
 /// Whether a full disk is the reason why something in `folder` could not be written.
 fn is_full(folder: &Path) -> bool {
     const BELOW_BYTES: u64 = 1 << 20;
-    rustix::fs::statvfs(folder).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < BELOW_BYTES)
+    free_bytes(folder).is_some_and(|free| free < BELOW_BYTES)
 }
 
 /// Makes the lock file of the database in `folder`, unless it is there. LMDB would make one with holes in it and map it

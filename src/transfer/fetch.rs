@@ -19,6 +19,7 @@ use super::{
     supply::{Fetched, Supply, SupplyError},
 };
 use crate::{
+    disk::free_bytes,
     git::{
         GitError, Repository,
         wire::{RemoteRefs, Room, WireError},
@@ -183,8 +184,7 @@ impl Transfer {
     fn room(&self, repository: &Repository, max_bytes: u64) -> Result<Room, FetchError> {
         let allowed = Room::up_to(max_bytes);
         // A disk that cannot be asked is not taken for a full one.
-        let Ok(disk) = rustix::fs::statvfs(repository.path()) else { return Ok(allowed) };
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let Some(free) = free_bytes(repository.path()) else { return Ok(allowed) };
         match free.checked_sub(self.limits.disk_floor_bytes) {
             Some(above) if above >= allowed.bytes => Ok(allowed),
             Some(above) if above > 0 => Ok(Room { bytes: above, is_disk: true }),

@@ -13,7 +13,10 @@ use std::{
 };
 
 use super::{GitError, Repository};
-use crate::git::pack::{Selection, StoredPack, join_packs, only_here, to_join};
+use crate::{
+    disk::free_bytes,
+    git::pack::{Selection, StoredPack, join_packs, only_here, to_join},
+};
 
 /// What [`Repository::consolidate`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,9 +117,7 @@ impl Repository {
     /// Whether so many bytes fit beside what is to stay free. A disk that cannot be asked is not taken for a full
     /// one.
     fn has_room(&self, bytes: u64, disk_floor_bytes: u64) -> bool {
-        let Ok(disk) = rustix::fs::statvfs(&self.path) else { return true };
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        free.saturating_sub(bytes) >= disk_floor_bytes
+        free_bytes(&self.path).is_none_or(|free| free.saturating_sub(bytes) >= disk_floor_bytes)
     }
 
     /// Where the new pack lies, and its length in bytes.
