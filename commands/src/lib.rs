@@ -6,7 +6,8 @@
 //!          | reject | archive | forget | pair | pause | resume | version
 //! word     = anything without white space, or "anything in quotes"
 //! person   = npub1… | nprofile1… | 64 hex digits | name@domain (NIP-05)        each also after nostr:
-//! repo     = <d> | person "/" <d> | naddr1… | 30617:<hex>:<d> | nostr://<npub>/[relay/]<d>
+//! repo     = <d> | person "/" <d> | naddr1… | 30617:<hex>:<d> | link
+//! link     = nostr://<person>/[relay/]<d> | https://<server>/<npub>/<d>.git | https://<site>/<person>/[relay/]<d>
 //! server   = wss://host[:port][/path] | host
 //! ```
 //!
@@ -36,6 +37,7 @@ pub mod watch;
 pub mod why;
 
 mod error;
+mod link;
 mod text;
 mod who;
 mod words;
@@ -125,8 +127,8 @@ impl Command {
     #[must_use]
     pub fn nip05(&self) -> Option<&Nip05> {
         match self {
-            Self::Watch(Target::Nip05(name))
-            | Self::Unwatch(Target::Nip05(name))
+            Self::Watch(Target::Nip05(name) | Target::Theirs { author: name, .. })
+            | Self::Unwatch(Target::Nip05(name) | Target::Theirs { author: name, .. })
             | Self::Resync(Scope::Nip05(name) | Scope::Repository(RepoName::Nip05 { author: name, .. }))
             | Self::Status(Some(RepoName::Nip05 { author: name, .. }))
             | Self::Why { repo: RepoName::Nip05 { author: name, .. }, .. }

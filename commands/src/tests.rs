@@ -104,6 +104,10 @@ fn some_names_say_where_to_look() {
         }
     }
     assert!(hints(&format!("watch {NPUB}")).is_empty());
+    for link in ["nostr://{}/hint.example/hello", "https://hint.example/{}/hello.git"] {
+        let link = link.replace("{}", NPUB);
+        assert_eq!(hints(&format!("watch {link}")), [relay()], "{link}");
+    }
 }
 
 #[test]
@@ -118,6 +122,10 @@ fn a_repository_has_many_names() {
         format!("30617:{HEX}:hello"),
         format!("nostr://{NPUB}/hello"),
         format!("nostr://{NPUB}/relay.ngit.dev/hello"),
+        format!("nostr://{naddr}"),
+        format!("https://relay.ngit.dev/{NPUB}/hello.git"),
+        format!("https://gitworkshop.dev/{NPUB}/relay.ngit.dev/hello/prs"),
+        format!("https://gitworkshop.dev/r/{naddr}/issues"),
     ] {
         let full = RepoName::Full(repo("hello"));
         assert_eq!(parse(&format!("status {name}")), Ok(Command::Status(Some(full.clone()))), "{name}");
@@ -139,6 +147,18 @@ fn a_repository_has_many_names() {
     );
     let named = RepoName::Nip05 { author: nip05(), identifier: "hello".to_owned() };
     assert_eq!(parse("status alice@example.com/hello"), Ok(Command::Status(Some(named))));
+    for name in ["alice@example.com/hello", "nostr://alice@example.com/hello"] {
+        let named = Target::Theirs { author: nip05(), identifier: "hello".to_owned() };
+        let watch = parse(&format!("watch {name}")).unwrap();
+        assert_eq!(watch, Command::Watch(named));
+        assert_eq!(watch.nip05(), Some(&nip05()));
+        let found = watch.resolved(repo("hello").author);
+        assert_eq!(found, Command::Watch(Target::Repository(repo("hello"))));
+    }
+    assert_eq!(
+        parse(&format!("status nostr://{NPUB}/my%20repo")),
+        parse(&format!("status \"{NPUB}/my repo\""))
+    );
     assert_eq!(
         parse("why hello gitnostr.com"),
         Ok(Command::Why {
@@ -154,9 +174,9 @@ fn mistakes_say_which_word_and_what_would_do() {
     insta::assert_snapshot!(refused("/statsu hello"), @r#"I don't know "/statsu". Did you mean: status? Send: help"#);
     insta::assert_snapshot!(refused("Good morning!"), @r#"I don't know "Good". Send: help"#);
     insta::assert_snapshot!(refused("help wach"), @r#"I don't know "wach". Did you mean: watch? Send: help"#);
-    insta::assert_snapshot!(refused("watch"), @"watch needs an npub, nprofile, naddr or name@domain. Usage: watch <npub | nprofile | naddr | nostr: URI>");
-    insta::assert_snapshot!(refused("watch bob"), @r#""bob" is not an npub, nprofile, naddr, hex key or name@domain. Usage: watch <npub | nprofile | naddr | nostr: URI>"#);
-    insta::assert_snapshot!(refused(&format!("watch {NPUB}x")), @r#""npub14f8usejl26twx0dhuxjh9cas7keav9vr0v…" is not an npub, nprofile, naddr, hex key or name@domain. Usage: watch <npub | nprofile | naddr | nostr: URI>"#);
+    insta::assert_snapshot!(refused("watch"), @"watch needs an npub, nprofile, naddr, name@domain or link. Usage: watch <npub | nprofile | naddr | nostr: URI>");
+    insta::assert_snapshot!(refused("watch bob"), @r#""bob" is not an npub, nprofile, naddr, hex key, name@domain or link. Usage: watch <npub | nprofile | naddr | nostr: URI>"#);
+    insta::assert_snapshot!(refused(&format!("watch {NPUB}x")), @r#""npub14f8usejl26twx0dhuxjh9cas7keav9vr0v…" is not an npub, nprofile, naddr, hex key, name@domain or link. Usage: watch <npub | nprofile | naddr | nostr: URI>"#);
     insta::assert_snapshot!(refused("list all"), @r#"list takes no "all". Usage: list (a name with spaces goes in "quotes")"#);
     insta::assert_snapshot!(refused(&format!("status {NPUB}")), @r#""npub14f8usejl26twx0dhuxjh9cas7keav9vr0v…" is not a repository but a person: add /<repository>. Usage: status [repo]"#);
     insta::assert_snapshot!(refused(&format!("resync {NPUB}x")), @r#""npub14f8usejl26twx0dhuxjh9cas7keav9vr0v…" is not a repository: its name, npub/name, or naddr. Usage: resync [repo | npub]"#);

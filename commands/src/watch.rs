@@ -30,7 +30,7 @@ pub enum Watched {
 }
 
 pub(crate) fn parse(words: &mut Words) -> Result<Command, ParseError> {
-    let target = Target::parse(&words.required("an npub, nprofile, naddr or name@domain")?)?;
+    let target = Target::parse(&words.required("an npub, nprofile, naddr, name@domain or link")?)?;
     words.end()?;
     Ok(Command::Watch(target))
 }

@@ -9,7 +9,7 @@ use nostr::{
     types::RelayUrl,
 };
 
-use crate::{ParseError, Words, clean, error::is_secret, short};
+use crate::{ParseError, Words, clean, error::is_secret, link::Link, short};
 
 /// A repository: who announced it, under which `d`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +38,13 @@ pub enum Target {
     Nip05(Nip05),
     /// One repository.
     Repository(Repository),
+    /// The same, by its author's name.
+    Theirs {
+        /// Whose it is.
+        author: Nip05,
+        /// Its `d`.
+        identifier: String,
+    },
 }
 
 /// A repository the bot knows, as a person names it.
@@ -99,7 +106,8 @@ pub enum Found {
 enum Named {
     Author(PublicKey),
     Nip05(Nip05),
-    Repository(Repository),
+    /// Never by its `d` alone.
+    Repository(RepoName),
 }
 
 const PERSON: &str = "an npub, nprofile, hex key or name@domain";
@@ -110,21 +118,24 @@ const COMPARED_MAX: usize = 200;
 
 impl Named {
     fn parse(word: &str) -> Option<Self> {
-        if let Some(rest) = strip_prefix_ignoring_case(word, "nostr://") {
-            // nostr://<npub>[/<relay>]/<d>, as `git clone` takes it.
-            let (author, rest) = rest.split_once('/')?;
-            let identifier = rest.rsplit('/').next().filter(|identifier| !identifier.is_empty())?;
-            return match Self::person(author)? {
-                Self::Author(author) => Some(Self::repository(author, identifier)),
-                _ => None,
-            };
+        if let Some(Link { person, identifier, .. }) = Link::parse(word, is_person) {
+            let person = Self::person(&person)?;
+            return Some(match identifier {
+                Some(identifier) => person.repository(&identifier),
+                None => person,
+            });
         }
         let word = strip_prefix_ignoring_case(word, "nostr:").unwrap_or(word);
         if let Some(rest) = word.strip_prefix("30617:") {
             let (author, identifier) = rest.split_once(':')?;
-            return Some(Self::repository(public_key(author)?, identifier));
+            return Some(Self::Author(public_key(author)?).repository(identifier));
         }
-        Self::person(word)
+        match word.split_once('/') {
+            Some((person, identifier)) if !identifier.is_empty() => {
+                Some(Self::person(person)?.repository(identifier))
+            }
+            _ => Self::person(word),
+        }
     }
 
     fn person(word: &str) -> Option<Self> {
@@ -140,27 +151,38 @@ impl Named {
             Nip19::Profile(profile) => valid(profile.public_key).map(Self::Author),
             Nip19::Coordinate(naddr) if naddr.coordinate.kind == Kind::GitRepoAnnouncement => {
                 let author = valid(naddr.coordinate.public_key)?;
-                Some(Self::repository(author, &naddr.coordinate.identifier))
+                Some(Self::Author(author).repository(&naddr.coordinate.identifier))
             }
             _ => None,
         }
     }
 
-    fn repository(author: PublicKey, identifier: &str) -> Self {
-        Self::Repository(Repository { author, identifier: identifier.to_owned() })
+    /// What is called `identifier` of this person's; what is a repository stays it.
+    fn repository(self, identifier: &str) -> Self {
+        let identifier = identifier.to_owned();
+        Self::Repository(match self {
+            Self::Author(author) => RepoName::Full(Repository { author, identifier }),
+            Self::Nip05(author) => RepoName::Nip05 { author, identifier },
+            Self::Repository(name) => name,
+        })
     }
 }
 
-/// Where the nprofile or naddr in `message` says that more is found.
+fn is_person(word: &str) -> bool {
+    Named::person(word).is_some()
+}
+
+/// Where the nprofile, the naddr or the link in `message` says that more is found.
 #[must_use]
 pub fn hints(message: &str) -> Vec<RelayUrl> {
-    let relays = |word: String| {
-        let word = strip_prefix_ignoring_case(&word, "nostr:").unwrap_or(&word);
-        match Nip19::from_bech32(&word.to_lowercase()).ok()? {
-            Nip19::Profile(profile) => Some(profile.relays),
-            Nip19::Coordinate(naddr) => Some(naddr.relays),
-            _ => None,
-        }
+    let within = |word: &str| match Nip19::from_bech32(&word.to_lowercase()).ok()? {
+        Nip19::Profile(profile) => Some(profile.relays),
+        Nip19::Coordinate(naddr) => Some(naddr.relays),
+        _ => None,
+    };
+    let relays = |word: String| match Link::parse(&word, is_person) {
+        Some(link) => Some([link.relays, within(&link.person).unwrap_or_default()].concat()),
+        None => within(strip_prefix_ignoring_case(&word, "nostr:").unwrap_or(&word)),
     };
     Words::new(message).find_map(relays).unwrap_or_default()
 }
@@ -197,20 +219,22 @@ impl Target {
     pub(crate) fn resolved(self, author: PublicKey) -> Self {
         match self {
             Self::Nip05(_) => Self::Author(author),
-            other => other,
+            Self::Theirs { identifier, .. } => Self::Repository(Repository { author, identifier }),
+            Self::Author(_) | Self::Repository(_) => self,
         }
     }
 
     pub(crate) fn parse(word: &str) -> Result<Self, ParseError> {
         match Named::parse(word) {
-            Some(Named::Author(author)) => return Ok(Self::Author(author)),
-            Some(Named::Nip05(name)) => return Ok(Self::Nip05(name)),
-            Some(Named::Repository(repository)) => return Ok(Self::Repository(repository)),
-            None => {}
-        }
-        match RepoName::parse(word) {
-            Ok(RepoName::Full(repository)) => Ok(Self::Repository(repository)),
-            _ => Err(ParseError::bad(word, "an npub, nprofile, naddr, hex key or name@domain")),
+            Some(Named::Author(author)) => Ok(Self::Author(author)),
+            Some(Named::Nip05(name)) => Ok(Self::Nip05(name)),
+            Some(Named::Repository(RepoName::Full(repository))) => Ok(Self::Repository(repository)),
+            Some(Named::Repository(RepoName::Nip05 { author, identifier })) => {
+                Ok(Self::Theirs { author, identifier })
+            }
+            Some(Named::Repository(RepoName::Identifier(_))) | None => {
+                Err(ParseError::bad(word, "an npub, nprofile, naddr, hex key, name@domain or link"))
+            }
         }
     }
 }
@@ -230,25 +254,14 @@ impl RepoName {
     /// The error's text says what would do.
     pub fn parse(word: &str) -> Result<Self, ParseError> {
         match Named::parse(word) {
-            Some(Named::Repository(repository)) => return Ok(Self::Full(repository)),
+            Some(Named::Repository(name)) => return Ok(name),
             Some(Named::Author(_)) => {
                 return Err(ParseError::bad(word, "a repository but a person: add /<repository>"));
             }
             Some(Named::Nip05(_)) | None => {}
         }
-        if let Some((person, identifier)) =
-            word.split_once('/').filter(|(_, identifier)| !identifier.is_empty())
-        {
+        if let Some((person, _)) = word.split_once('/').filter(|(_, identifier)| !identifier.is_empty()) {
             let person = strip_prefix_ignoring_case(person, "nostr:").unwrap_or(person);
-            match Named::person(person) {
-                Some(Named::Author(author)) => {
-                    return Ok(Self::Full(Repository { author, identifier: identifier.to_owned() }));
-                }
-                Some(Named::Nip05(author)) => {
-                    return Ok(Self::Nip05 { author, identifier: identifier.to_owned() });
-                }
-                _ => {}
-            }
             if is_bech32(person) {
                 return Err(ParseError::bad(person, PERSON));
             }
@@ -327,7 +340,7 @@ impl Scope {
         match Named::parse(word) {
             Some(Named::Author(author)) => Ok(Self::Author(author)),
             Some(Named::Nip05(name)) => Ok(Self::Nip05(name)),
-            Some(Named::Repository(repository)) => Ok(Self::Repository(RepoName::Full(repository))),
+            Some(Named::Repository(name)) => Ok(Self::Repository(name)),
             None if word.eq_ignore_ascii_case("all") => Ok(Self::All),
             None => RepoName::parse(word).map(Self::Repository),
         }
@@ -349,15 +362,15 @@ impl Matter {
     ///
     /// The error's text says what would do.
     pub fn parse(word: &str) -> Result<Self, ParseError> {
-        let lower = word.to_lowercase();
-        if ["wss://", "ws://", "https://", "http://"].iter().any(|scheme| lower.starts_with(scheme)) {
-            return if is_secret(word) { Err(ParseError::Secret) } else { Ok(Self::Server(word.to_owned())) };
-        }
         match Named::parse(word) {
             Some(Named::Author(author)) => return Ok(Self::Author(author)),
             Some(Named::Nip05(name)) => return Ok(Self::Nip05(name)),
-            Some(Named::Repository(repository)) => return Ok(Self::Repository(RepoName::Full(repository))),
+            Some(Named::Repository(name)) => return Ok(Self::Repository(name)),
             None => {}
+        }
+        let lower = word.to_lowercase();
+        if ["wss://", "ws://", "https://", "http://"].iter().any(|scheme| lower.starts_with(scheme)) {
+            return if is_secret(word) { Err(ParseError::Secret) } else { Ok(Self::Server(word.to_owned())) };
         }
         Ok(match RepoName::parse(word)? {
             RepoName::Identifier(word) => Self::Word(word),
@@ -400,6 +413,7 @@ impl fmt::Display for Target {
             Self::Author(author) => f.write_str(&short(author)),
             Self::Nip05(name) => name.fmt(f),
             Self::Repository(repository) => repository.fmt(f),
+            Self::Theirs { author, identifier } => write!(f, "{} by {author}", clean(identifier, 60)),
         }
     }
 }

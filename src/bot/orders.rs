@@ -363,7 +363,7 @@ fn watched(target: &Target) -> Option<(PublicKey, catalog::Watched)> {
             meant.repositories.insert(answers::coordinate(repository));
             repository.author
         }
-        Target::Nip05(_) => return None,
+        Target::Nip05(_) | Target::Theirs { .. } => return None,
     };
     Some((owner, meant))
 }

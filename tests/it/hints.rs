@@ -1,4 +1,4 @@
-//! An nprofile or naddr may say where more is found: what only that relay has is found there.
+//! An nprofile, an naddr or a link may say where more is found: what only that relay has is found there.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -17,8 +17,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_grasp-mirror");
 #[tokio::test]
 async fn what_only_the_named_relay_has_is_found() {
     let (home, known, relay) = tokio::join!(Server::start(), Server::start(), TestRelay::start());
-    let [one, other] = ["one", "other"].map(Owner::new);
-    for owner in [&one, &other] {
+    let [one, other, third] = ["one", "other", "third"].map(Owner::new);
+    for owner in [&one, &other, &third] {
         owner.publish(owner.announcement().at(&home), &home).await;
     }
     let (mirror, ada) = Mirror::new(BINARY).knows(&known).uses(&relay).commanded_at(&relay).await;
@@ -27,7 +27,9 @@ async fn what_only_the_named_relay_has_is_found() {
     let coordinate = Coordinate::new(Kind::GitRepoAnnouncement, other.public_key()).identifier("other");
     let nprofile = Nip19Profile::new(one.public_key(), hint()).to_bech32().unwrap();
     let naddr = Nip19Coordinate::new(coordinate, hint()).to_bech32().unwrap();
-    for (owner, name) in [(&one, nprofile), (&other, format!("nostr:{naddr}"))] {
+    // As the server and web pages give it.
+    let clone_url = home.repo_url(&third.public_key(), &third.d);
+    for (owner, name) in [(&one, nprofile), (&other, format!("nostr:{naddr}")), (&third, clone_url)] {
         let answer = ada.answer_to(Protocol::Nip17, &format!("watch {name}")).await;
         assert!(answer.contains("Mirroring starts now"), "{answer}");
         look::wait_until("it is on the server that the bot knows", async || {
