@@ -11,6 +11,7 @@ mod idle;
 mod live;
 mod mirror;
 mod push;
+mod sdk;
 mod stage;
 mod start;
 mod table;
@@ -69,6 +70,9 @@ enum Part {
     /// Pushes a repository with our client, and prints what that cost
     #[command(hide = true)]
     Client(client::Push),
+    /// Says events to relays with nostr-sdk alone, and prints what that cost
+    #[command(hide = true)]
+    Talk(sdk::Talk),
     /// Serves until its input ends
     #[command(hide = true)]
     Sink(client::Serve),
@@ -102,6 +106,7 @@ async fn run(mut args: Args) -> Result<()> {
     match args.part.take() {
         Some(Part::Cost { command }) => cost::print(&command),
         Some(Part::Client(push)) => client::push(&push).await,
+        Some(Part::Talk(talk)) => sdk::talk(talk).await,
         Some(Part::Sink(serve)) => client::serve(serve).await,
         None => {
             for name in &args.rows {

@@ -17,7 +17,7 @@ use crate::{
     corpus::Corpus,
     cost,
     push::git_push,
-    say,
+    say, sdk,
     table::{Figure, Rows, Target},
 };
 
@@ -111,12 +111,20 @@ pub async fn measure(corpus: &Corpus, count: usize, rows: &mut Rows) -> Result<(
     );
     let sent: u64 = servers.iter().map(|server| server.proxy().seen().up_bytes).sum();
     rows.alone("bytes sent to them", Figure::Bytes(sent), Target::None);
-    changes(&daemon, &owner, &source, &servers, &by_hand, corpus, rows).await?;
+    let git = changes(&daemon, &owner, &source, &servers, &by_hand, corpus, rows).await?;
     daemon.stop().await;
+    let states: Vec<Event> = (0..COMMITS).map(|_| owner.state()).collect();
+    rows.beside(
+        "one commit: its state said to all and heard from all, by nostr-sdk alone",
+        Figure::Time(sdk::measure(&states, &servers).await?),
+        Figure::Time(git),
+        &format!("git push, {count} times"),
+        Target::None,
+    );
     Ok(())
 }
 
-/// One commit, and then a branch on a commit that is there, as the daemon follows them.
+/// One commit, and then a branch on a commit that is there, as the daemon follows them. Returns what the commit costs git.
 async fn changes(
     daemon: &Daemon,
     owner: &Owner,
@@ -125,7 +133,7 @@ async fn changes(
     by_hand: &ByHand,
     corpus: &Corpus,
     rows: &mut Rows,
-) -> Result<()> {
+) -> Result<Duration> {
     let count = servers.len();
     let title = format!("a small change to {count} real servers, as it is followed: {}", corpus.name);
     say(&title);
@@ -139,19 +147,19 @@ async fn changes(
     }
     followed.sort_unstable();
     let (spent, pushes) = followed.get(COMMITS / 2).copied().unwrap_or_default();
-    let git = cost::median(pushed);
+    let git = cost::median(pushed).cpu;
     let than = format!("git push, {count} times");
     let limit = Target::Ratio(1.0 / 20.0, "1/20");
-    rows.beside("one commit: client CPU", Figure::Time(spent), Figure::Time(git.cpu), &than, limit);
+    rows.beside("one commit: client CPU", Figure::Time(spent), Figure::Time(git), &than, limit);
     rows.alone("one commit: pushes", Figure::Count(pushes as f64), Target::Most(Figure::Count(count as f64)));
 
     owner.work.git(&["branch", "bench-again", "HEAD~1"]);
     let (spent, pushes) = follow(daemon, owner, source, servers).await?;
-    let git = by_hand.push(&owner.work).await?;
+    let by_git = by_hand.push(&owner.work).await?;
     rows.beside(
         "a branch on a known commit: client CPU",
         Figure::Time(spent),
-        Figure::Time(git.cpu),
+        Figure::Time(by_git.cpu),
         &than,
         limit,
     );
@@ -160,7 +168,7 @@ async fn changes(
         Figure::Count(pushes as f64),
         Target::Most(Figure::Count(0.0)),
     );
-    Ok(())
+    Ok(git)
 }
 
 /// A maintainer who does by hand what the daemon does, with `git push` to as many real servers. They work while git waits

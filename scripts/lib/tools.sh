@@ -4,7 +4,8 @@
 NGIT_GRASP_VERSION=3.0.9
 NGIT_VERSION=3.0.3
 
-say() { printf '\033[1m==> %s\033[0m\n' "$*"; }
+# What comes now, and after how long, in minutes and seconds.
+say() { printf '\033[1m==> %d:%02d  %s\033[0m\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*"; }
 fail() {
     printf '\033[1;31mError:\033[0m %s\n' "$*" >&2
     exit 1
