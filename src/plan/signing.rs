@@ -302,8 +302,9 @@ impl Signing {
                 && mirror.refs_differ == state
                 && places.get(server).is_some_and(|place| !place.own)
         };
-        let was =
-            |server| self.given_back.get(server).is_some_and(|at| now.as_secs() < at.saturating_add(rest));
+        // A time ahead was noted by a clock that was.
+        let is_recent = |at: &u64| (*at..at.saturating_add(rest)).contains(&now.as_secs());
+        let was = |server| self.given_back.get(server).is_some_and(is_recent);
         let lacking = mirrors.iter().filter(|(server, mirror)| lacks(server, mirror) && !was(*server));
         lacking.map(|(server, _)| server.clone()).collect()
     }

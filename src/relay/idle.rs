@@ -40,8 +40,6 @@ impl Relays {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::num::NonZeroU32;
-
     use nostr::prelude::Keys;
     use tokio::time::advance;
 
@@ -50,13 +48,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_uses_for_long_is_closed_and_what_is_in_use_stays() {
-        let limits = Limits {
-            connect_timeout: Duration::from_secs(1),
-            stall_timeout: Duration::from_secs(1),
-            events_per_minute: NonZeroU32::MIN,
-            max_events: 1,
-            rest: None,
-        };
+        let limits = Limits::waiting(Duration::from_secs(1));
         let relays = Relays::that_keep_nothing(Arc::new(guard(&Config::default())), Keys::generate(), limits);
         let [followed, asked, left] = ["followed", "asked", "left"]
             .map(|name| RelayUrl::parse(&format!("wss://{name}.example")).unwrap());

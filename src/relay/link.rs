@@ -323,7 +323,7 @@ fn refusal_words(message: &str) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{future::pending, net::SocketAddr, num::NonZeroU32};
+    use std::{future::pending, net::SocketAddr};
 
     use futures::{FutureExt, future::BoxFuture};
     use nostr::prelude::Keys;
@@ -346,13 +346,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_new_run_does_not_wait_for_a_connection_that_somebody_gave_up() {
-        let limits = Limits {
-            connect_timeout: Duration::from_secs(10),
-            stall_timeout: Duration::from_secs(10),
-            events_per_minute: NonZeroU32::MIN,
-            max_events: 1,
-            rest: None,
-        };
+        let limits = Limits::waiting(Duration::from_secs(10));
         let relays = Relays::that_keep_nothing(Arc::new(Slow), Keys::generate(), limits);
         let link = relays.link(&RelayUrl::parse("wss://one.example").unwrap()).await.unwrap();
         assert!(link.connect().now_or_never().is_none());

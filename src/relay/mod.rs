@@ -58,6 +58,20 @@ pub struct Limits {
     pub rest: Option<Duration>,
 }
 
+#[cfg(test)]
+impl Limits {
+    /// For a test in which no relay answers: how long that is waited for.
+    pub(crate) fn waiting(patience: Duration) -> Self {
+        Self {
+            connect_timeout: patience,
+            stall_timeout: patience,
+            events_per_minute: NonZeroU32::MIN,
+            max_events: 1,
+            rest: None,
+        }
+    }
+}
+
 /// What went wrong with a relay. Every variant names it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RelayError {

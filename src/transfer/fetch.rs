@@ -284,7 +284,7 @@ impl Transfer {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::{net::TcpListener, num::NonZeroU32, sync::Arc, time::Duration};
+    use std::{net::TcpListener, sync::Arc, time::Duration};
 
     use nostr::prelude::Keys;
 
@@ -301,13 +301,7 @@ mod tests {
         let minute = Duration::from_secs(60);
         let folder = tempfile::tempdir().unwrap();
         let guard = Guard::new(true, []);
-        let limits = relay::Limits {
-            connect_timeout: minute,
-            stall_timeout: minute,
-            events_per_minute: NonZeroU32::MIN,
-            max_events: 1,
-            rest: None,
-        };
+        let limits = relay::Limits::waiting(minute);
         let database = Store::open(folder.path()).await.unwrap().database();
         let relays = Relays::new(database, Arc::new(guard.clone()), Keys::generate(), limits);
         let stall = Duration::from_millis(100);

@@ -70,6 +70,7 @@ fn for_a_server_that_brings_no_refs_a_state_is_said_again_once_an_hour() {
     assert_eq!(at(4_599, false), on(&["b"]));
     assert_eq!(at(4_600, false), on(&["a", "b"]));
     assert_eq!(at(1_300, true), on(&["a", "b"]), "when somebody asks");
+    assert_eq!(at(999, false), on(&["a", "b"]), "the clock was ahead when that was noted");
 }
 
 #[test]
