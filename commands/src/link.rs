@@ -10,6 +10,8 @@ use percent_encoding::percent_decode_str;
 /// https://<server>/<npub>/<d>.git                       the clone URL of a GRASP server
 /// https://<site>/[…/]<person>[/<relay>][/<d>[/<page>…]] gitworkshop.dev, njump.me and their like
 /// ```
+///
+/// A domain before a repository stands for the person whose own it is, `_@domain` (NIP-05).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Link {
     /// A word for a person or, an naddr, for a repository.
@@ -31,10 +33,14 @@ impl Link {
         let path = rest.split(['?', '#']).next()?;
         let parts: Vec<String> =
             path.split('/').filter(|part| !part.is_empty()).map(decoded).collect::<Option<_>>()?;
+        let owner_of = |domain: &String| format!("_@{domain}");
         let after_person = |parts: &[String]| {
-            let (person, after) =
-                parts.split_at_checked(parts.iter().position(|part| is_person(part))? + 1)?;
-            Some((person.last()?.clone(), after.to_vec()))
+            if let Some(at) = parts.iter().position(|part| is_person(part)) {
+                return Some((parts.get(at)?.clone(), parts.get(at + 1..)?.to_vec()));
+            }
+            let at = parts.iter().position(|part| is_person(&owner_of(part)))?;
+            let after = parts.get(at + 1..).filter(|after| !after.is_empty())?;
+            Some((owner_of(parts.get(at)?), after.to_vec()))
         };
         match scheme.as_str() {
             "nostr" => {
@@ -92,7 +98,8 @@ mod tests {
 
     /// `person | d | relays`, of a link in which `me` is a person.
     fn read(link: &str) -> Option<String> {
-        let Link { person, identifier, relays } = Link::parse(link, |part| part == "me")?;
+        let is_person = |part: &str| part == "me" || part == "_@me.example";
+        let Link { person, identifier, relays } = Link::parse(link, is_person)?;
         let relays: Vec<&str> = relays.iter().map(RelayUrl::as_str).collect();
         Some(format!("{person} | {} | {}", identifier.unwrap_or_default(), relays.join(" ")))
     }
@@ -116,6 +123,10 @@ mod tests {
             ("https://gitworkshop.dev/me/relay.ngit.dev/hello", "me | hello | wss://relay.ngit.dev"),
             ("https://gitworkshop.dev/me/relay.ngit.dev/hello/prs/1", "me | hello | wss://relay.ngit.dev"),
             ("https://gitworkshop.dev/me/hello.nvim/issues", "me | hello.nvim | "),
+            ("nostr://me.example/hello", "_@me.example | hello | "),
+            ("nostr://me.example/relay.ngit.dev/hello", "_@me.example | hello | wss://relay.ngit.dev"),
+            ("https://gitworkshop.dev/me.example/hello/issues", "_@me.example | hello | "),
+            ("https://gitworkshop.dev/me.example/me/hello", "me | hello | "),
             ("https://gitworkshop.dev/r/me", "me |  | "),
             ("https://you:secret@example.com/me/hello.git", "me | hello | wss://example.com"),
             ("https://njump.me/me", "me |  | "),
@@ -133,6 +144,9 @@ mod tests {
             "https://me",
             "https://example.com/you/hello",
             "wss://example.com/me",
+            "https://example.com/me.example",
+            "https://me.example/hello",
+            "nostr://me.example",
             "://me",
             "nostr:///",
         ] {

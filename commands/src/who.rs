@@ -403,7 +403,9 @@ impl fmt::Display for Repository {
 
 impl fmt::Display for Nip05 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", clean(&self.name, 60), clean(&self.domain, 80))
+        let domain = clean(&self.domain, 80);
+        // Whose the domain is goes by its name alone (NIP-05).
+        if self.name == "_" { f.write_str(&domain) } else { write!(f, "{}@{domain}", clean(&self.name, 60)) }
     }
 }
 
