@@ -136,6 +136,7 @@ fn a_repository_has_many_names() {
             "{name}"
         );
     }
+    assert!(parse(&format!("status {naddr}/hello")).is_err());
     let by_d = |d: &str| Ok(Command::Status(Some(RepoName::Identifier(d.to_owned()))));
     assert_eq!(parse("status hello"), by_d("hello"));
     assert_eq!(parse("status \"my repo\""), by_d("my repo"));

@@ -131,9 +131,11 @@ impl Named {
             return Some(Self::Author(public_key(author)?).repository(identifier));
         }
         match word.split_once('/') {
-            Some((person, identifier)) if !identifier.is_empty() => {
-                Some(Self::person(person)?.repository(identifier))
-            }
+            Some((person, identifier)) if !identifier.is_empty() => match Self::person(person)? {
+                // That is one already.
+                Self::Repository(_) => None,
+                person => Some(person.repository(identifier)),
+            },
             _ => Self::person(word),
         }
     }
