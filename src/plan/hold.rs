@@ -201,6 +201,7 @@ mod tests {
         ] {
             let held = held(held_as, NOW);
             assert_eq!(held.rests(verdict.as_ref(), at(now)), rests, "{held_as:?} {verdict:?} {now}");
+            assert_eq!(held.is_waiting(), held_as == Stands::Waiting);
         }
     }
 
