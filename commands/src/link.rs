@@ -33,34 +33,33 @@ impl Link {
         let path = rest.split(['?', '#']).next()?;
         let parts: Vec<String> =
             path.split('/').filter(|part| !part.is_empty()).map(decoded).collect::<Option<_>>()?;
-        let owner_of = |domain: &String| format!("_@{domain}");
-        let after_person = |parts: &[String]| {
-            if let Some(at) = parts.iter().position(|part| is_person(part)) {
-                return Some((parts.get(at)?.clone(), parts.get(at + 1..)?.to_vec()));
-            }
-            let at = parts.iter().position(|part| is_person(&owner_of(part)))?;
-            let after = parts.get(at + 1..).filter(|after| !after.is_empty())?;
-            Some((owner_of(parts.get(at)?), after.to_vec()))
-        };
         match scheme.as_str() {
             "nostr" => {
-                let (person, mut after) = after_person(&parts)?;
-                let identifier = after.pop();
-                Some(Self {
-                    person,
-                    identifier,
-                    relays: after.iter().filter_map(|part| relay(part)).collect(),
-                })
+                let (person, after) = split_at_person(&parts, is_person)?;
+                let (identifier, relays) = after.split_last().unzip();
+                let relays = relays.unwrap_or_default().iter().filter_map(|part| relay(part));
+                Some(Self { person, identifier: identifier.cloned(), relays: relays.collect() })
             }
             "http" | "https" => {
                 let (host, path) = parts.split_first()?;
-                let (person, after) = after_person(path)?;
-                let (identifier, hint) = of_web(&after, &scheme.replacen("http", "ws", 1), host);
+                let (person, after) = split_at_person(path, is_person)?;
+                let (identifier, hint) = of_web(after, &scheme.replacen("http", "ws", 1), host);
                 Some(Self { person, identifier, relays: hint.into_iter().collect() })
             }
             _ => None,
         }
     }
+}
+
+/// The person that `parts` name, and the parts after that.
+fn split_at_person(parts: &[String], is_person: impl Fn(&str) -> bool) -> Option<(String, &[String])> {
+    let after = |at: usize| parts.get(at + 1..).unwrap_or_default();
+    if let Some((at, person)) = parts.iter().enumerate().find(|(_, part)| is_person(part)) {
+        return Some((person.clone(), after(at)));
+    }
+    let mut owners = parts.iter().map(|domain| format!("_@{domain}")).enumerate();
+    let (at, owner) = owners.find(|(_, owner)| is_person(owner))?;
+    Some((owner, after(at))).filter(|(_, after)| !after.is_empty())
 }
 
 /// The repository that a web address names `after` the person, and the relay: that of a GRASP server, at this host, is the

@@ -9,15 +9,13 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use futures::{StreamExt, future::try_join_all};
-use grasp_mirror_testkit::{Server, cpu, tools};
-use nostr::prelude::{Event, EventId, Filter, RelayMessage, RelayUrl};
-use nostr_sdk::relay::{Relay, RelayNotification};
-use tokio::{runtime, task::spawn_blocking, time::timeout};
+use futures::future::join_all;
+use grasp_mirror_testkit::{Line, Server, cpu, tools};
+use nostr::{event::Event, filter::Filter};
+use tokio::{runtime, task::spawn_blocking};
 
 use crate::say;
 
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two events, so that each comes as a commit does: to a program that has been doing nothing.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -26,7 +24,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub struct Talk {
     /// One event in JSON a line, all of one author's
     events: PathBuf,
-    relays: Vec<RelayUrl>,
+    relays: Vec<String>,
 }
 
 /// Prints for each event the CPU time in microseconds.
@@ -40,35 +38,22 @@ async fn say_all(Talk { events, relays }: Talk) -> Result<()> {
     let events = fs::read_to_string(&events)?;
     let events: Vec<Event> = events.lines().map(Event::from_json).collect::<Result<_, _>>()?;
     let author = events.first().context("no events")?.pubkey;
-    let connected = try_join_all(relays.into_iter().map(async |url| {
-        let relay = Relay::builder(url).build();
-        relay.try_connect().timeout(PATIENCE).await?;
-        relay.subscribe(Filter::new().author(author).limit(0)).await?;
-        anyhow::Ok(relay)
-    }));
-    let relays = connected.await?;
+    let lines = relays.iter().map(async |relay| {
+        let mut line = Line::open(relay).await;
+        line.listen(Filter::new().author(author)).await;
+        line
+    });
+    let mut lines = join_all(lines).await;
     for event in &events {
         tokio::time::sleep(PAUSE).await;
         let before = cpu(process::id());
-        try_join_all(relays.iter().map(|relay| say_and_hear(relay, event))).await?;
+        let heard = lines.iter_mut().map(async |line| {
+            line.send(event).await.expect_accepted();
+            line.hear(event.id).await;
+        });
+        join_all(heard).await;
         println!("{}", (cpu(process::id()) - before).as_micros());
     }
-    Ok(())
-}
-
-async fn say_and_hear(relay: &Relay, event: &Event) -> Result<()> {
-    let mut notices = relay.notifications();
-    let is_it = |message: &RelayMessage<'_>, id: EventId| matches!(message, RelayMessage::Event { event, .. } if event.id == id);
-    let heard = async {
-        while let Some(notice) = notices.next().await {
-            if matches!(notice, RelayNotification::Message { message } if is_it(&message, event.id)) {
-                return Ok(());
-            }
-        }
-        anyhow::bail!("{} is gone", relay.url())
-    };
-    let said = async { anyhow::Ok(relay.send_event(event).ok_timeout(PATIENCE).await.map(drop)?) };
-    timeout(PATIENCE, async { tokio::try_join!(said, heard) }).await??;
     Ok(())
 }
 

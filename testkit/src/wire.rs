@@ -3,7 +3,13 @@
 use std::{pin::Pin, time::Duration};
 
 use futures::{Stream, StreamExt};
-use nostr::{event::Event, filter::Filter, key::Keys, message::RelayMessage, types::RelayUrl};
+use nostr::{
+    event::{Event, EventId},
+    filter::Filter,
+    key::Keys,
+    message::RelayMessage,
+    types::RelayUrl,
+};
 use nostr_sdk::{
     authenticator::SignerAuthenticator,
     relay::{Relay, RelayNotification},
@@ -141,6 +147,21 @@ impl Line {
             _ => None,
         })
         .await
+    }
+
+    /// Waits until the relay sends the event with this id, also one that was sent to it here.
+    ///
+    /// # Panics
+    ///
+    /// When it does not, or the connection is lost.
+    pub async fn hear(&mut self, id: EventId) {
+        self.wait(PATIENCE, |notice| match notice {
+            RelayNotification::Message { message } => {
+                matches!(&*message, RelayMessage::Event { event, .. } if event.id == id).then_some(())
+            }
+            _ => None,
+        })
+        .await;
     }
 
     async fn wait<T>(&mut self, limit: Duration, wanted: impl Fn(RelayNotification) -> Option<T>) -> T {
